@@ -1,0 +1,165 @@
+// Package scheduler decides. Step takes the state, one event, the time and an entropy seed, and returns what to write
+// and what to call. It does no I/O, reads no clock, starts no goroutine and logs nothing: same arguments, same answer. The framework
+// commits Plan.Writes in one transaction before any of Plan.Calls leaves; when the commit fails it reloads the state and forgets the calls.
+package scheduler
+
+import (
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// Event is something that happened. The types below are all there are.
+type Event interface{ event() }
+
+// From the Mesos master.
+type (
+	// Loaded is always the first: the durable state was read. Step checks it and plans what a crash left half done.
+	Loaded struct{}
+	// Subscribed comes after each successful SUBSCRIBE. The framework id is committed before any offer counts.
+	Subscribed struct{ FrameworkID, Master string }
+	// Disconnected: the stream ended; offers are void.
+	Disconnected struct{ Reason string }
+	// Stopped: the master says that this framework is over ("Framework has been removed", "Framework failed over").
+	Stopped struct{ Reason string }
+	// Offers brings new offers.
+	Offers struct{ Offers []*state.Offer }
+	// Rescinded takes one back.
+	Rescinded struct{ Offer string }
+	// Status is a task status update (also the answer to a reconciliation: UUID nil then, not to be acknowledged).
+	Status struct {
+		Task        state.TaskID
+		Agent       state.AgentID
+		State       string // TASK_RUNNING …
+		Source      string
+		Reason      string
+		Message     string
+		UUID        []byte
+		Healthy     *bool
+		ContainerIP string
+		At          time.Time
+		// Unreachable time as the master gives it, zero when absent.
+		UnreachableAt time.Time
+	}
+	// AgentLost is FAILURE with an agent id and no executor id.
+	AgentLost struct{ Agent state.AgentID }
+	// CallFailed: the master refused a call (4xx) or it could not be sent. Unknown says that it may have arrived.
+	CallFailed struct {
+		Call    Call
+		Error   string
+		Unknown bool
+	}
+)
+
+// From the lease authority, through framework/nodes.
+type (
+	// NodesSeen replaces everything known about nodes.
+	NodesSeen struct{ Nodes []*state.Node }
+	// ClaimsSeen brings claims that changed; All says that it is the whole set (others are gone).
+	ClaimsSeen struct {
+		Claims []*state.Claim
+		All    bool
+	}
+	// AuthorityLost: the authority cannot be read since then; what is known of claims and nodes is stale.
+	AuthorityLost struct{ Reason string }
+	// GrantResult answers Grant. OK: the claim is granted(Epoch, Nonce) now (or was already, by the same nonce). Not OK: it is not, for Reason;
+	// Claim is what stands there, when known. There is never a result for an unknown outcome: framework/nodes finds out first.
+	GrantResult struct {
+		Volume state.VolumeUID
+		Epoch  volume.Epoch
+		Nonce  string
+		OK     bool
+		Reason string
+		Claim  *state.Claim
+	}
+	// RequestResult answers CreateVolume and RemoveVolume.
+	RequestResult struct {
+		Op      string
+		Volume  state.VolumeUID
+		Node    state.NodeUID
+		OK      bool
+		Outcome string // created, adopted, removed, absent
+		Class   string // fault class when not OK
+		Error   string
+		Scope   string
+		// Gone: the node died or was removed before it answered; the outcome is unknown and another node must find out.
+		Gone bool
+	}
+)
+
+// From people and programs, through the API. Each is answered by Plan.Reply.
+type (
+	// PutApp creates or updates apps in one deployment. Each Def is validated and has a version that is new for its app.
+	// Instances is the number wanted. Force replaces a deployment that is in the way.
+	PutApp struct {
+		Changes []AppPut
+		Force   bool
+		// Create refuses (Exists) an app that is there.
+		Create bool
+	}
+	// ScaleApp changes the number of instances only.
+	ScaleApp struct {
+		App       state.AppID
+		Instances int
+		Force     bool
+	}
+	// RestartApp restarts every instance under the app's upgrade strategy.
+	RestartApp struct {
+		App   state.AppID
+		Force bool
+	}
+	// RemoveApp stops every instance and then removes the app. Volumes stay unless Wipe.
+	RemoveApp struct {
+		App   state.AppID
+		Force bool
+		Wipe  bool
+	}
+	// RestartInstance kills the current run; the next keeps number and volumes.
+	RestartInstance struct{ Instance state.InstanceID }
+	// MoveInstance is RestartInstance that avoids the agent it is on.
+	MoveInstance struct{ Instance state.InstanceID }
+	// RemoveVolume deletes a volume and its data. Refused while an instance that wants to run uses it.
+	RemoveVolume struct{ Volume state.VolumeUID }
+	// CancelDeployment rolls a deployment back (Force: abandons it).
+	CancelDeployment struct {
+		Deployment state.DeploymentID
+		Force      bool
+	}
+	// ResetDelay ends an app's backoff now (DELETE /v2/queue/{id}/delay).
+	ResetDelay struct{ App state.AppID }
+)
+
+// AppPut is one app of PutApp.
+type AppPut struct {
+	Def       *state.Def
+	Instances int
+}
+
+// Tick asks for what time alone makes due. The loop sends one at Plan.Wake and at least every few seconds.
+type Tick struct{}
+
+func (Loaded) event()           {}
+func (Subscribed) event()       {}
+func (Disconnected) event()     {}
+func (Stopped) event()          {}
+func (Offers) event()           {}
+func (Rescinded) event()        {}
+func (Status) event()           {}
+func (AgentLost) event()        {}
+func (CallFailed) event()       {}
+func (NodesSeen) event()        {}
+func (ClaimsSeen) event()       {}
+func (AuthorityLost) event()    {}
+func (GrantResult) event()      {}
+func (RequestResult) event()    {}
+func (PutApp) event()           {}
+func (ScaleApp) event()         {}
+func (RestartApp) event()       {}
+func (RemoveApp) event()        {}
+func (RestartInstance) event()  {}
+func (MoveInstance) event()     {}
+func (RemoveVolume) event()     {}
+func (CancelDeployment) event() {}
+func (ResetDelay) event()       {}
+func (Tick) event()             {}

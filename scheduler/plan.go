@@ -1,0 +1,55 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// Plan is the answer of Step.
+type Plan struct {
+	// Writes are applied to the state and committed in one transaction, before any call leaves.
+	Writes []state.Write
+	// Calls leave after the commit, in order per receiver (master, authority).
+	Calls []Call
+	// Wake is when Tick is due at the latest; zero for "nothing waits for time".
+	Wake time.Time
+	// Reply answers a command event; nil for other events.
+	Reply *Reply
+}
+
+// Reply tells the caller of the API what became of a command. It is given out after the commit.
+type Reply struct {
+	// Err refuses the command (fault class and details); nothing was written then.
+	Err        error
+	Deployment state.DeploymentID
+	Version    string
+	// Volumes named in the answer, e.g. of RemoveVolume.
+	Volumes []state.VolumeUID
+}
+
+// Env is what Step may know besides state and event.
+type Env struct {
+	Now time.Time
+	// Entropy makes ids and nonces: Step derives as many as it needs from it, deterministically. The loop gives a fresh
+	// random value to each Step.
+	Entropy [32]byte
+	Config  Config
+}
+
+// Config are the operator's settings that decide.
+type Config struct {
+	Role string
+	// Principal of the framework, for reservations.
+	Principal string
+	// DefaultPolicy for claims of classless volumes: "lease" or "operator".
+	DefaultPolicy string
+	// MinGrade accepted by policy lease: "reset" or "soft".
+	MinGrade string
+	// DeclineFor is the filter for offers that nothing wants. HoldFor bounds how long an offer may be held for a grant.
+	DeclineFor, HoldFor time.Duration
+	// KillRetry is how long after a KILL it is sent again.
+	KillRetry time.Duration
+	// ReconcileMin and ReconcileMax bound the backoff between reconciliation rounds.
+	ReconcileMin, ReconcileMax time.Duration
+}

@@ -1,0 +1,220 @@
+package state
+
+import "time"
+
+// State is everything the scheduler decides on. The records (apps to the framework record) are durable: the store holds
+// them. The rest is what was seen since the process became leader, and is built anew by events.
+//
+// Values are never changed in place: a Write carries a new value that replaces the old one, so that a pointer read
+// under the lock stays a true picture of that moment for ever.
+type State struct {
+	Framework   *Framework
+	Apps        map[AppID]*App
+	Defs        map[AppID]map[string]*Def // by version
+	Instances   map[InstanceID]*Instance
+	Volumes     map[VolumeUID]*Volume
+	Deployments map[DeploymentID]*Deployment
+
+	// Seen, not stored.
+	Session Session
+	Offers  map[string]*Offer // by offer id, those we hold
+	Agents  map[AgentID]*Agent
+	Claims  map[VolumeUID]*Claim
+	Nodes   map[NodeUID]*Node
+	// Why tells, for each instance that is not running as wanted, what it waits for.
+	Why map[InstanceID]*Why
+	// Strange are tasks that the master reports and that are not a current run of an instance of ours: killed once they are known to be ours by framework.
+	Strange map[TaskID]*StrangeTask
+
+	index index
+}
+
+// Session is the connection to the master.
+type Session struct {
+	Connected   bool
+	FrameworkID string
+	Master      string
+	Since       time.Time
+	// Reconciled says that the explicit reconciliation since Subscribed is complete.
+	Reconciled bool
+	// ReconcileAt is when the next round of reconciliation is due, ReconcileTries how many there were.
+	ReconcileAt    time.Time
+	ReconcileTries int
+	// AuthoritySeen says that claims and nodes were read at least once since start. Before that nothing exclusive is placed or freed.
+	AuthoritySeen bool
+	Suppressed    bool
+	// Stopped says why the framework gave up ("Framework has been removed"), "" while it goes on.
+	Stopped string
+}
+
+// Offer is a Mesos offer that is held.
+type Offer struct {
+	ID        string
+	Agent     AgentID
+	Hostname  string
+	AgentURL  string
+	Role      string // allocation role
+	Region    string
+	Zone      string
+	Resources []Resource
+	// Attributes as text, ranges and sets printed as Marathon prints them (`[1-2,5-6]`, `{a,b}`), scalars `0.###`.
+	Attributes map[string]string
+	At         time.Time
+	// HeldFor is the instance whose grant is under way, "" when the offer is free to use.
+	HeldFor InstanceID
+}
+
+// Resource is one resource of an offer, as much of Mesos's as decides and as an ACCEPT must repeat.
+type Resource struct {
+	Name   string // cpus, mem, disk, gpus, ports
+	Scalar float64
+	Ranges []Range
+	// AllocationRole is Resource.allocation_info.role.
+	AllocationRole string
+	// Reservations is the stack, outermost first; empty for unreserved.
+	Reservations []Reservation
+	// Raw is the protobuf of the resource as offered; the encoder takes what the fields above do not say from it.
+	Raw []byte
+}
+
+// Range is inclusive on both sides.
+type Range struct{ Begin, End uint64 }
+
+// Reservation is one level of a resource's reservation stack.
+type Reservation struct {
+	Role      string
+	Dynamic   bool
+	Principal string
+	Labels    map[string]string
+}
+
+// Agent is what was seen of a Mesos agent in its offers and statuses.
+type Agent struct {
+	ID         AgentID
+	Hostname   string
+	URL        string
+	Attributes map[string]string
+	Region     string
+	Zone       string
+	LastOffer  time.Time
+	// Total is the most that one offer of it ever showed, to tell "never fits" from "not now".
+	Total Totals
+	// LostAt is when FAILURE or TASK_UNREACHABLE told of its loss; zero while it is there.
+	LostAt time.Time
+}
+
+// Totals are the scalar resources of an agent.
+type Totals struct {
+	CPUs, MemMB, DiskMB, GPUs float64
+	Ports                     int
+}
+
+// StrangeTask is a task of our framework that no instance claims as its current run.
+type StrangeTask struct {
+	Task      TaskID
+	Agent     AgentID
+	State     string
+	Reason    string // why it is to be killed
+	KillAfter time.Time
+}
+
+// Why tells what an instance waits for: one summary and, where agents were looked at, a reason for each.
+type Why struct {
+	Instance InstanceID `json:"instance"`
+	At       time.Time  `json:"at"`
+	Since    time.Time  `json:"since"`
+	// Summary is the one line to show first.
+	Summary string `json:"summary"`
+	// Reasons hold for the instance as a whole.
+	Reasons []Reason `json:"reasons,omitempty"`
+	// Agents says why each agent that was looked at did not do, sorted by host name.
+	Agents []AgentReason `json:"agents,omitempty"`
+}
+
+// Reason is one cause.
+type Reason struct {
+	// Code is one of the Reason… constants.
+	Code string `json:"code"`
+	Text string `json:"text"`
+	// Until is when it ends by itself, zero when unknown.
+	Until time.Time `json:"until,omitzero"`
+}
+
+// AgentReason is one agent's "no".
+type AgentReason struct {
+	Agent    AgentID  `json:"agent"`
+	Hostname string   `json:"hostname"`
+	Reasons  []Reason `json:"reasons"`
+}
+
+// The reason codes.
+const (
+	ReasonNoMaster     = "no-master"          // not connected to a Mesos master
+	ReasonNoAuthority  = "no-authority"       // the lease authority was not read yet or cannot be reached
+	ReasonNoOffers     = "no-offers"          // no offer came yet
+	ReasonResources    = "resources"          // cpus, mem, disk, gpus are short
+	ReasonNeverFits    = "never-fits"         // no agent seen has ever had that much
+	ReasonPorts        = "ports"              // ports are short or taken
+	ReasonRole         = "role"               // acceptedResourceRoles do not match
+	ReasonConstraint   = "constraint"         // which one, and what the agent has
+	ReasonDriver       = "driver-missing"     // the node has no such volume driver, or it is not ready
+	ReasonNoNode       = "no-isolator"        // no isolator is known beside that agent
+	ReasonNodeDead     = "node-dead"          // its isolator's lease ran out
+	ReasonAttachLimit  = "attach-limit"       //
+	ReasonVolume       = "volume"             // being created, failed, pinned elsewhere
+	ReasonClaim        = "claim"              // held by whom since when, epoch
+	ReasonFencing      = "fencing"            // under way, free by
+	ReasonBackoff      = "backoff"            // until when
+	ReasonReconcile    = "reconciling"        // waiting for the master's word on its tasks
+	ReasonAvoid        = "avoid"              // asked to move away from there
+	ReasonDeployment   = "deployment"         // its turn has not come
+	ReasonKilling      = "killing"            // the old run is being stopped
+	ReasonGranting     = "granting"           // the claim was asked for
+	ReasonDraining     = "draining"           //
+	ReasonUnreachable  = "unreachable"        // the agent is unreachable
+	ReasonTaskFailures = "task-failures"      // what the last run ended with
+	ReasonStarting     = "starting"           // launched, not running yet
+	ReasonUnhealthy    = "unhealthy"          // runs, health checks do not pass yet
+	ReasonNotSupported = "not-supported-here" // the app asks for what this version or engine cannot do
+)
+
+// Kind says what a Write writes.
+type Kind string
+
+// The kinds of Write. Durable ones are records of the store.
+const (
+	KindFramework  Kind = "framework"  // *Framework, ID ""
+	KindApp        Kind = "app"        // *App, ID AppID
+	KindDef        Kind = "def"        // *Def, ID "<app id> <version>"
+	KindInstance   Kind = "instance"   // *Instance
+	KindVolume     Kind = "volume"     // *Volume
+	KindDeployment Kind = "deployment" // *Deployment
+
+	KindSession Kind = "session" // *Session
+	KindOffer   Kind = "offer"   // *Offer
+	KindAgent   Kind = "agent"   // *Agent
+	KindClaim   Kind = "claim"   // *Claim
+	KindNode    Kind = "node"    // *Node
+	KindWhy     Kind = "why"     // *Why
+	KindStrange Kind = "strange" // *StrangeTask
+)
+
+// Durable tells whether the store keeps it.
+func (k Kind) Durable() bool {
+	switch k {
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment:
+		return true
+	}
+	return false
+}
+
+// Write replaces one value of the State, or removes it when Value is nil. Value is a pointer of the kind's type and
+// must not be changed afterwards.
+type Write struct {
+	Kind  Kind
+	ID    string
+	Value any
+}
+
+// DefID is the Write.ID of a definition.
+func DefID(app AppID, version string) string { return string(app) + " " + version }
