@@ -1,0 +1,105 @@
+package pool
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+// label is the file volume.json beside a volume's data. It says which volume this is, so that a directory that was
+// restored, renamed or left empty is never taken for it.
+type label struct {
+	V        int          `json:"v"`
+	UID      string       `json:"uid"`
+	Name     string       `json:"name"`
+	Cluster  string       `json:"cluster,omitempty"`
+	Size     volume.Bytes `json:"size,omitempty"`
+	Owner    string       `json:"owner,omitempty"`
+	Mode     string       `json:"mode,omitempty"`
+	Created  time.Time    `json:"created"`
+	Former   []string     `json:"formerUids,omitempty"` // uids before adoptions, oldest first
+	Removed  *time.Time   `json:"removed,omitempty"`    // set in the bin
+	Instance string       `json:"node,omitempty"`       // uid of the node that made it
+}
+
+const (
+	labelFile = "volume.json"
+	labelMax  = 64 << 10
+)
+
+// readLabel reads the label in a volume's directory. NotFound when the directory does not exist; a directory
+// without a good label is Conflict, since nobody knows whose it is.
+func readLabel(dir string) (label, error) {
+	f, err := os.Open(filepath.Join(dir, labelFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, derr := os.Lstat(dir); errors.Is(derr, fs.ErrNotExist) {
+			return label{}, fault.New(fault.NotFound, "volume %s does not exist", filepath.Base(dir))
+		}
+		return label{}, fault.New(fault.Conflict, "directory %s has no %s: it is not a volume of this pool", dir, labelFile)
+	}
+	if err != nil {
+		return label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, labelMax+1))
+	if err != nil {
+		return label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
+	}
+	var l label
+	if len(raw) > labelMax {
+		return label{}, fault.New(fault.Conflict, "label in %s is larger than %d bytes", dir, labelMax)
+	}
+	if err := json.Unmarshal(raw, &l); err != nil {
+		return label{}, fault.Wrap(fault.Conflict, err, "label in %s", dir)
+	}
+	if l.V != 1 {
+		return label{}, fault.New(fault.Conflict, "label in %s has version %d, this program knows 1", dir, l.V)
+	}
+	return l, nil
+}
+
+// writeLabel replaces the label so that after a crash either the old or the new one is there.
+func writeLabel(dir string, l label) error {
+	raw, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return fault.Wrap(fault.Internal, err, "encode label of %s", dir)
+	}
+	f, err := os.CreateTemp(dir, "."+labelFile+"-")
+	if err != nil {
+		return fault.Wrap(writeClass(err), err, "write label of %s", dir)
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(append(raw, '\n'))
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(dir, labelFile))
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	return fault.Wrap(writeClass(err), err, "write label of %s", dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,134 @@
+package pool
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/user"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+)
+
+// ownership is whose a new volume's root directory becomes; -1 and 0 leave things alone.
+type ownership struct {
+	uid, gid int
+	mode     fs.FileMode
+	setMode  bool
+}
+
+// parseOwnership reads "user", "user:group" (names or numbers) and an octal mode.
+func parseOwnership(owner, mode string) (ownership, error) {
+	o := ownership{uid: -1, gid: -1}
+	if owner != "" {
+		u, g, _ := strings.Cut(owner, ":")
+		if u != "" {
+			if err := o.setUser(u); err != nil {
+				return o, err
+			}
+		}
+		if g != "" {
+			if err := o.setGroup(g); err != nil {
+				return o, err
+			}
+		}
+	}
+	if mode != "" {
+		n, err := strconv.ParseUint(mode, 8, 32)
+		if err != nil || n > 0o7777 {
+			return o, fault.New(fault.Invalid, "mode %q is not an octal mode of at most 7777", mode)
+		}
+		o.mode, o.setMode = fs.FileMode(n), true
+	}
+	return o, nil
+}
+
+func (o *ownership) setUser(u string) error {
+	if n, err := strconv.ParseUint(u, 10, 31); err == nil {
+		o.uid = int(n)
+		if known, err := user.LookupId(u); err == nil {
+			o.gid, _ = strconv.Atoi(known.Gid)
+		}
+		return nil
+	}
+	known, err := user.Lookup(u)
+	if err != nil {
+		return fault.New(fault.Invalid, "user %q is not known on this node", u)
+	}
+	o.uid, _ = strconv.Atoi(known.Uid)
+	o.gid, _ = strconv.Atoi(known.Gid)
+	return nil
+}
+
+func (o *ownership) setGroup(g string) error {
+	if n, err := strconv.ParseUint(g, 10, 31); err == nil {
+		o.gid = int(n)
+		return nil
+	}
+	known, err := user.LookupGroup(g)
+	if err != nil {
+		return fault.New(fault.Invalid, "group %q is not known on this node", g)
+	}
+	o.gid, _ = strconv.Atoi(known.Gid)
+	return nil
+}
+
+// apply sets owner and mode of a directory. An ordinary user who asks for himself gets what he asks for.
+func (o ownership) apply(dir string) error {
+	if (o.uid >= 0 && o.uid != os.Geteuid()) || (o.gid >= 0 && o.gid != os.Getegid()) {
+		if err := os.Chown(dir, o.uid, o.gid); err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				return fault.New(fault.Denied, "this isolator does not run as root and cannot give the volume to user %d group %d", o.uid, o.gid)
+			}
+			return fault.Wrap(writeClass(err), err, "set its owner")
+		}
+	}
+	if o.setMode {
+		if err := unix.Chmod(dir, uint32(o.mode)); err != nil { // os.Chmod would drop setgid and sticky
+			return fault.Wrap(writeClass(err), err, "set its mode")
+		}
+	}
+	return nil
+}
+
+// checkOptions refuses driver options that this back end would have to ignore. Size comes as Spec.Size; the option is let
+// through because Marathon sends it as one.
+func checkOptions(options map[string]string) error {
+	var unknown []string
+	for k := range options {
+		if k != "size" {
+			unknown = append(unknown, k)
+		}
+	}
+	if len(unknown) > 0 {
+		sort.Strings(unknown)
+		return fault.New(fault.Invalid, "the pool driver does not know option %s", strings.Join(unknown, ", "))
+	}
+	if s, ok := options["size"]; ok {
+		if _, err := volume.ParseSize(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Network file systems, by the magic number that statfs gives.
+var networkMagic = map[int64]bool{
+	0x6969: true, 0xff534d42: true, 0xfe534d42: true, 0x00c36400: true, 0x0bd00bd0: true, 0x01021997: true, 0x7461636f: true, 0x01161970: true,
+}
+
+// scopeOf guesses from the file system whether other nodes see a directory. A guess of node is safe: the volume only stays
+// where it is.
+func scopeOf(dir string) string {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil && networkMagic[int64(uint32(st.Type))] {
+		return driver.ScopeCluster
+	}
+	return driver.ScopeNode
+}

@@ -1,0 +1,466 @@
+// Package pool is the built-in volume driver: volumes are slices of one directory, on a disk of the node or on
+// storage that all nodes mount. Its one back end so far is `dir`, plain directories, which needs no root:
+//
+//	<pool>/<name>/volume.json   the label: which volume this is
+//	<pool>/<name>/data/         what is mounted (kept apart, since initdb refuses a directory that is not empty)
+//	<pool>/.new/                volumes being made; a finished one is renamed into place
+//	<pool>/.bin/                volumes that were removed, until the bin is emptied
+//
+// Several isolators may work on one pool. A volume appears and disappears by one rename of its whole directory, which
+// the file system orders: of two creations one wins, and nobody ever sees half a volume.
+//
+// As root, Mount binds data/ to <mounts>/<driver>/<name>; as an ordinary user, who may not mount,
+// the path is the data directory itself. Size is recorded but not enforced by this back end.
+package pool
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/mount"
+)
+
+// Options configures a Pool.
+type Options struct {
+	Name   string // the driver's name, "pool" by default
+	Dir    string // the pool's directory, absolute; made if it is not there
+	Mounts string // where bind mounts go, absolute; "" never binds, also as root
+	Scope  string // driver.ScopeCluster or ScopeNode; "" asks the file system: network file systems are cluster
+	Node   string // uid of this node, kept in labels
+	// Binds says whether volumes are bind-mounted; nil means as root only.
+	Binds *bool
+	Now   func() time.Time // nil: time.Now
+}
+
+// Pool is a driver.Driver over one directory.
+type Pool struct {
+	o     Options
+	binds bool
+}
+
+var (
+	_ driver.Driver  = (*Pool)(nil)
+	_ driver.Adopter = (*Pool)(nil)
+	_ driver.Sweeper = (*Pool)(nil)
+)
+
+const (
+	dataDir = "data"
+	newDir  = ".new"
+	binDir  = ".bin"
+)
+
+// Open prepares the directory of a pool. The errors are fault.Invalid for bad options and Unavailable when the directory
+// cannot be used.
+func Open(o Options) (*Pool, error) {
+	if o.Name == "" {
+		o.Name = "pool"
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if err := volume.CheckDriver(o.Name); err != nil {
+		return nil, err
+	}
+	if !filepath.IsAbs(o.Dir) || strings.ContainsAny(o.Dir, "\n\x00") {
+		return nil, fault.New(fault.Invalid, "pool %s: directory %q is not an absolute path", o.Name, o.Dir)
+	}
+	p := &Pool{o: o, binds: os.Geteuid() == 0 && o.Mounts != ""}
+	if o.Binds != nil {
+		p.binds = *o.Binds && o.Mounts != ""
+	}
+	for _, d := range []string{o.Dir, filepath.Join(o.Dir, newDir), filepath.Join(o.Dir, binDir)} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
+		}
+	}
+	// Paths are compared with what the kernel shows, so links in the way are resolved once, here.
+	real, err := filepath.EvalSymlinks(o.Dir)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
+	}
+	p.o.Dir = real
+	if p.o.Scope == "" {
+		p.o.Scope = scopeOf(real)
+	}
+	if p.o.Scope != driver.ScopeCluster && p.o.Scope != driver.ScopeNode {
+		return nil, fault.New(fault.Invalid, "pool %s: scope %q is neither cluster nor node", o.Name, p.o.Scope)
+	}
+	if p.binds {
+		p.o.Mounts = filepath.Join(o.Mounts, o.Name)
+		if err := os.MkdirAll(p.o.Mounts, 0o755); err != nil {
+			return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
+		}
+	}
+	return p, nil
+}
+
+// Name gives the name the pool was opened with.
+func (p *Pool) Name() string { return p.o.Name }
+
+// Facts are fixed when the pool is opened; an error says that its directory is gone.
+func (p *Pool) Facts(ctx context.Context) (driver.Facts, error) {
+	f := driver.Facts{
+		Scope:          p.o.Scope,
+		FlushOnUnmount: true,
+		MultiAttach:    p.o.Scope == driver.ScopeCluster,
+		Verify:         driver.VerifyScan,
+		Root:           p.o.Dir,
+		BindsMounts:    p.binds,
+	}
+	if p.binds {
+		f.Root = p.o.Mounts
+	}
+	err := mount.Within(ctx, "look at pool "+p.o.Dir, func() error {
+		fi, err := os.Stat(p.o.Dir)
+		if err == nil && !fi.IsDir() {
+			err = syscall.ENOTDIR
+		}
+		return fault.Wrap(fault.Unavailable, err, "pool %s", p.o.Name)
+	})
+	return f, err
+}
+
+// Get reads the volume's label.
+func (p *Pool) Get(ctx context.Context, name string) (driver.Info, error) {
+	var info driver.Info
+	err := p.do(ctx, "get", name, func(dir string) error {
+		l, err := readLabel(dir)
+		if err != nil {
+			return err
+		}
+		info = p.info(name, l)
+		return nil
+	})
+	if err != nil { // a call that was given up on may still write info
+		return driver.Info{}, err
+	}
+	return info, nil
+}
+
+// Create makes the volume in .new and renames it into place, which fails when the name is taken. A
+// volume that is there already with the same uid is the same wish repeated and succeeds.
+func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
+	if err := checkOptions(s.Options); err != nil {
+		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
+	}
+	own, err := parseOwnership(s.Owner, s.Mode)
+	if err != nil {
+		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
+	}
+	if s.UID == "" {
+		s.UID = uuid.Must(uuid.NewV7()).String()
+	}
+	var info driver.Info
+	err = p.do(ctx, "create", s.Name, func(dir string) error {
+		if l, err := readLabel(dir); err == nil && l.UID == s.UID {
+			info = p.info(s.Name, l)
+			return nil
+		} else if err == nil {
+			return fault.New(fault.Exists, "it exists with uid %s", l.UID)
+		} else if !fault.Is(err, fault.NotFound) {
+			return err
+		}
+		l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode,
+			Created: p.o.Now().UTC(), Instance: p.o.Node}
+		info = p.info(s.Name, l)
+		return p.build(dir, l, own)
+	})
+	if err != nil {
+		return driver.Info{}, err
+	}
+	return info, nil
+}
+
+// build makes the whole volume beside the others and moves it into place.
+func (p *Pool) build(dir string, l label, own ownership) error {
+	// The node's uid in the name tells Sweep whose leavings these are.
+	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), l.Name+"."+p.o.Node+".")
+	if err != nil {
+		return fault.Wrap(writeClass(err), err, "make its directory")
+	}
+	defer os.RemoveAll(tmp) // nothing is there after the rename
+	data := filepath.Join(tmp, dataDir)
+	if err := os.Mkdir(data, 0o755); err != nil {
+		return fault.Wrap(writeClass(err), err, "make its data directory")
+	}
+	if err := own.apply(data); err != nil {
+		return err
+	}
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return fault.Wrap(writeClass(err), err, "make its directory")
+	}
+	if err := syncDir(data); err != nil {
+		return fault.Wrap(fault.Unknown, err, "sync its data directory")
+	}
+	if err := writeLabel(tmp, l); err != nil {
+		return err
+	}
+	if err := renameNew(tmp, dir); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Unknown, syncDir(p.o.Dir), "sync the pool")
+}
+
+// renameNew renames and never replaces. Where the file system cannot promise that (NFS), a plain rename does: it replaces only an
+// empty directory, and a volume is never one.
+func renameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		err = os.Rename(from, to)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.ENOTDIR):
+		return fault.New(fault.Exists, "somebody else created it just now")
+	}
+	return fault.Wrap(fault.Unknown, err, "move it into place")
+}
+
+// Remove moves the volume to the bin. Sweep deletes it there for good.
+func (p *Pool) Remove(ctx context.Context, name, uid string) error {
+	return p.do(ctx, "remove", name, func(dir string) error {
+		l, err := readLabel(dir)
+		if err != nil {
+			return err
+		}
+		if uid != "" && l.UID != uid {
+			return fault.New(fault.Conflict, "it has uid %s, not %s", l.UID, uid)
+		}
+		if p.binds {
+			if at, err := p.mountedAt(name); err != nil || at {
+				return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
+			}
+		}
+		now := p.o.Now().UTC()
+		l.Removed = &now
+		if err := writeLabel(dir, l); err != nil && !isFull(err) {
+			return err // on a full pool removal must still work: Sweep then goes by the bin's name
+		}
+		to := filepath.Join(p.o.Dir, binDir, name+"."+l.UID+"."+now.Format("20060102T150405"))
+		if err := os.Rename(dir, to); err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return fault.New(fault.NotFound, "volume %s does not exist", name)
+			}
+			return fault.Wrap(fault.Unknown, err, "move it to the bin")
+		}
+		return fault.Wrap(fault.Unknown, firstError(syncDir(p.o.Dir), syncDir(filepath.Join(p.o.Dir, binDir))), "sync the pool")
+	})
+}
+
+// Mount checks the label's uid against the one asked for and gives the path of the content.
+func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
+	var path string
+	err := p.do(ctx, "mount", m.Name, func(dir string) error {
+		l, err := readLabel(dir)
+		if err != nil {
+			return err
+		}
+		if l.Name != m.Name || (m.UID != "" && l.UID != m.UID) {
+			return fault.New(fault.Conflict, "the label there is of volume %s with uid %s, not of %s with uid %s", l.Name, l.UID, m.Name, m.UID)
+		}
+		data := filepath.Join(dir, dataDir)
+		if fi, err := os.Lstat(data); err != nil || !fi.IsDir() {
+			return fault.New(fault.Conflict, "its data directory %s is not there", data)
+		}
+		if !p.binds {
+			path = data
+			return nil
+		}
+		path = p.target(m.Name)
+		return p.bind(ctx, data, path)
+	})
+	if err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// bind mounts data at target unless that is so already.
+func (p *Pool) bind(ctx context.Context, data, target string) error {
+	if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fault.Wrap(writeClass(err), err, "make mount point")
+	}
+	at, err := mount.At(target)
+	if err != nil {
+		return err
+	}
+	if len(at) > 0 {
+		same, err := mount.SameDir(data, target)
+		if err != nil || !same {
+			return firstError(err, fault.New(fault.Conflict, "something else is mounted at %s", target))
+		}
+		return nil
+	}
+	return mount.Bind(ctx, data, target)
+}
+
+// Unmount syncs the file system and removes the bind mount, or, where there is none, only syncs.
+func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
+	return p.do(ctx, "unmount", name, func(dir string) error {
+		data := filepath.Join(dir, dataDir)
+		if _, err := os.Lstat(data); err == nil {
+			if err := mount.Sync(data); err != nil {
+				return err
+			}
+		}
+		if !p.binds {
+			return nil
+		}
+		target := p.target(name)
+		for range 16 { // mounts may lie on top of each other when a crash came at a bad time
+			at, err := mount.At(target)
+			if err != nil {
+				return err
+			}
+			if len(at) == 0 {
+				_ = os.Remove(target)
+				return nil
+			}
+			if err := mount.Unmount(ctx, target); err != nil {
+				return err
+			}
+		}
+		return fault.New(fault.Unknown, "%s is still a mount point", target)
+	})
+}
+
+// Path gives the mount point while it is mounted; without bind mounts that is always.
+func (p *Pool) Path(ctx context.Context, name string) (string, error) {
+	var path string
+	err := p.do(ctx, "path of", name, func(dir string) error {
+		if _, err := readLabel(dir); err != nil {
+			return err
+		}
+		if !p.binds {
+			path = filepath.Join(dir, dataDir)
+			return nil
+		}
+		at, err := p.mountedAt(name)
+		if at {
+			path = p.target(name)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return path, nil
+}
+
+// List reads the labels of all volumes. Directories that are not volumes are left out.
+func (p *Pool) List(ctx context.Context) ([]driver.Info, error) {
+	var out []driver.Info
+	err := mount.Within(ctx, "list pool "+p.o.Dir, func() error {
+		entries, err := os.ReadDir(p.o.Dir)
+		if err != nil {
+			return fault.Wrap(fault.Unknown, err, "list volumes of %s", p.o.Name)
+		}
+		for _, e := range entries {
+			if volume.CheckName(e.Name()) != nil {
+				continue
+			}
+			if l, err := readLabel(filepath.Join(p.o.Dir, e.Name())); err == nil {
+				out = append(out, p.info(e.Name(), l))
+			}
+		}
+		sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Adopt writes a new uid into the label and keeps the former one beside it.
+func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Info, error) {
+	var info driver.Info
+	err := p.do(ctx, "adopt", name, func(dir string) error {
+		l, err := readLabel(dir)
+		if err != nil {
+			return err
+		}
+		if l.Name != name {
+			return fault.New(fault.Conflict, "the label there is of volume %s", l.Name)
+		}
+		if l.UID != uid {
+			l.Former = append(l.Former, l.UID)
+			l.UID, l.Cluster = uid, cluster
+			if err := writeLabel(dir, l); err != nil {
+				return err
+			}
+		}
+		info = p.info(name, l)
+		return nil
+	})
+	if err != nil {
+		return driver.Info{}, err
+	}
+	return info, nil
+}
+
+func (p *Pool) info(name string, l label) driver.Info {
+	i := driver.Info{Name: name, UID: l.UID, Size: l.Size, Created: l.Created}
+	if !p.binds {
+		i.Path = filepath.Join(p.o.Dir, name, dataDir)
+	} else if at, err := p.mountedAt(name); err == nil && at {
+		i.Path = p.target(name)
+	}
+	return i
+}
+
+func (p *Pool) target(name string) string { return filepath.Join(p.o.Mounts, name) }
+
+func (p *Pool) mountedAt(name string) (bool, error) {
+	at, err := mount.At(p.target(name))
+	return len(at) > 0, err
+}
+
+// do checks the name and runs f with the volume's directory, bounded by ctx: storage that all nodes mount may hang.
+func (p *Pool) do(ctx context.Context, verb, name string, f func(dir string) error) error {
+	if err := volume.CheckName(name); err != nil {
+		return err
+	}
+	what := verb + " volume " + p.o.Name + "/" + name
+	err := mount.Within(ctx, what, func() error { return f(filepath.Join(p.o.Dir, name)) })
+	return fault.Op(err, "%s", what)
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeClass tells a refusal of the file system (nothing was made) from an error of unknown effect.
+func writeClass(err error) fault.Class {
+	switch {
+	case err == nil:
+		return ""
+	case isFull(err), errors.Is(err, unix.EROFS):
+		return fault.Unavailable
+	case errors.Is(err, fs.ErrPermission):
+		return fault.Denied
+	}
+	return fault.Unknown
+}
+
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

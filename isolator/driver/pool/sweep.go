@@ -1,0 +1,79 @@
+package pool
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+)
+
+// abandoned is how old a volume in the making must be before another node's sweep takes its maker for dead.
+const abandoned = 24 * time.Hour
+
+// Sweep deletes volumes that were removed before a time, and what dead makers left in .new: this node's own,
+// and others' when they are old.
+func (p *Pool) Sweep(ctx context.Context, removedBefore time.Time) error {
+	if err := p.sweepNew(ctx); err != nil {
+		return err
+	}
+	return p.sweepBin(ctx, removedBefore)
+}
+
+func (p *Pool) sweepNew(ctx context.Context) error {
+	dir := filepath.Join(p.o.Dir, newDir)
+	return eachEntry(ctx, dir, func(e os.DirEntry) error {
+		fi, err := e.Info()
+		if err != nil {
+			return nil // gone meanwhile
+		}
+		age := p.o.Now().Sub(fi.ModTime())
+		mine := p.o.Node != "" && strings.Contains(e.Name(), "."+p.o.Node+".")
+		// A minute spares what this very process is making now; its creations are bounded by far less.
+		if age > abandoned || (mine && age > time.Minute) {
+			return os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+		return nil
+	})
+}
+
+func (p *Pool) sweepBin(ctx context.Context, removedBefore time.Time) error {
+	dir := filepath.Join(p.o.Dir, binDir)
+	return eachEntry(ctx, dir, func(e os.DirEntry) error {
+		when, ok := removedAt(filepath.Join(dir, e.Name()))
+		if !ok || !when.Before(removedBefore) {
+			return nil
+		}
+		return os.RemoveAll(filepath.Join(dir, e.Name()))
+	})
+}
+
+// removedAt tells when a volume came to the bin: by its label, or by its name where the pool was too full to
+// write the label.
+func removedAt(dir string) (time.Time, bool) {
+	if l, err := readLabel(dir); err == nil && l.Removed != nil {
+		return *l.Removed, true
+	}
+	name := filepath.Base(dir)
+	t, err := time.Parse("20060102T150405", name[strings.LastIndexByte(name, '.')+1:])
+	return t, err == nil
+}
+
+func eachEntry(ctx context.Context, dir string, f func(os.DirEntry) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "sweep %s", dir)
+	}
+	var first error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := f(e); err != nil && first == nil {
+			first = fault.Wrap(fault.Unknown, err, "sweep %s", filepath.Join(dir, e.Name()))
+		}
+	}
+	return first
+}
