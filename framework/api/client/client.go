@@ -1,0 +1,374 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+)
+
+// Client talks to one framework. It is safe for concurrent use.
+type Client struct {
+	base string
+	http *http.Client
+	// stream has no overall time limit: logs and events last as long as their context.
+	stream *http.Client
+}
+
+// maxAnswer bounds what is read of one answer.
+const maxAnswer = 64 << 20
+
+// New returns a client of the framework at baseURL, e.g. "http://127.0.0.1:8080". A host and port alone are taken as http.
+func New(baseURL string) *Client {
+	if !strings.Contains(baseURL, "://") {
+		baseURL = "http://" + baseURL
+	}
+	tr := &http.Transport{
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		ResponseHeaderTimeout: 60 * time.Second,
+		MaxIdleConnsPerHost:   4,
+	}
+	return &Client{
+		base:   strings.TrimRight(baseURL, "/"),
+		http:   &http.Client{Transport: tr, Timeout: 90 * time.Second},
+		stream: &http.Client{Transport: tr},
+	}
+}
+
+// PutOptions say how PutApp writes.
+type PutOptions struct {
+	// CreateOnly refuses (fault.Exists) an app that is there.
+	CreateOnly bool
+	// Partial: the fields given replace those of the app, the others stay. Otherwise the body is the whole app.
+	Partial bool
+	// Force replaces a deployment that is in the way.
+	Force bool
+}
+
+// RemoveOptions say how Remove works.
+type RemoveOptions struct {
+	Force bool
+	// Wipe deletes the app's volumes and their data too, once its instances have stopped.
+	Wipe bool
+}
+
+// Apps lists the apps, sorted by id.
+func (c *Client) Apps(ctx context.Context) ([]App, error) {
+	var out struct {
+		Apps []App `json:"apps"`
+	}
+	return out.Apps, c.get(ctx, "/v1/apps", &out)
+}
+
+// App gives one app's summary.
+func (c *Client) App(ctx context.Context, id string) (*App, error) {
+	out := new(App)
+	return out, c.get(ctx, "/v1/apps/"+escapeID(id), out)
+}
+
+// AppDefinition gives the app object of /v2, as Marathon prints it.
+func (c *Client) AppDefinition(ctx context.Context, id string) (json.RawMessage, error) {
+	var out struct {
+		App json.RawMessage `json:"app"`
+	}
+	return out.App, c.get(ctx, "/v2/apps/"+escapeID(id), &out)
+}
+
+// PutApp creates or updates an app from its Marathon JSON, which must have an id. fault.Invalid carries the paths that are wrong (fault.DetailsOf).
+func (c *Client) PutApp(ctx context.Context, app json.RawMessage, o PutOptions) (*Result, error) {
+	q := url.Values{}
+	if o.Force {
+		q.Set("force", "true")
+	}
+	if o.CreateOnly {
+		return c.command(ctx, http.MethodPost, "/v2/apps", q, app)
+	}
+	// The id is looked at here only to find the path; when it cannot be had, POST gives the server's error for this body.
+	var head struct {
+		ID string `json:"id"`
+	}
+	if err := json.Unmarshal(app, &head); err != nil || strings.Trim(head.ID, "/") == "" {
+		return c.command(ctx, http.MethodPost, "/v2/apps", q, app)
+	}
+	q.Set("partialUpdate", strconv.FormatBool(o.Partial))
+	return c.command(ctx, http.MethodPut, "/v2/apps/"+escapeID(head.ID), q, app)
+}
+
+// Scale sets the number of instances.
+func (c *Client) Scale(ctx context.Context, id string, instances int, force bool) (*Result, error) {
+	body, err := json.Marshal(map[string]int{"instances": instances})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "scale app %s", id)
+	}
+	// PATCH, not PUT: a misspelt id must not be taken for a new app.
+	return c.command(ctx, http.MethodPatch, "/v2/apps/"+escapeID(id), forceQuery(force), body)
+}
+
+// Restart restarts every instance of an app under its upgrade strategy.
+func (c *Client) Restart(ctx context.Context, id string, force bool) (*Result, error) {
+	return c.command(ctx, http.MethodPost, "/v2/apps/"+escapeID(id)+"/restart", forceQuery(force), nil)
+}
+
+// Remove stops every instance of an app and then removes it. Volumes stay unless Wipe.
+func (c *Client) Remove(ctx context.Context, id string, o RemoveOptions) (*Result, error) {
+	q := forceQuery(o.Force)
+	q.Set("force", strconv.FormatBool(o.Force))
+	if o.Wipe {
+		q.Set("wipe", "true")
+	}
+	return c.command(ctx, http.MethodDelete, "/v2/apps/"+escapeID(id), q, nil)
+}
+
+// Instances lists instances; app "" means those of all apps.
+func (c *Client) Instances(ctx context.Context, app string) ([]Instance, error) {
+	var out struct {
+		Instances []Instance `json:"instances"`
+	}
+	path := "/v1/instances"
+	if app != "" {
+		path += "?" + url.Values{"app": {app}}.Encode()
+	}
+	return out.Instances, c.get(ctx, path, &out)
+}
+
+// Instance gives one instance.
+func (c *Client) Instance(ctx context.Context, id string) (*Instance, error) {
+	out := new(Instance)
+	return out, c.get(ctx, "/v1/instances/"+url.PathEscape(id), out)
+}
+
+// RestartInstance kills the current run; the next keeps number and volumes.
+func (c *Client) RestartInstance(ctx context.Context, id string) (*Result, error) {
+	return c.command(ctx, http.MethodPost, "/v1/instances/"+url.PathEscape(id)+"/restart", nil, nil)
+}
+
+// MoveInstance is RestartInstance that avoids the agent it is on.
+func (c *Client) MoveInstance(ctx context.Context, id string) (*Result, error) {
+	return c.command(ctx, http.MethodPost, "/v1/instances/"+url.PathEscape(id)+"/move", nil, nil)
+}
+
+// Volumes lists volumes; app "" means those of all apps.
+func (c *Client) Volumes(ctx context.Context, app string) ([]Volume, error) {
+	var out struct {
+		Volumes []Volume `json:"volumes"`
+	}
+	path := "/v1/volumes"
+	if app != "" {
+		path += "?" + url.Values{"app": {app}}.Encode()
+	}
+	return out.Volumes, c.get(ctx, path, &out)
+}
+
+// Volume gives one volume by uid, by driver/name, or by a name that only one driver has.
+func (c *Client) Volume(ctx context.Context, id string) (*Volume, error) {
+	out := new(Volume)
+	return out, c.get(ctx, "/v1/volumes/"+url.PathEscape(id), out)
+}
+
+// RemoveVolume deletes a volume and its data. fault.Conflict while an instance that wants to run uses it.
+func (c *Client) RemoveVolume(ctx context.Context, id string) (*Result, error) {
+	return c.command(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(id), nil, nil)
+}
+
+// Nodes lists nodes, and agents without an isolator.
+func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
+	var out struct {
+		Nodes []Node `json:"nodes"`
+	}
+	return out.Nodes, c.get(ctx, "/v1/nodes", &out)
+}
+
+// Claims lists the claims as last seen in the lease authority.
+func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
+	var out struct {
+		Claims []Claim `json:"claims"`
+	}
+	return out.Claims, c.get(ctx, "/v1/claims", &out)
+}
+
+// Deployments lists the deployments under way, oldest first.
+func (c *Client) Deployments(ctx context.Context) ([]Deployment, error) {
+	var out struct {
+		Deployments []Deployment `json:"deployments"`
+	}
+	return out.Deployments, c.get(ctx, "/v1/deployments", &out)
+}
+
+// CancelDeployment rolls a deployment back; force abandons it where it is.
+func (c *Client) CancelDeployment(ctx context.Context, id string, force bool) (*Result, error) {
+	return c.command(ctx, http.MethodDelete, "/v2/deployments/"+url.PathEscape(id), forceQuery(force), nil)
+}
+
+// Explain says why an app, instance, volume or node is as it is.
+func (c *Client) Explain(ctx context.Context, id string) (*Explanation, error) {
+	out := new(Explanation)
+	return out, c.get(ctx, "/v1/explain/"+escapeID(id), out)
+}
+
+// Info describes the running framework.
+func (c *Client) Info(ctx context.Context) (*Info, error) {
+	out := new(Info)
+	return out, c.get(ctx, "/v1/info", out)
+}
+
+// Ping asks whether a framework answers there.
+func (c *Client) Ping(ctx context.Context) error {
+	resp, err := c.send(ctx, c.http, http.MethodGet, "/ping", nil, "")
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// LogOptions say what Logs reads.
+type LogOptions struct {
+	File   string // "" means stdout
+	Follow bool   // stay and give what comes, over relaunches too, until ctx ends
+	// Offset is where to begin, in bytes; negative counts from the end.
+	Offset int64
+}
+
+// Logs reads a file of an instance's sandbox. Close the reader; ctx ends it too.
+func (c *Client) Logs(ctx context.Context, id string, o LogOptions) (io.ReadCloser, error) {
+	q := url.Values{}
+	if o.File != "" {
+		q.Set("file", o.File)
+	}
+	if o.Follow {
+		q.Set("follow", "true")
+	}
+	if o.Offset != 0 {
+		q.Set("offset", strconv.FormatInt(o.Offset, 10))
+	}
+	resp, err := c.send(ctx, c.stream, http.MethodGet, "/v1/instances/"+url.PathEscape(id)+"/logs?"+q.Encode(), nil, "")
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Events gives changes as they are committed. The channel is closed when ctx ends or the connection does; who wants to go on
+// lists anew and calls Events again.
+func (c *Client) Events(ctx context.Context) (<-chan Event, error) {
+	resp, err := c.send(ctx, c.stream, http.MethodGet, "/v1/events", nil, "text/event-stream")
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan Event, 16)
+	go func() {
+		defer close(out)
+		defer resp.Body.Close()
+		readEvents(ctx, resp.Body, out)
+	}()
+	return out, nil
+}
+
+func forceQuery(force bool) url.Values {
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	return q
+}
+
+// escapeID writes an app id (slashes and all) into a path: each segment escaped, no leading slash.
+func escapeID(id string) string {
+	parts := strings.Split(strings.Trim(id, "/"), "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return strings.Join(parts, "/")
+}
+
+func (c *Client) get(ctx context.Context, path string, into any) error {
+	resp, err := c.send(ctx, c.http, http.MethodGet, path, nil, "application/json")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fault.Wrap(fault.Unavailable, err, "read the answer to GET %s", path)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fault.Wrap(fault.Internal, err, "decode the answer to GET %s", path)
+	}
+	return nil
+}
+
+// command sends a write. An error after it may have arrived is fault.Unknown.
+func (c *Client) command(ctx context.Context, method, path string, q url.Values, body []byte) (*Result, error) {
+	if len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	resp, err := c.send(ctx, c.http, method, path, body, "application/json")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return nil, fault.Wrap(fault.Unknown, err, "read the answer to %s %s", method, path)
+	}
+	r := &Result{Created: resp.StatusCode == http.StatusCreated, Warnings: warnings(resp.Header)}
+	if len(bytes.TrimSpace(data)) > 0 {
+		if err := json.Unmarshal(data, r); err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "decode the answer to %s %s", method, path)
+		}
+		if method == http.MethodPost && resp.StatusCode == http.StatusCreated {
+			r.App = data
+		}
+	}
+	if d := resp.Header.Get("Marathon-Deployment-Id"); d != "" {
+		r.Deployment = d
+	}
+	return r, nil
+}
+
+// send makes one request and turns any answer that is not 2xx into an error with a class.
+func (c *Client) send(ctx context.Context, hc *http.Client, method, path string, body []byte, accept string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "request %s %s", method, c.base+path)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	} else {
+		req.Body = nil
+		req.ContentLength = 0
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return nil, fault.Wrap(transportClass(method, err), err, "reach the framework at %s", c.base)
+	}
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	return nil, decodeError(resp.StatusCode, data)
+}
+
+// transportClass: a request that was never sent has done nothing; a write that was may have.
+func transportClass(method string, err error) fault.Class {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return fault.Unavailable
+	}
+	if method == http.MethodGet && !errors.Is(err, context.Canceled) {
+		return fault.Unavailable
+	}
+	return fault.Unknown
+}
