@@ -1,0 +1,58 @@
+# Holdfast. Two commands do all the set-up: `make run` and `make test`. `make help` lists the rest.
+GO       ?= go
+BIN      := bin
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -X main.version=$(VERSION)
+# Two test programs at a time and a limit each: the machines that run this have two cores.
+TESTP    ?= 2
+HEAVY    ?= 1
+ROUNDS   ?= 20
+SEED     ?= 0
+RUNFLAGS ?= --agents 3 --example counter
+GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './.git/*')
+
+.DEFAULT_GOAL := help
+.PHONY: help build run demo test heavy check fmt vulns bench torture clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build holdfast, dvdcli and the examples' programs into bin/
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast ./dvdcli ./examples/...
+
+run: build ## a cluster of three agents on this machine with an example app, until Ctrl-C
+	@$(BIN)/holdfast dev $(RUNFLAGS)
+
+demo: build ## the promises, watched: agent loss, move, scaling, kill -9; non-zero if a record is lost
+	$(BIN)/holdfast demo
+
+test: build ## every test: plain with the race detector, then root, mounts, servers, examples, and the demo
+	$(GO) test -race -p $(TESTP) -timeout 240s ./...
+	HOLDFAST_HEAVY=$(HEAVY) HOLDFAST_BIN=$(CURDIR)/$(BIN) $(GO) test -v -p 1 -timeout 420s -run '^TestHeavy' ./... | scripts/heavy-lines
+	$(BIN)/holdfast demo
+
+check: ## gofmt, go vet, staticcheck, and govulncheck where it can run
+	@bad=$$(gofmt -l $(GOFILES)); if [ -n "$$bad" ]; then echo "gofmt: run make fmt:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod staticcheck ./...
+	@$(MAKE) --no-print-directory vulns
+
+vulns: ## govulncheck, if it is installed (it cannot be built offline)
+	@if command -v govulncheck >/dev/null 2>&1; then govulncheck ./...; else \
+	  echo "SKIPPED govulncheck: not installed; it needs golang.org/x/telemetry and the vulnerability database, neither of which can be had offline."; \
+	  echo "        With a network: go install golang.org/x/vuln/cmd/govulncheck@latest && make vulns"; fi
+
+fmt: ## format every Go file
+	gofmt -w $(GOFILES)
+
+bench: build ## the figures: deploy of 100 apps, agent kill to first write, mount round trip
+	HOLDFAST_BIN=$(CURDIR)/$(BIN) HOLDFAST_BENCH=1 $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 600s ./...
+
+torture: build ## the demo and the seeded property tests, ROUNDS times from SEED on
+	@for i in $$(seq 1 $(ROUNDS)); do seed=$$(( $(SEED) + i )); echo "== round $$i of $(ROUNDS), seed $$seed"; \
+	  $(GO) test -count=1 -timeout 300s ./scheduler/... ./isolator/lease/... -rapid.seed=$$seed 2>/dev/null || $(GO) test -count=1 -timeout 300s ./scheduler/... ./isolator/lease/... || exit 1; \
+	  $(BIN)/holdfast demo --quiet || exit 1; done
+
+clean: ## remove what build made
+	rm -rf $(BIN)
