@@ -77,6 +77,7 @@ const (
 type Info struct {
 	Name    string
 	UID     string // the uid that the volume was labelled with; "" when the driver keeps none
+	Cluster string // the cluster that it was labelled for; "" when none or not kept
 	Path    string // where it is mounted here, as far as the driver knows
 	Size    volume.Bytes
 	Created time.Time
@@ -108,6 +109,11 @@ type MountSpec struct {
 // deleted long ago). The isolator calls it only after the authority has shown that no live uid owns the name.
 type Adopter interface {
 	Adopt(ctx context.Context, name, uid, cluster string) (Info, error)
+}
+
+// Placer is the power to say before a mount where it will be, so that the fence knows the place even when the answer is lost.
+type Placer interface {
+	WillMountAt(name string) string
 }
 
 // Sweeper is the power to finish what a dead process left half done, and to empty the bin of what was removed before a time.

@@ -70,6 +70,10 @@ type Volume struct {
 	Path       string       `json:"path,omitempty"`    // where it is mounted
 	MountID    string       `json:"mountId,omitempty"` // what the driver knows the mount by
 	Task       string       `json:"task,omitempty"`    // for display
+	// Shown says that the mount appeared in mountinfo; without that the path is a plain directory.
+	Shown bool `json:"shown,omitempty"`
+	// Gone says that the driver's unmount was verified and only the claim is left to give back.
+	Gone bool `json:"gone,omitempty"`
 	// Owners are those who use the mount: "mesos" is one, however often it mounts.
 	Owners map[string]time.Time `json:"owners,omitempty"`
 	// MountedAt is the wall clock, for display; MountBoot the boot clock when the mount began, in nanoseconds, by which a late unmount is told.

@@ -150,6 +150,11 @@ func CheckPath(ctx context.Context, path, root string) error {
 				return fault.New(fault.Conflict, "mount point %s lies outside the driver's directory %s", real, root)
 			}
 		}
+		for _, d := range systemDirs {
+			if real == d || strings.HasPrefix(real, d+"/") {
+				return fault.New(fault.Conflict, "mount point %s is a part of the system", real)
+			}
+		}
 		fi, err := os.Stat(real)
 		if err != nil {
 			return fault.Wrap(class(err), err, "look at mount point %s", path)
@@ -160,6 +165,9 @@ func CheckPath(ctx context.Context, path, root string) error {
 		return nil
 	})
 }
+
+// No driver mounts volumes in these; one that says so is mistaken or hostile.
+var systemDirs = []string{"/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr"}
 
 func class(err error) fault.Class {
 	switch {

@@ -265,9 +265,9 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 	c := &http.Client{
 		Transport: &http.Transport{
 			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx) },
-			MaxIdleConnsPerHost: 4,
-			IdleConnTimeout:     30 * time.Second,
-			DisableCompression:  true,
+			// A kept connection that the plugin has closed meanwhile would leave a call with an effect in doubt.
+			DisableKeepAlives:  true,
+			DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -55,6 +55,7 @@ var (
 	_ driver.Driver  = (*Pool)(nil)
 	_ driver.Adopter = (*Pool)(nil)
 	_ driver.Sweeper = (*Pool)(nil)
+	_ driver.Placer  = (*Pool)(nil)
 )
 
 const (
@@ -415,13 +416,21 @@ func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Inf
 }
 
 func (p *Pool) info(name string, l label) driver.Info {
-	i := driver.Info{Name: name, UID: l.UID, Size: l.Size, Created: l.Created}
+	i := driver.Info{Name: name, UID: l.UID, Cluster: l.Cluster, Size: l.Size, Created: l.Created}
 	if !p.binds {
 		i.Path = filepath.Join(p.o.Dir, name, dataDir)
 	} else if at, err := p.mountedAt(name); err == nil && at {
 		i.Path = p.target(name)
 	}
 	return i
+}
+
+// WillMountAt gives the path that Mount answers.
+func (p *Pool) WillMountAt(name string) string {
+	if p.binds {
+		return p.target(name)
+	}
+	return filepath.Join(p.o.Dir, name, dataDir)
 }
 
 func (p *Pool) target(name string) string { return filepath.Join(p.o.Mounts, name) }
