@@ -1,4 +1,333 @@
 package state
 
-// index is rebuilt by Apply; helper functions below read it.
-type index struct{}
+import (
+	"cmp"
+	"slices"
+
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+// Group is a set of waiting instances that an offer suits alike: those of one definition of one app.
+type Group struct {
+	App     AppID
+	Version string
+}
+
+// Count tells how many instances that are wanted (GoalRun) use one definition, and how far they are.
+type Count struct {
+	Total   int // all of them
+	Running int // PhaseRunning
+	Healthy int // PhaseRunning, and the last health report was good
+	Staged  int // PhaseLaunching or PhaseStaging
+}
+
+// Stats counts the instances of one app.
+type Stats struct {
+	Total    int // all records
+	Stopping int // GoalStop
+	// Versions counts wanted instances by the definition they use, Restarts by Instance.RestartSeen.
+	Versions map[string]Count
+	Restarts map[uint64]int
+	// Agents counts instances that have or may have a task, by agent.
+	Agents map[AgentID]int
+}
+
+// Add counts one instance in (n = 1) or out (n = -1).
+func (s *Stats) Add(i *Instance, n int) {
+	if i == nil {
+		return
+	}
+	s.Total += n
+	if i.Goal == GoalStop {
+		s.Stopping += n
+	} else {
+		c := s.Versions[i.Version]
+		c.Total += n
+		switch i.Phase {
+		case PhaseRunning:
+			c.Running += n
+			if i.Run != nil && i.Run.Healthy != nil && *i.Run.Healthy {
+				c.Healthy += n
+			}
+		case PhaseLaunching, PhaseStaging:
+			c.Staged += n
+		}
+		setOrDelete(s.Versions, i.Version, c)
+		setOrDelete(s.Restarts, i.RestartSeen, s.Restarts[i.RestartSeen]+n)
+	}
+	if i.Live() {
+		setOrDelete(s.Agents, i.Run.Agent, s.Agents[i.Run.Agent]+n)
+	}
+}
+
+// Clone gives a copy that may be changed.
+func (s *Stats) Clone() *Stats {
+	c := NewStats()
+	c.Total, c.Stopping = s.Total, s.Stopping
+	for k, v := range s.Versions {
+		c.Versions[k] = v
+	}
+	for k, v := range s.Restarts {
+		c.Restarts[k] = v
+	}
+	for k, v := range s.Agents {
+		c.Agents[k] = v
+	}
+	return c
+}
+
+// NewStats returns counts of nothing.
+func NewStats() *Stats {
+	return &Stats{Versions: map[string]Count{}, Restarts: map[uint64]int{}, Agents: map[AgentID]int{}}
+}
+
+func setOrDelete[K, V comparable](m map[K]V, k K, v V) {
+	var zero V
+	if v == zero {
+		delete(m, k)
+		return
+	}
+	m[k] = v
+}
+
+// Live tells whether the instance has, or may have, a task or a grant somewhere.
+func (i *Instance) Live() bool {
+	if i.Run == nil {
+		return false
+	}
+	switch i.Phase {
+	case PhaseGranting, PhaseLaunching, PhaseStaging, PhaseRunning, PhaseKilling, PhaseLost:
+		return true
+	}
+	return false
+}
+
+// HasTask tells whether the master knows, or may know, a task of the instance's current run.
+func (i *Instance) HasTask() bool { return i.Live() && i.Phase != PhaseGranting }
+
+// index is kept by Apply; the lookups below read it.
+type index struct {
+	apps     map[AppID]*appIndex
+	tasks    map[TaskID]InstanceID
+	waiting  map[Group][]*Instance // sorted by ordinal
+	prepares int                   // instances in PhasePreparing
+	nwaiting int
+	onAgent  map[AgentID]map[InstanceID]bool
+
+	volRef  map[volume.Ref]VolumeUID
+	volApp  map[AppID][]VolumeUID
+	volInst map[InstanceID][]VolumeUID
+	volOp   map[string]VolumeUID
+
+	nodeOf   map[AgentID]NodeUID
+	attached map[NodeUID]map[string]int // granted and held claims by driver
+
+	offersOn map[AgentID][]string // sorted
+	due      dueHeap
+}
+
+type appIndex struct {
+	instances []*Instance // sorted by ordinal
+	stats     *Stats
+}
+
+func newIndex() index {
+	return index{
+		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
+		onAgent: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
+		volInst: map[InstanceID][]VolumeUID{}, volOp: map[string]VolumeUID{}, nodeOf: map[AgentID]NodeUID{},
+		attached: map[NodeUID]map[string]int{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
+	}
+}
+
+func byOrdinal(i *Instance, ordinal int) int { return cmp.Compare(i.Ordinal, ordinal) }
+
+// putSorted inserts or replaces i in a list sorted by ordinal.
+func putSorted(list []*Instance, i *Instance) []*Instance {
+	at, found := slices.BinarySearchFunc(list, i.Ordinal, byOrdinal)
+	if found {
+		list[at] = i
+		return list
+	}
+	return slices.Insert(list, at, i)
+}
+
+func dropSorted(list []*Instance, i *Instance) []*Instance {
+	if at, found := slices.BinarySearchFunc(list, i.Ordinal, byOrdinal); found {
+		return slices.Delete(list, at, at+1)
+	}
+	return list
+}
+
+func (x *index) instance(old, now *Instance) {
+	if old != nil {
+		x.dropInstance(old, now)
+	}
+	if now == nil {
+		x.due.set(dueKey{KindInstance, string(old.ID)}, zeroTime)
+		return
+	}
+	a := x.apps[now.App]
+	if a == nil {
+		a = &appIndex{stats: NewStats()}
+		x.apps[now.App] = a
+	}
+	a.instances = putSorted(a.instances, now)
+	a.stats.Add(now, 1)
+	if now.Run != nil {
+		x.tasks[now.Run.Task] = now.ID
+	}
+	if now.Live() {
+		on := x.onAgent[now.Run.Agent]
+		if on == nil {
+			on = map[InstanceID]bool{}
+			x.onAgent[now.Run.Agent] = on
+		}
+		on[now.ID] = true
+	}
+	if now.Waits() {
+		g := now.Group()
+		x.waiting[g] = putSorted(x.waiting[g], now)
+		x.nwaiting++
+	}
+	if now.Phase == PhasePreparing {
+		x.prepares++
+	}
+	x.due.set(dueKey{KindInstance, string(now.ID)}, now.WakeAt)
+}
+
+func (x *index) dropInstance(old, now *Instance) {
+	a := x.apps[old.App]
+	a.stats.Add(old, -1)
+	if now == nil {
+		a.instances = dropSorted(a.instances, old)
+		if len(a.instances) == 0 {
+			delete(x.apps, old.App)
+		}
+	}
+	if old.Run != nil && x.tasks[old.Run.Task] == old.ID {
+		delete(x.tasks, old.Run.Task)
+	}
+	if old.Live() {
+		on := x.onAgent[old.Run.Agent]
+		delete(on, old.ID)
+		if len(on) == 0 {
+			delete(x.onAgent, old.Run.Agent)
+		}
+	}
+	if old.Waits() {
+		g := old.Group()
+		if x.waiting[g] = dropSorted(x.waiting[g], old); len(x.waiting[g]) == 0 {
+			delete(x.waiting, g)
+		}
+		x.nwaiting--
+	}
+	if old.Phase == PhasePreparing {
+		x.prepares--
+	}
+}
+
+// Waits tells whether the instance looks for an offer.
+func (i *Instance) Waits() bool { return i.Phase == PhaseWaiting && i.Goal == GoalRun }
+
+// Group is the group of waiting instances it belongs to.
+func (i *Instance) Group() Group { return Group{i.App, i.Version} }
+
+func (x *index) volume(old, now *Volume) {
+	if old != nil {
+		if x.volRef[old.Ref] == old.UID {
+			delete(x.volRef, old.Ref)
+		}
+		dropUID(x.volApp, old.App, old.UID)
+		if old.Instance != "" {
+			dropUID(x.volInst, old.Instance, old.UID)
+		}
+		delete(x.volOp, old.Op)
+	}
+	if now == nil {
+		x.due.set(dueKey{KindVolume, string(old.UID)}, zeroTime)
+		return
+	}
+	x.volRef[now.Ref] = now.UID
+	putUID(x.volApp, now.App, now.UID)
+	if now.Instance != "" {
+		putUID(x.volInst, now.Instance, now.UID)
+	}
+	if now.Op != "" {
+		x.volOp[now.Op] = now.UID
+	}
+	x.due.set(dueKey{KindVolume, string(now.UID)}, now.RetryAt)
+}
+
+func putUID[K comparable](m map[K][]VolumeUID, k K, uid VolumeUID) {
+	list := m[k]
+	if at, found := slices.BinarySearch(list, uid); !found {
+		m[k] = slices.Insert(list, at, uid)
+	}
+}
+
+func dropUID[K comparable](m map[K][]VolumeUID, k K, uid VolumeUID) {
+	list := m[k]
+	if at, found := slices.BinarySearch(list, uid); found {
+		list = slices.Delete(list, at, at+1)
+	}
+	if m[k] = list; len(list) == 0 {
+		delete(m, k)
+	}
+}
+
+func (x *index) claim(old, now *Claim) {
+	x.countClaim(old, -1)
+	x.countClaim(now, 1)
+}
+
+// countClaim counts what may be attached at a node. A shared volume's claim is never granted or held.
+func (x *index) countClaim(c *Claim, n int) {
+	if c == nil || c.Node == "" || (c.State != ClaimGranted && c.State != ClaimHeld) {
+		return
+	}
+	m := x.attached[c.Node]
+	if m == nil {
+		m = map[string]int{}
+		x.attached[c.Node] = m
+	}
+	setOrDelete(m, c.Ref.Driver, m[c.Ref.Driver]+n)
+	if len(m) == 0 {
+		delete(x.attached, c.Node)
+	}
+}
+
+func (x *index) node(old, now *Node, all map[NodeUID]*Node) {
+	if old != nil && x.nodeOf[old.Agent] == old.UID {
+		delete(x.nodeOf, old.Agent)
+	}
+	if now == nil || now.Agent == "" {
+		return
+	}
+	// Two records may name one agent after an isolator's state was lost; the live one counts.
+	if other := all[x.nodeOf[now.Agent]]; other != nil && other.UID != now.UID && other.Alive && !now.Alive {
+		return
+	}
+	x.nodeOf[now.Agent] = now.UID
+}
+
+func (x *index) offer(old, now *Offer) {
+	if old != nil {
+		list := x.offersOn[old.Agent]
+		if at, found := slices.BinarySearch(list, old.ID); found {
+			list = slices.Delete(list, at, at+1)
+		}
+		if x.offersOn[old.Agent] = list; len(list) == 0 {
+			delete(x.offersOn, old.Agent)
+		}
+	}
+	if now == nil {
+		x.due.set(dueKey{KindOffer, old.ID}, zeroTime)
+		return
+	}
+	list := x.offersOn[now.Agent]
+	if at, found := slices.BinarySearch(list, now.ID); !found {
+		x.offersOn[now.Agent] = slices.Insert(list, at, now.ID)
+	}
+	x.due.set(dueKey{KindOffer, now.ID}, now.Until)
+}

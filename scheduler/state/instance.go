@@ -70,6 +70,9 @@ type Instance struct {
 	// KillAfter is the time before which no other KILL is sent.
 	KillAfter time.Time `json:"killAfter,omitempty"`
 
+	// WakeAt is when time alone makes a step of it due; zero when it waits for events only.
+	WakeAt time.Time `json:"wakeAt,omitzero"`
+
 	Failures     int       `json:"failures,omitempty"` // in a row, for backoff
 	BackoffUntil time.Time `json:"backoffUntil,omitempty"`
 	CreatedAt    time.Time `json:"createdAt"`

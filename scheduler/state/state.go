@@ -25,6 +25,12 @@ type State struct {
 	Why map[InstanceID]*Why
 	// Strange are tasks that the master reports and that are not a current run of an instance of ours: killed once they are known to be ours by framework.
 	Strange map[TaskID]*StrangeTask
+	// Refusals tells, for each group of waiting instances, why the agents looked at did not do. WhyOf puts it together with Why.
+	Refusals map[Group]*Refusal
+	// Unanswered are the tasks whose state the master was asked for (explicit reconciliation) and has not told yet.
+	Unanswered map[TaskID]AgentID
+	// Todo are apps whose next batch of changes is due at once: a Step bounds how many instances it touches.
+	Todo map[AppID]bool
 
 	index index
 }
@@ -43,6 +49,9 @@ type Session struct {
 	// AuthoritySeen says that claims and nodes were read at least once since start. Before that nothing exclusive is placed or freed.
 	AuthoritySeen bool
 	Suppressed    bool
+	// ClaimsSeen and NodesSeen are the two halves of AuthoritySeen. AuthorityLost says why the authority cannot be read, "" while it can.
+	ClaimsSeen, NodesSeen bool
+	AuthorityLost         string
 	// Stopped says why the framework gave up ("Framework has been removed"), "" while it goes on.
 	Stopped string
 }
@@ -62,6 +71,10 @@ type Offer struct {
 	At         time.Time
 	// HeldFor is the instance whose grant is under way, "" when the offer is free to use.
 	HeldFor InstanceID
+	// Bundle is set while launches that use this offer wait for their grants: the id of the first offer of the ACCEPT that is
+	// being put together. Until is when the offer must be used or given back.
+	Bundle string
+	Until  time.Time
 }
 
 // Resource is one resource of an offer, as much of Mesos's as decides and as an ACCEPT must repeat.
@@ -140,6 +153,21 @@ type Reason struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
+// Refusal is why no agent did for a group of waiting instances.
+type Refusal struct {
+	Group  Group
+	At     time.Time
+	Agents []AgentReason // sorted by host name; at most as many as a person reads
+	// More counts agents that were looked at and are not in the list.
+	More int
+}
+
+// Unanswered is a task that the master was asked about.
+type Unanswered struct{ Agent AgentID }
+
+// Todo marks an app whose next batch of changes is due.
+type Todo struct{}
+
 // AgentReason is one agent's "no".
 type AgentReason struct {
 	Agent    AgentID  `json:"agent"`
@@ -197,6 +225,10 @@ const (
 	KindNode    Kind = "node"    // *Node
 	KindWhy     Kind = "why"     // *Why
 	KindStrange Kind = "strange" // *StrangeTask
+
+	KindRefusal    Kind = "refusal"    // *Refusal, ID "<app id> <version>"
+	KindUnanswered Kind = "unanswered" // *Unanswered, ID the task id
+	KindTodo       Kind = "todo"       // *Todo, ID the app id
 )
 
 // Durable tells whether the store keeps it.

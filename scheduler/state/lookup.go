@@ -1,0 +1,142 @@
+package state
+
+import (
+	"slices"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+// The lookups below cost what they return. Slices that come back are the index itself: read them under the lock, and change or keep none
+// of them.
+
+// InstancesOf gives the instances of an app, sorted by ordinal.
+func (s *State) InstancesOf(app AppID) []*Instance {
+	if a := s.index.apps[app]; a != nil {
+		return a.instances
+	}
+	return nil
+}
+
+var noStats = NewStats()
+
+// StatsOf counts the instances of an app. The result is shared: Clone it to change it.
+func (s *State) StatsOf(app AppID) *Stats {
+	if a := s.index.apps[app]; a != nil {
+		return a.stats
+	}
+	return noStats
+}
+
+// InstanceByTask gives the instance whose current run has this task id, nil if none.
+func (s *State) InstanceByTask(t TaskID) *Instance { return s.Instances[s.index.tasks[t]] }
+
+// InstancesOn gives the ids of the instances that have, or may have, a task on an agent, sorted.
+func (s *State) InstancesOn(agent AgentID) []InstanceID {
+	on := s.index.onAgent[agent]
+	list := make([]InstanceID, 0, len(on))
+	for id := range on {
+		list = append(list, id)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Waiting gives the instances of a group that look for an offer, sorted by ordinal.
+func (s *State) Waiting(g Group) []*Instance { return s.index.waiting[g] }
+
+// WaitingGroups calls f for each group that has waiting instances, in no order.
+func (s *State) WaitingGroups(f func(Group, []*Instance)) {
+	for g, list := range s.index.waiting {
+		f(g, list)
+	}
+}
+
+// WaitingCount and PreparingCount tell how many instances look for an offer, and how many wait for volumes being created.
+func (s *State) WaitingCount() int { return s.index.nwaiting }
+
+// PreparingCount tells how many instances wait for volumes that are being created.
+func (s *State) PreparingCount() int { return s.index.prepares }
+
+// VolumesOf gives the volumes recorded for an app, those of instances scaled away included, sorted by uid (age).
+func (s *State) VolumesOf(app AppID) []*Volume { return s.volumes(s.index.volApp[app]) }
+
+// VolumesOfInstance gives the volumes that belong to one instance, shared ones not included, sorted by uid.
+func (s *State) VolumesOfInstance(id InstanceID) []*Volume { return s.volumes(s.index.volInst[id]) }
+
+func (s *State) volumes(uids []VolumeUID) []*Volume {
+	list := make([]*Volume, 0, len(uids))
+	for _, uid := range uids {
+		list = append(list, s.Volumes[uid])
+	}
+	return list
+}
+
+// VolumeByRef gives the volume of a driver and name, nil if none is recorded.
+func (s *State) VolumeByRef(r volume.Ref) *Volume { return s.Volumes[s.index.volRef[r]] }
+
+// VolumeByOp gives the volume that a request under way is about, nil if none.
+func (s *State) VolumeByOp(op string) *Volume { return s.Volumes[s.index.volOp[op]] }
+
+// NodeOf gives the node beside an agent, nil if none is known.
+func (s *State) NodeOf(agent AgentID) *Node { return s.Nodes[s.index.nodeOf[agent]] }
+
+// Attached counts the granted and held claims of a driver's volumes at a node.
+func (s *State) Attached(node NodeUID, driver string) int { return s.index.attached[node][driver] }
+
+// OffersOn gives the ids of the offers that are held of an agent, sorted.
+func (s *State) OffersOn(agent AgentID) []string { return s.index.offersOn[agent] }
+
+// DefOf gives the definition that an app wants, nil if the app is not known.
+func (s *State) DefOf(app AppID) *Def {
+	if a := s.Apps[app]; a != nil {
+		return s.Defs[app][a.Version]
+	}
+	return nil
+}
+
+// Def gives one version of an app's definition, nil if it is not known.
+func (s *State) Def(app AppID, version string) *Def { return s.Defs[app][version] }
+
+// WhyOf tells what an instance waits for: its own entry, with the agents' reasons of its group where it has none itself. nil
+// when it runs as wanted.
+func (s *State) WhyOf(id InstanceID) *Why {
+	i, why := s.Instances[id], s.Why[id]
+	if i == nil || why == nil || len(why.Agents) > 0 || !i.Waits() {
+		return why
+	}
+	r := s.Refusals[i.Group()]
+	if r == nil {
+		return why
+	}
+	full := *why
+	full.Agents = r.Agents
+	return &full
+}
+
+// Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindVolume, KindStrange or KindOffer.
+func (s *State) Due(now time.Time, f func(kind Kind, id string)) {
+	s.index.due.walk(0, func(e dueEntry) bool {
+		if e.at.After(now) {
+			return false
+		}
+		f(e.key.kind, e.key.id)
+		return true
+	})
+}
+
+// NextDue gives the earliest time among the values for which skip says false; zero when there is none.
+func (s *State) NextDue(skip func(kind Kind, id string) bool) time.Time {
+	var next time.Time
+	s.index.due.walk(0, func(e dueEntry) bool {
+		if !next.IsZero() && !e.at.Before(next) {
+			return false
+		}
+		if skip(e.key.kind, e.key.id) {
+			return true
+		}
+		next = e.at
+		return false
+	})
+	return next
+}
