@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/internal/fault"
+)
+
+func instanceCommand(c *console) *cobra.Command {
+	return verbs("instance", "Instances: list, show, restart, move, logs",
+		instanceList(c), instanceShow(c),
+		instanceAct(c, "restart", "Restart one instance; it keeps its number and volumes", (*client.Client).RestartInstance),
+		instanceAct(c, "move", "Restart one instance on another agent; its volumes follow", (*client.Client).MoveInstance),
+		instanceLogs(c))
+}
+
+func instanceList(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use: "list [APP]", Aliases: []string{"ls"}, Short: "List instances, of one app or of all", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			app := ""
+			if len(args) == 1 {
+				app = absoluteID(args[0])
+			}
+			list, err := c.client().Instances(cmd.Context(), app)
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				c.encode(c.out, nonNil(list))
+				return nil
+			}
+			printInstances(c.out, list)
+			return nil
+		},
+	}
+}
+
+func printInstances(w io.Writer, list []client.Instance) {
+	t := table{head: []string{"INSTANCE", "PHASE", "SINCE", "NODE", "PORTS", "RUN", "VOLUMES", "WAITS FOR"}}
+	for _, i := range list {
+		var names []string
+		for _, v := range i.Volumes {
+			names = append(names, v.Name)
+		}
+		t.add(i.ID, phase(i), ago(i.Since), dash(i.Hostname), join(i.Ports), fmt.Sprint(i.Incarnation), join(names), waitsFor(i))
+	}
+	t.print(w)
+}
+
+func phase(i client.Instance) string {
+	if i.Healthy != nil && !*i.Healthy && i.Phase == "running" {
+		return "unhealthy"
+	}
+	return i.Phase
+}
+
+func waitsFor(i client.Instance) string {
+	if i.Why != nil {
+		return i.Why.Summary
+	}
+	return ""
+}
+
+func instanceShow(c *console) *cobra.Command {
+	return &cobra.Command{
+		Use: "show INSTANCE", Short: "Show one instance", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := c.client().Instance(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.json() {
+				c.encode(c.out, i)
+				return nil
+			}
+			fmt.Fprintf(c.out, "%s  %s since %s  (goal: %s, %d launches)\n", i.ID, phase(*i), ago(i.Since), i.Goal, i.Incarnation)
+			if i.Task != "" {
+				fmt.Fprintf(c.out, "  task %s on %s, zone %s, ports %s\n", i.Task, i.Hostname, dash(i.Zone), join(i.Ports))
+			}
+			if i.Message != "" {
+				fmt.Fprintf(c.out, "  last status: %s: %s\n", i.MesosState, i.Message)
+			}
+			for _, v := range i.Volumes {
+				fmt.Fprintf(c.out, "  volume %s/%s at %s: %s, epoch %d\n", v.Driver, v.Name, v.ContainerPath, v.Phase, v.Epoch)
+			}
+			if i.Why != nil {
+				fmt.Fprintf(c.out, "  waits for: %s\n  more: holdfast explain %s\n", i.Why.Summary, i.ID)
+			}
+			return nil
+		},
+	}
+}
+
+func instanceAct(c *console, verb, short string, act func(*client.Client, ctxT, string) (*client.Result, error)) *cobra.Command {
+	var w waiter
+	cmd := &cobra.Command{
+		Use: verb + " INSTANCE", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			api := c.client()
+			before, err := api.Instance(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			r, err := act(api, cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			c.warn(r)
+			if !w.wait {
+				if c.json() {
+					c.encode(c.out, r)
+				} else {
+					fmt.Fprintf(c.out, "%s %s: accepted\n", verb, args[0])
+				}
+				return nil
+			}
+			return w.untilRunning(cmd.Context(), c, before)
+		},
+	}
+	w.flags(cmd)
+	return cmd
+}
+
+// untilRunning waits until an instance runs again with a later incarnation than before.
+func (w *waiter) untilRunning(ctx ctxT, c *console, before *client.Instance) error {
+	p := progress{out: c.out}
+	if c.json() {
+		p.out = c.err
+	}
+	defer p.end()
+	for began := time.Now(); ; {
+		i, err := c.client().Instance(ctx, before.ID)
+		switch {
+		case err != nil && !fault.Is(err, fault.Unavailable):
+			return err
+		case err != nil:
+			p.show("waiting for the framework")
+		case i.Phase == "running" && i.Incarnation > before.Incarnation:
+			p.show(fmt.Sprintf("%s runs on %s (was on %s)", i.ID, i.Hostname, dash(before.Hostname)))
+			if c.json() {
+				c.encode(c.out, i)
+			}
+			return nil
+		default:
+			p.show(strings.TrimSuffix(fmt.Sprintf("%s %s: %s", i.ID, i.Phase, waitsFor(*i)), ": "))
+		}
+		if time.Since(began) > w.limit {
+			return fault.New(fault.Unknown, "still waiting after %v: %s; to see why: holdfast explain %s", w.limit, p.last, before.ID)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func instanceLogs(c *console) *cobra.Command {
+	var o client.LogOptions
+	cmd := &cobra.Command{
+		Use: "logs INSTANCE", Short: "Print what an instance wrote to stdout", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := c.client().Logs(cmd.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			_, err = io.Copy(c.out, r)
+			if err != nil && (errors.Is(err, cmd.Context().Err()) || cmd.Context().Err() != nil) {
+				return nil // Ctrl-C ends following
+			}
+			return fault.Wrap(fault.Unavailable, err, "read the log of %s", args[0])
+		},
+	}
+	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "stay and print what comes, over relaunches too")
+	cmd.Flags().StringVar(&o.File, "file", "stdout", "file of the sandbox: stdout, stderr, or another")
+	cmd.Flags().Int64Var(&o.Offset, "offset", 0, "where to begin, in bytes; negative counts from the end")
+	return cmd
+}
