@@ -1,0 +1,252 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	mesos "github.com/mesos/mesos-go/api/v1/lib"
+	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+)
+
+// recovery is what a starting agent process finds.
+type recovery struct {
+	identity  identity
+	tasks     map[taskKey]*container
+	completed []*container
+	volumes   *dockervolume.Isolator
+	dead      []*container // neither clean nor run by an executor: leftovers are killed, volumes given back
+	dropped   []*container // of frameworks that do not checkpoint: nothing is said of them
+}
+
+// leftoverPatience bounds how long a start waits for the processes that a killed supervisor has left.
+const leftoverPatience = 2 * time.Second
+
+// recover reads what is on disk and sorts out what of it lives.
+func (a *Agent) recover() (*recovery, error) {
+	boot, err := a.store.bootID()
+	if err != nil {
+		return nil, err
+	}
+	known, err := a.store.loadIdentity()
+	if err != nil {
+		return nil, err
+	}
+	all, bad, err := a.store.loadAll()
+	if err != nil {
+		return nil, err
+	}
+	for name, err := range bad {
+		a.log.Error("journal of a container cannot be read and is left alone", zap.String("container", name), zap.Error(err))
+	}
+	rebooted := known != nil && known.BootID != boot
+	rec := &recovery{tasks: map[taskKey]*container{}, volumes: a.newIsolator()}
+	if rebooted {
+		if err := rec.volumes.Forget(); err != nil {
+			return nil, err
+		}
+	}
+	rec.identity, err = a.identify(known, boot, rebooted, len(all))
+	if err != nil {
+		for _, r := range all {
+			r.journal.close()
+		}
+		return nil, err
+	}
+	for _, r := range all {
+		a.sort(rec, replay(r))
+	}
+	if rebooted {
+		if err := a.store.saveIdentity(rec.identity); err != nil {
+			return nil, err
+		}
+	}
+	a.endLeftovers(rec)
+	return rec, nil
+}
+
+func (a *Agent) newIsolator() *dockervolume.Isolator {
+	return dockervolume.New(dockervolume.Config{
+		Dir: a.volumeCheckpoints(), Dvdcli: a.cfg.Dvdcli, Env: a.dvdcliEnv(), MountLimit: a.cfg.Timing.MountLimit,
+		UnmountMax: a.cfg.Timing.UnmountMax, Table: a.table, Logger: a.log,
+	})
+}
+
+// identify decides who this agent is: the one it was, if what it is configured to be has not changed. After a reboot Mesos (since 1.4)
+// keeps the id too, and becomes another agent when the configuration has changed; without a reboot that is an error.
+func (a *Agent) identify(known *identity, boot string, rebooted bool, journals int) (identity, error) {
+	fresh := identity{BootID: boot, Total: a.cfg.Resources.mesos(), Framework: map[string]mesos.FrameworkInfo{}}
+	if known == nil || known.ID == "" {
+		return fresh, nil
+	}
+	if known.Framework == nil {
+		known.Framework = map[string]mesos.FrameworkInfo{}
+	}
+	change := a.changed(*known)
+	if change == "" {
+		known.BootID = boot
+		return *known, nil
+	}
+	if rebooted || journals == 0 && sameResources(known.Total, known.Base) {
+		a.log.Warn("the configuration has changed: this is a new agent now", zap.String("was", known.ID), zap.String("change", change))
+		fresh.Framework = known.Framework
+		return fresh, nil
+	}
+	return fresh, fmt.Errorf("agent: incompatible agent info detected: %s changed since agent %s registered, and it has tasks, reservations or volumes; "+
+		"restore the configuration, or delete %s/meta to begin as another agent", change, known.ID, a.cfg.Dir)
+}
+
+func (a *Agent) changed(known identity) string {
+	now := attributes(a.cfg.Attributes)
+	switch {
+	case known.Hostname != a.cfg.Hostname:
+		return "hostname"
+	case !sameResources(known.Base, a.cfg.Resources.mesos()):
+		return "resources"
+	case !slices.EqualFunc(known.Attrs, now, func(x, y mesos.Attribute) bool { return x.Equal(y) }):
+		return "attributes"
+	}
+	return ""
+}
+
+func sameResources(x, y []mesos.Resource) bool {
+	return slices.EqualFunc(x, y, func(p, q mesos.Resource) bool { return p.Equal(q) })
+}
+
+// sort puts one container where it belongs.
+func (a *Agent) sort(rec *recovery, c *container) {
+	a.mu.Lock()
+	e := a.execs[c.id]
+	a.mu.Unlock()
+	f, known := rec.identity.Framework[c.framework]
+	foreign := c.agent != rec.identity.ID // launched under an id that this agent has lost
+	switch {
+	case c.finished():
+		rec.completed = append(rec.completed, c)
+		return
+	case e != nil && !foreign:
+		c.exec = e
+	case c.clean:
+	case foreign || !known || f.Checkpoint == nil || !*f.Checkpoint:
+		rec.dropped = append(rec.dropped, c)
+		return
+	default:
+		rec.dead = append(rec.dead, c)
+	}
+	rec.tasks[c.key()] = c
+}
+
+// endLeftovers kills what an earlier run of this program has left of tasks whose exit codes nobody can know any more.
+func (a *Agent) endLeftovers(rec *recovery) {
+	if !a.processes() {
+		return
+	}
+	var wg sync.WaitGroup
+	for _, c := range append(append([]*container(nil), rec.dead...), rec.dropped...) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			if n, err := a.killLeftovers(c); n > 0 || err != nil {
+				a.log.Info("processes of a lost task killed", zap.String("task", c.task.TaskID.Value), zap.Int("processes", n), zap.Error(err))
+			}
+		}()
+	}
+	wg.Wait()
+}
+
+func (a *Agent) killLeftovers(c *container) (int, error) {
+	id := process.Identity{Marker: c.sandbox}
+	if c.start != nil {
+		id.Pid, id.Start = c.start.Pid, c.start.Ticks
+	}
+	return a.table.KillLeftovers(id, leftoverPatience)
+}
+
+// resume lets the recovered tasks go on. It is called with the gate closed.
+func (a *Agent) resume(rec *recovery) {
+	for _, c := range rec.tasks {
+		e := c.exec
+		if e == nil {
+			continue
+		}
+		e.mu.Lock()
+		said := e.backlog
+		e.backlog = nil
+		e.mu.Unlock()
+		a.record(c, said...)
+		select {
+		case <-e.over:
+			a.mu.Lock()
+			delete(a.execs, c.id)
+			a.mu.Unlock()
+			rec.dead = append(rec.dead, c)
+		default:
+		}
+	}
+	for _, c := range rec.dead {
+		if !terminal(c.state) {
+			s := c.status(mesos.TASK_FAILED, mesos.SOURCE_AGENT, "Executor terminated")
+			reason := mesos.REASON_EXECUTOR_TERMINATED
+			s.Reason = &reason
+			a.record(c, s)
+		}
+	}
+	volumes := rec.volumes
+	a.spawn(func(ctx context.Context) { a.giveBack(ctx, volumes, rec) })
+	for _, c := range rec.tasks { // acknowledged and clean, but the crash came before they were retired
+		a.retire(c)
+	}
+}
+
+// giveBack unmounts what the containers had that are not there any more.
+func (a *Agent) giveBack(ctx context.Context, volumes *dockervolume.Isolator, rec *recovery) {
+	gone := map[string]bool{}
+	for _, c := range append(append([]*container(nil), rec.dead...), rec.dropped...) {
+		if a.processes() {
+			for { // a volume is not given back under a living process
+				if _, err := a.killLeftovers(c); err == nil {
+					break
+				} else if ctx.Err() != nil {
+					return
+				}
+			}
+		}
+		gone[c.id] = true
+	}
+	alive := map[string]bool{}
+	for _, c := range rec.tasks {
+		alive[c.id] = !gone[c.id] && !c.isClean()
+	}
+	volumes.Recover(ctx, func(id string) bool { return alive[id] })
+	if ctx.Err() != nil {
+		return
+	}
+	for _, c := range rec.dead {
+		c.markClean()
+		a.retire(c)
+	}
+	for _, c := range rec.dropped {
+		a.discardContainer(c)
+	}
+	a.poke()
+}
+
+// journalled says that this task ran, or was to run, on this agent.
+func (c *container) journalled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.journal != nil && !c.silent || c.exec == nil && !c.clean
+}
+
+func (a *Agent) dvdcliEnv() []string {
+	return withoutMarker(a.cfg.Env)
+}
+
+// isMarker says that an environment entry would make a process look like a task's.
+func isMarker(entry string) bool { return strings.HasPrefix(entry, process.MarkerName+"=") }
