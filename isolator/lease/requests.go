@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
@@ -91,4 +92,22 @@ func (a *Authority) DeleteRequest(ctx context.Context, node, op string) error {
 		return []Op{{Kind: OpDelete, Key: requestKey(node, op), Expect: now.Version}}, nil, err
 	})
 	return fault.Op(err, "remove request %s", op)
+}
+
+// AllRequests reads the requests to all nodes, by node uid. Where some cannot be read the error is a *BadRecords beside the
+// others.
+func (a *Authority) AllRequests(ctx context.Context) (map[string][]RequestVersion, error) {
+	entries, err := a.list(ctx, PrefixRequests)
+	if err != nil {
+		return nil, fault.Op(err, "read the requests")
+	}
+	byNode := make(map[string][]RequestVersion)
+	_, bad := decodeAll(entries, func(e Entry) (RequestVersion, error) {
+		rv, err := decodeRequest(e)
+		if node, _, ok := strings.Cut(strings.TrimPrefix(e.Key, PrefixRequests), "/"); ok && err == nil {
+			byNode[node] = append(byNode[node], rv)
+		}
+		return rv, err
+	})
+	return byNode, bad
 }
