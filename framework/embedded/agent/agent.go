@@ -8,7 +8,7 @@
 //     this program, so exit codes survive the restart of an agent;
 //   - the agent process (from Start to Stop) talks to the master, calls dvdcli, and keeps journals. Stop is kill -9 of it:
 //     what it had in flight dies, and Start knows only what is on disk and which executors live;
-//   - the machine: PowerOff is the loss of its power. Every process dies, nothing is unmounted, and the next Start finds a new boot id.
+//   - the machine: Kill is the loss of its power. Every process dies, nothing is unmounted, and the next Start finds a new boot id.
 //
 // The agent is one half of the engine; link.go is its contract with the master, the other half.
 package agent
@@ -51,9 +51,10 @@ type Config struct {
 	Listen     string            // address of the agent's HTTP endpoint, loopback only, e.g. 127.0.0.1:0; "" for none
 	Attributes map[string]string // numbers and [ranges] are recognized as Mesos does, all else is text
 	Resources  Resources
-	Dvdcli     string   // path of the dvdcli program; "" refuses docker volumes
-	Env        []string // added to this program's own environment for dvdcli, e.g. HOLDFAST_ISOLATOR=/run/x.sock
-	MountRoots []string // directories below which volumes of any node of this machine are mounted: hidden from tasks (root only)
+	Dvdcli     string            // path of the dvdcli program; "" refuses docker volumes
+	Env        []string          // added to this program's own environment for dvdcli, e.g. HOLDFAST_ISOLATOR=/run/x.sock
+	TaskEnv    map[string]string // environment of every task, below what it sets itself (Mesos's --executor_environment_variables)
+	MountRoots []string          // directories below which volumes of any node of this machine are mounted: hidden from tasks (root only)
 	Master     Master
 	Timing     Timing
 	Logger     *zap.Logger
@@ -67,19 +68,20 @@ type Resources struct {
 	PortsBegin, PortsEnd uint64  // both included; 0, 0 for none
 }
 
-// Agent is one agent. Its methods are safe for concurrent use. It satisfies Handle.
+// Agent is one agent. Its methods are safe for concurrent use.
 type Agent struct {
 	cfg   Config
 	log   *zap.Logger
 	store *store
 	table *process.Table
 
-	life    sync.Mutex // serializes Start, Stop, PowerOff and Close
+	life    sync.Mutex // serializes Start, Stop, Kill and Close
 	address string     // where the endpoint listened last, so that a restarted agent is found where it was
 
 	// gate is held for reading by whoever acts for the agent process, for writing while that begins or ends.
 	gate sync.RWMutex
 	up   bool
+	peer *peer           // how the master reaches this life of the agent process
 	ctx  context.Context // ends with the agent process
 	stop context.CancelFunc
 	work sync.WaitGroup // goroutines of the agent process
@@ -100,8 +102,6 @@ type Agent struct {
 }
 
 type taskKey struct{ framework, task string }
-
-var _ Handle = (*Agent)(nil)
 
 // New returns an agent that does nothing before Start. It creates Dir.
 func New(cfg Config) (*Agent, error) {
@@ -228,7 +228,7 @@ func (a *Agent) begin(rec *recovery, end *endpoint) {
 	a.frameworks, a.tasks, a.completed = rec.identity.Framework, rec.tasks, rec.completed
 	a.shut, a.registered, a.volumes, a.endpoint = false, false, rec.volumes, end
 	a.mu.Unlock()
-	a.up = true
+	a.up, a.peer = true, &peer{a}
 	a.resume(rec)
 	end.serve(a)
 }
@@ -287,10 +287,10 @@ func (a *Agent) end() {
 // killPatience bounds how long the loss of a machine waits for processes that resist SIGKILL.
 const killPatience = 5 * time.Second
 
-// PowerOff is the loss of the machine: every task process is killed at once, dvdcli is not called, nothing is unmounted (see
+// Kill is the loss of the machine: every task process is killed at once, dvdcli is not called, nothing is unmounted (see
 // Cleanup for the mounts below Dir), and the boot id changes. The next Start keeps the agent's id, as Mesos does since 1.4, and
 // reports the tasks as failed. It returns when the processes are gone, at the latest after five seconds and then with an error.
-func (a *Agent) PowerOff() error {
+func (a *Agent) Kill() error {
 	a.life.Lock()
 	defer a.life.Unlock()
 	err := a.store.powerCycle(uuid.NewString()) // first: whoever starts next must know, wherever this is interrupted
@@ -373,20 +373,18 @@ func (a *Agent) waitClean(ctx context.Context) error {
 	}
 }
 
-// Shutdown kills every task, gives its volumes back and ends the registration for good: the operator has marked this agent gone. A later
-// Start (after Stop) registers a new agent. It satisfies Handle.
-func (a *Agent) Shutdown() {
-	a.act(func() {
-		a.mu.Lock()
-		a.registered, a.shut, a.id = false, true, ""
-		a.mu.Unlock()
-		if err := a.store.forgetIdentity(); err != nil {
-			a.log.Error("agent id is not forgotten on disk", zap.Error(err))
-		}
-		for _, c := range a.allTasks() {
-			a.abandon(c)
-		}
-	})
+// shutdown kills every task, gives its volumes back and ends the registration for good: the operator has marked this agent gone. A later
+// Start (after Stop) registers a new agent. Call it from within act.
+func (a *Agent) shutdown() {
+	a.mu.Lock()
+	a.registered, a.shut, a.id = false, true, ""
+	a.mu.Unlock()
+	if err := a.store.forgetIdentity(); err != nil {
+		a.log.Error("agent id is not forgotten on disk", zap.Error(err))
+	}
+	for _, c := range a.allTasks() {
+		a.abandon(c)
+	}
 }
 
 // act runs fn for the agent process, if there is one.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -78,6 +79,7 @@ func lookup(name, path, dir string) string {
 // MESOS_SANDBOX marks its processes.
 func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework, agentID, container string, task mesos.TaskInfo, sandbox string) (env []string, path string, err error) {
 	vars := map[string]string{"PATH": defaultPath, "HOME": home(cmd, sandbox), "LANG": os.Getenv("LANG")}
+	maps.Copy(vars, a.cfg.TaskEnv)
 	for _, c := range []*mesos.CommandInfo{task.Command, cmd} {
 		if c == nil || c.Environment == nil {
 			continue
