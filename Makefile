@@ -19,7 +19,15 @@ help: ## list the targets
 
 build: ## build holdfast, dvdcli and the examples' programs into bin/
 	@mkdir -p $(BIN)
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast ./dvdcli ./examples/...
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast ./dvdcli
+	$(GO) build -trimpath -o $(BIN)/holdfast-records ./examples/records
+	$(GO) build -trimpath -o $(BIN)/holdfast-counter ./examples/counter
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast ./dvdcli
+	$(GO) build -trimpath -o $(BIN)/holdfast-records ./examples/records
+	$(GO) build -trimpath -o $(BIN)/holdfast-counter ./examples/counter
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/holdfast ./dvdcli
+	$(GO) build -trimpath -o $(BIN)/holdfast-records ./examples/records
+	$(GO) build -trimpath -o $(BIN)/holdfast-counter ./examples/counter
 
 run: build ## a cluster of three agents on this machine with an example app, until Ctrl-C
 	@$(BIN)/holdfast dev $(RUNFLAGS)
@@ -29,7 +37,7 @@ demo: build ## the promises, watched: agent loss, move, scaling, kill -9; non-ze
 
 test: build ## every test: plain with the race detector, then root, mounts, servers, examples, and the demo
 	$(GO) test -race -p $(TESTP) -timeout 240s ./...
-	HOLDFAST_HEAVY=$(HEAVY) HOLDFAST_BIN=$(CURDIR)/$(BIN) $(GO) test -v -p 1 -timeout 420s -run '^TestHeavy' ./... | scripts/heavy-lines
+	HOLDFAST_HEAVY=$(HEAVY) HOLDFAST_BIN=$(CURDIR)/$(BIN) $(GO) test -v -p 1 -timeout 420s -run '^TestHeavy' ./...
 	$(BIN)/holdfast demo
 
 check: ## gofmt, go vet, staticcheck, and govulncheck where it can run

@@ -75,9 +75,6 @@ func (c *console) runDev(ctx context.Context, cfg dev.Config, example string, ve
 		return err
 	}
 	defer closeLog()
-	if err := programsOnPath(); err != nil {
-		return err
-	}
 	fmt.Fprintf(c.out, "Starting %d agents, state in %s\n", cfg.Agents, layout.Dir)
 	cluster, err := dev.Start(ctx, cfg)
 	if err != nil {
@@ -272,18 +269,6 @@ func exampleDirs() []string {
 		dirs = append([]string{filepath.Join(filepath.Dir(filepath.Dir(self)), "examples")}, dirs...)
 	}
 	return dirs
-}
-
-// programsOnPath lets tasks find what lies beside this program (the examples' programs), and the examples' scripts.
-func programsOnPath() error {
-	self, err := os.Executable()
-	if err != nil {
-		return fault.Wrap(fault.Internal, err, "find the holdfast program")
-	}
-	if err := os.Setenv("PATH", filepath.Dir(self)+string(os.PathListSeparator)+os.Getenv("PATH")); err != nil {
-		return fault.Wrap(fault.Internal, err, "set PATH")
-	}
-	return nil
 }
 
 func supervisorLog(layout dev.Layout, verbose bool) (*zap.Logger, func(), error) {

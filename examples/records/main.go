@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,11 +31,12 @@ func main() {
 }
 
 func run(ctx context.Context, dir, acks string, every time.Duration) error {
-	instance := os.Getenv("HOLDFAST_INSTANCE")
+	app, ordinal := os.Getenv("HOLDFAST_APP_ID"), os.Getenv("HOLDFAST_INSTANCE")
 	incarnation, err := strconv.ParseUint(os.Getenv("HOLDFAST_INCARNATION"), 10, 64)
-	if err != nil || instance == "" {
-		return fmt.Errorf("HOLDFAST_INSTANCE and HOLDFAST_INCARNATION must be set: run it as an app of Holdfast")
+	if err != nil || app == "" || ordinal == "" {
+		return fmt.Errorf("HOLDFAST_APP_ID, HOLDFAST_INSTANCE and HOLDFAST_INCARNATION must be set: run it as an app of Holdfast")
 	}
+	instance := strings.ReplaceAll(strings.Trim(app, "/"), "/", "_") + "." + ordinal
 	w, found, err := ledger.Open(filepath.Join(dir, "records"), filepath.Join(acks, "acks-"+instance), instance, incarnation)
 	if err != nil {
 		return err

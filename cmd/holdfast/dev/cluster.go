@@ -261,10 +261,20 @@ func (c *Cluster) newNode(i int) (*node, error) {
 		Attributes: map[string]string{"rack": n.rack, "zone": n.zone},
 		Resources:  agent.Resources{CPUs: c.cfg.CPUs, Mem: c.cfg.MemMB, Disk: c.cfg.DiskMB, PortsBegin: uint64(first), PortsEnd: uint64(last)},
 		Dvdcli:     c.dvdcli(), Env: []string{"HOLDFAST_ISOLATOR=" + c.layout.nodeSocket(name)},
+		TaskEnv:    c.taskEnv(),
 		MountRoots: []string{c.layout.nodes(), c.layout.Pool()},
 		Master:     n.link, Logger: c.log.Named("agent"),
 	})
 	return n, fault.Wrap(fault.Unavailable, err, "make agent %s", name)
+}
+
+// taskEnv lets tasks find the examples' programs, which lie beside holdfast, and their scripts.
+func (c *Cluster) taskEnv() map[string]string {
+	bin := filepath.Dir(c.holdfast)
+	return map[string]string{
+		"PATH":              bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOLDFAST_EXAMPLES": filepath.Join(filepath.Dir(bin), "examples"),
+	}
 }
 
 func (c *Cluster) startFramework(context.Context) (err error) {

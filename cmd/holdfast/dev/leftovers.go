@@ -101,3 +101,29 @@ func mountsBelow(dir string) []string {
 	}
 	return out
 }
+
+// Leftovers lists what a cluster that was stopped has left on this machine: processes, mounts, sockets. It is meant to be empty.
+func Leftovers(dir string) ([]string, error) {
+	l, err := existingLayout(dir)
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, pid := range marked(l.mark()) {
+		left = append(left, fmt.Sprintf("process %d", pid))
+	}
+	for _, m := range mountsBelow(l.Dir) {
+		left = append(left, "mount "+m)
+	}
+	entries, err := os.ReadDir(l.Sockets)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fault.Wrap(fault.Internal, err, "look for sockets")
+	}
+	for _, e := range entries {
+		left = append(left, "socket "+filepath.Join(l.Sockets, e.Name()))
+	}
+	return left, nil
+}
+
+// PoolOf is the directory that plays shared storage in a cluster's directory.
+func PoolOf(dir string) string { return Layout{Dir: dir}.Pool() }
