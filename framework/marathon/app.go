@@ -1,0 +1,340 @@
+package marathon
+
+// App is an app definition. A nil pointer, slice or map is a field that was not given; an empty slice or map was
+// given empty. After Read every field that has a default is set.
+type App struct {
+	ID                         string
+	AcceptedResourceRoles      []string
+	Args                       []string
+	BackoffFactor              *float64
+	BackoffSeconds             *int
+	Cmd                        *string
+	Constraints                [][]string
+	Container                  *Container
+	CPUs                       *float64
+	Dependencies               []string
+	Disk                       *float64
+	Env                        map[string]EnvValue
+	Executor                   *string
+	ExecutorResources          *ExecutorResources
+	Fetch                      []Fetch
+	GPUs                       *int
+	HealthChecks               []HealthCheck
+	Check                      *Check
+	Instances                  *int
+	Labels                     map[string]string
+	MaxLaunchDelaySeconds      *int
+	Mem                        *float64
+	Networks                   []Network
+	PortDefinitions            []PortDefinition
+	ReadinessChecks            []ReadinessCheck
+	Residency                  *Residency
+	RequirePorts               *bool
+	ResourceLimits             *ResourceLimits
+	Role                       *string
+	Secrets                    map[string]string // name to source
+	TaskKillGracePeriodSeconds *int
+	TTY                        *bool
+	UpgradeStrategy            *UpgradeStrategy
+	User                       *string
+	KillSelection              *string
+	UnreachableStrategy        *UnreachableStrategy
+	// Unprotected (ours): exclusive volumes may be used on agents without an isolator; they then stay on that agent.
+	Unprotected *bool
+
+	// Version as given: Read ignores it, an update may roll back to it.
+	Version *string
+
+	// The forms of older versions; migrate empties them.
+	oldPorts     []int
+	oldURIs      []string
+	oldIPAddress *ipAddress
+}
+
+// EnvValue is the value of an environment variable: a text, or the name of a secret.
+type EnvValue struct {
+	Text     string
+	Secret   string
+	IsSecret bool
+}
+
+// Container says how a task is contained.
+type Container struct {
+	Type         *string // DOCKER (the default), MESOS
+	Docker       *Docker
+	Volumes      []Volume
+	PortMappings []PortMapping
+	LinuxInfo    *LinuxInfo
+}
+
+// Docker is an image and how it runs.
+type Docker struct {
+	Image          *string
+	ForcePullImage *bool
+	Privileged     *bool
+	Parameters     []Parameter
+	PullSecret     *string // pullConfig.secret
+
+	oldNetwork      *string
+	oldPortMappings []PortMapping
+	oldCredential   bool
+}
+
+// Parameter is an argument of docker run.
+type Parameter struct{ Key, Value string }
+
+// LinuxInfo is what the Mesos containerizer can do with seccomp and IPC.
+type LinuxInfo struct {
+	Seccomp *Seccomp
+	IPC     *IPC
+}
+
+// Seccomp picks a profile.
+type Seccomp struct {
+	ProfileName *string
+	Unconfined  *bool
+}
+
+// IPC is the IPC namespace of a container.
+type IPC struct {
+	Mode    string // PRIVATE, SHARE_PARENT
+	ShmSize *int
+}
+
+// Volume is one of four: exactly one of Persistent, External, Secret and HostPath is set.
+type Volume struct {
+	ContainerPath string
+	Mode          string // RO, RW; "" for secrets
+	Persistent    *Persistent
+	External      *External
+	Secret        *string
+	HostPath      *string
+}
+
+// Persistent is a Mesos local persistent volume.
+type Persistent struct {
+	Type        *string // root, path, mount
+	Size        int     // MiB
+	MaxSize     *int
+	ProfileName *string
+	Constraints [][]string
+}
+
+// External is a volume of a volume driver.
+type External struct {
+	Name     *string
+	Provider *string
+	// Size as given: digits for a number of GiB, or (ours) with a unit. "" when not given.
+	Size string
+	// SizeText: the size was a JSON string.
+	SizeText bool
+	Options  map[string]string
+	Shared   *bool
+	// Class (ours) is an operator's recipe.
+	Class *string
+	// CSI holds options of provider csi, as given.
+	CSI *CSI
+}
+
+// CSI is the options object of an external volume of provider csi.
+type CSI struct {
+	PluginName        string
+	AccessMode        string
+	AccessType        string
+	FSType            *string
+	MountFlags        []string
+	NodeStageSecret   map[string]string
+	NodePublishSecret map[string]string
+	VolumeContext     map[string]string
+}
+
+// PortMapping maps a port of a container network.
+type PortMapping struct {
+	ContainerPort *int
+	HostPort      *int
+	ServicePort   *int
+	Protocol      *string
+	Name          *string
+	Labels        map[string]string
+	NetworkNames  []string
+}
+
+// PortDefinition is a port on the host network.
+type PortDefinition struct {
+	Port     *int
+	Name     *string
+	Protocol *string
+	Labels   map[string]string
+}
+
+// Network is a network a container joins.
+type Network struct {
+	Mode   *string // container (default), container/bridge, host
+	Name   *string
+	Labels map[string]string
+}
+
+// Fetch is a URI for Mesos's fetcher.
+type Fetch struct {
+	URI        string
+	Extract    *bool
+	Executable *bool
+	Cache      *bool
+	DestPath   *string
+}
+
+// ExecutorResources is what a custom executor uses.
+type ExecutorResources struct{ CPUs, Mem, Disk *float64 }
+
+// ResourceLimits are upper bounds; a nil number with Unlimited means "unlimited".
+type ResourceLimits struct{ CPUs, Mem *Limit }
+
+// Limit is one bound.
+type Limit struct {
+	Unlimited bool
+	Value     float64
+}
+
+// HealthCheck is one health check.
+type HealthCheck struct {
+	Protocol               *string
+	Path                   *string
+	Port                   *int
+	PortIndex              *int
+	Command                *string
+	GracePeriodSeconds     *int
+	IntervalSeconds        *int
+	TimeoutSeconds         *int
+	DelaySeconds           *int
+	MaxConsecutiveFailures *int
+	IgnoreHTTP1xx          *bool
+	IPProtocol             *string
+}
+
+// Check is Mesos's general check.
+type Check struct {
+	Kind            string // http, tcp, exec; "" when none was given
+	PortIndex       *int
+	Port            *int
+	Path            *string
+	Scheme          *string
+	Command         *string
+	IntervalSeconds *int
+	TimeoutSeconds  *int
+	DelaySeconds    *int
+}
+
+// ReadinessCheck tells when a task of a new version may take over.
+type ReadinessCheck struct {
+	Name                 *string
+	Protocol             *string
+	Path                 *string
+	PortName             *string
+	IntervalSeconds      *int
+	TimeoutSeconds       *int
+	ReadyCodes           []int
+	PreserveLastResponse *bool
+}
+
+// Residency is deprecated and means nothing but itself.
+type Residency struct {
+	RelaunchEscalationTimeoutSeconds *int
+	TaskLostBehavior                 *string
+}
+
+// UpgradeStrategy bounds a rolling update.
+type UpgradeStrategy struct{ MaximumOverCapacity, MinimumHealthCapacity float64 }
+
+// UnreachableStrategy says when a lost task is replaced and forgotten.
+type UnreachableStrategy struct {
+	Disabled             bool
+	InactiveAfterSeconds int
+	ExpungeAfterSeconds  int
+}
+
+type ipAddress struct {
+	networkName *string
+	labels      map[string]string
+	groups      []string
+	discovery   []PortMapping // nil: no discovery
+	hasPorts    bool
+}
+
+// The values that a pointer field can have, spelled short.
+func ptr[T any](v T) *T { return &v }
+
+func value[T any](p *T, fallback T) T {
+	if p == nil {
+		return fallback
+	}
+	return *p
+}
+
+// The container types and network modes.
+const (
+	TypeDocker       = "DOCKER"
+	TypeMesos        = "MESOS"
+	NetworkHost      = "host"
+	NetworkBridge    = "container/bridge"
+	NetworkContainer = "container"
+)
+
+// HostNetwork tells whether the app runs on the host's network.
+func (a *App) HostNetwork() bool {
+	for _, n := range a.Networks {
+		if value(n.Mode, NetworkContainer) != NetworkHost {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *App) bridge() bool {
+	for _, n := range a.Networks {
+		if value(n.Mode, NetworkContainer) == NetworkBridge {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *App) volumes() []Volume {
+	if a.Container == nil {
+		return nil
+	}
+	return a.Container.Volumes
+}
+
+// Resident tells whether the app has local persistent volumes.
+func (a *App) Resident() bool {
+	for _, v := range a.volumes() {
+		if v.Persistent != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// HasExternal tells whether the app has external volumes.
+func (a *App) HasExternal() bool {
+	for _, v := range a.volumes() {
+		if v.External != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *App) containerType() string {
+	if a.Container == nil {
+		return ""
+	}
+	return value(a.Container.Type, TypeDocker)
+}
+
+func (a *App) image() string {
+	if a.Container == nil || a.Container.Docker == nil {
+		return ""
+	}
+	return value(a.Container.Docker.Image, "")
+}

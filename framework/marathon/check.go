@@ -1,0 +1,287 @@
+package marathon
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+)
+
+// MaxInstances bounds one app: a slip of the finger must not make a billion records.
+const MaxInstances = 100000
+
+// checkCanonical holds the rules on an app as given, old forms migrated, before defaults.
+func (a *App) checkCanonical(p *document.Problems, o Options) {
+	checkID(p, a.ID)
+	a.checkCommand(p)
+	a.checkContainer(p)
+	a.checkVolumes(p, o)
+	a.checkEnv(p)
+	a.checkRoles(p)
+	a.checkNetworks(p, o)
+	a.checkPorts(p)
+	checkConstraints(p, "/constraints", a.Constraints)
+	a.checkHealthChecks(p)
+	for i, f := range a.Fetch {
+		if u, err := url.Parse(f.URI); err != nil || strings.ContainsAny(f.URI, " <>\"{}|\\^`\t\r\n") || u.String() == "" {
+			p.Add(fmt.Sprintf("/fetch(%d)/uri", i), "URI has invalid syntax.")
+		}
+		if d := value(f.DestPath, ""); d != "" && (strings.HasPrefix(d, "/") || hasDots(d)) {
+			p.Add(fmt.Sprintf("/fetch(%d)/destPath", i), "destPath must be a relative path without '..'")
+		}
+	}
+	if s := a.UnreachableStrategy; s != nil && s.InactiveAfterSeconds > s.ExpungeAfterSeconds {
+		p.Add("/unreachableStrategy", fmt.Sprintf("inactiveAfterSeconds (%d) must be less or equal to expungeAfterSeconds, which is %d", s.InactiveAfterSeconds, s.ExpungeAfterSeconds))
+	}
+	if l := a.ResourceLimits; l != nil {
+		checkLimit(p, "/resourceLimits/cpus", l.CPUs, value(a.CPUs, 1))
+		checkLimit(p, "/resourceLimits/mem", l.Mem, value(a.Mem, 128))
+	}
+	if slices.Contains(a.Dependencies, a.ID) && a.ID != "" {
+		p.Add("/", "Dependency graph has cyclic dependencies.")
+	}
+	if value(a.GPUs, 0) > 0 && a.containerType() == TypeDocker && a.Container != nil {
+		p.Add("/", "GPU resources only work with the Mesos containerizer")
+	}
+	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "" || a.Labels["DCOS_MIGRATION_API_PATH"] == "") {
+		p.Add("/labels", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION")
+	}
+}
+
+func checkLimit(p *document.Problems, path string, l *Limit, requested float64) {
+	if l != nil && !l.Unlimited && l.Value < requested {
+		p.Add(path, "resource limit must be greater than or equal to requested resource ("+scalaDouble(requested)+")")
+	}
+}
+
+const commandRule = "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'."
+
+func (a *App) checkCommand(p *document.Problems) {
+	if a.Cmd != nil && len(*a.Cmd) == 1 {
+		p.Add("/cmd", "must not be an empty string")
+	}
+	if a.Cmd != nil && len(a.Args) > 0 || a.Cmd == nil && len(a.Args) == 0 && a.Container == nil {
+		p.Add("/", commandRule)
+	}
+}
+
+func (a *App) checkContainer(p *document.Problems) {
+	c := a.Container
+	if c == nil {
+		return
+	}
+	docker := a.containerType() == TypeDocker
+	if docker && c.Docker == nil {
+		p.Add("/container/docker", "not defined")
+	}
+	if d := c.Docker; d != nil {
+		switch {
+		case d.PullSecret == nil:
+		case docker:
+			p.Add("/container/docker/pullConfig", "pullConfig is not supported with Docker containerizer")
+		case !a.hasSecret(*d.PullSecret):
+			p.Add("/container/docker/pullConfig", "pullConfig.secret must refer to an existing secret")
+		}
+	}
+	l := c.LinuxInfo
+	if l == nil {
+		return
+	}
+	if docker {
+		p.Add("/container/linuxInfo", "must be empty")
+	}
+	if s := l.Seccomp; s != nil {
+		unconfined := value(s.Unconfined, false)
+		if s.ProfileName != nil && unconfined {
+			p.Add("/container/linuxInfo/seccomp", "Seccomp unconfined can NOT be true when Profile is defined")
+		}
+		if s.ProfileName == nil && !unconfined {
+			p.Add("/container/linuxInfo/seccomp", "Seccomp unconfined must be true when Profile is NOT defined")
+		}
+	}
+}
+
+func (a *App) hasSecret(name string) bool {
+	_, ok := a.Secrets[name]
+	return ok
+}
+
+func (a *App) checkEnv(p *document.Problems) {
+	for _, k := range sortedKeys(a.Env) {
+		v := a.Env[k]
+		switch {
+		case k == "":
+			p.Add("/env/keys", "must not be empty")
+		case strings.Contains(k, "="):
+			p.Add("/env/"+k, "the name of an environment variable must not contain '='")
+		case v.IsSecret && !a.hasSecret(v.Secret):
+			p.Add("/env/"+k+"/secret", "references an undefined secret")
+		}
+	}
+	if a.hasSecret("") {
+		p.Add("/secrets/keys", "must not be empty")
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
+
+func (a *App) checkRoles(p *document.Problems) {
+	if a.AcceptedResourceRoles == nil {
+		return
+	}
+	if len(a.AcceptedResourceRoles) == 0 {
+		p.Add("/acceptedResourceRoles", "must not be empty")
+	}
+	for _, r := range a.AcceptedResourceRoles {
+		switch {
+		case r == "" || r == "." || r == "..":
+			p.Add("/acceptedResourceRoles", fmt.Sprintf("A role name must not be %q.", r))
+		case strings.HasPrefix(r, "-"):
+			p.Add("/acceptedResourceRoles", "A role name must not start with a '-'.")
+		case strings.ContainsAny(r, " \t\n\r\v\f\b/\\"):
+			p.Add("/acceptedResourceRoles", `A role name must not include a space (\x20) character.`)
+		}
+	}
+}
+
+func (a *App) checkNetworks(p *document.Problems, o Options) {
+	modes := map[string]int{}
+	names := map[string]bool{}
+	for i, n := range a.Networks {
+		mode := value(n.Mode, NetworkContainer)
+		modes[mode]++
+		path := fmt.Sprintf("/networks(%d)", i)
+		switch {
+		case mode == NetworkHost && (n.Name != nil || len(n.Labels) > 0):
+			p.Add(path, "Host networks may not have names or labels")
+		case mode == NetworkBridge && n.Name != nil:
+			p.Add(path, "Bridge networks may not have names")
+		case mode == NetworkContainer && n.Name == nil && o.DefaultNetwork == "":
+			p.Add(path, "Network name must be specified when container network is selected.")
+		case mode == NetworkContainer:
+			name := value(n.Name, o.DefaultNetwork)
+			if names[name] {
+				p.Add("/networks", "Duplicate networks are not allowed")
+			}
+			names[name] = true
+		}
+	}
+	if len(a.Networks) > 1 && modes[NetworkContainer] != len(a.Networks) {
+		p.Add("/networks", "May specify a single host network, single bridge network, or else 1-to-n container networks")
+	}
+	if modes[NetworkContainer] > 1 && a.Container != nil && a.containerType() == TypeDocker {
+		p.Add("/networks", "may only specify a single container network when using the Docker container engine")
+	}
+	if a.Container != nil && !a.HostNetwork() {
+		checkPortMappings(p, a.Container.PortMappings, names, modes[NetworkContainer] > 1)
+	}
+}
+
+func checkPortMappings(p *document.Problems, mappings []PortMapping, networks map[string]bool, several bool) {
+	seen := map[string]bool{}
+	for i, m := range mappings {
+		path := fmt.Sprintf("/container/portMappings(%d)", i)
+		if m.Name != nil && seen[*m.Name] {
+			p.Add("/container/portMappings", "Port names must be unique.")
+		}
+		seen[value(m.Name, "")] = m.Name != nil
+		for j, n := range m.NetworkNames {
+			if !networks[n] {
+				p.Add(fmt.Sprintf("%s/networkNames(%d)", path, j), "is not one of ("+strings.Join(sortedKeys(networks), ",")+")")
+			}
+		}
+		if several && m.HostPort != nil && len(m.NetworkNames) != 1 {
+			p.Add(path, "networkNames must be a single item list when hostPort is specified and more than 1 container network is defined")
+		}
+	}
+}
+
+func (a *App) checkPorts(p *document.Problems) {
+	if len(a.PortDefinitions) == 0 {
+		return
+	}
+	if !a.HostNetwork() {
+		p.Add("/portDefinitions", "portDefinitions are only allowed with host-networking")
+		return
+	}
+	names, ports := map[string]bool{}, map[int]bool{}
+	for _, d := range a.PortDefinitions {
+		if d.Name != nil && names[*d.Name] {
+			p.Add("/portDefinitions", "Port names must be unique.")
+		}
+		if d.Name != nil {
+			names[*d.Name] = true
+		}
+		if n := value(d.Port, 0); n != 0 {
+			if ports[n] {
+				p.Add("/portDefinitions", "Ports must be unique.")
+			}
+			ports[n] = true
+		}
+	}
+}
+
+// checkWhole holds the rules on an app with its defaults: what follows from one field for another.
+func (a *App) checkWhole(p *document.Problems, o Options) {
+	if a.Cmd == nil && len(a.Args) == 0 && a.image() == "" {
+		p.Add("/", commandRule)
+	}
+	if *a.Instances > MaxInstances {
+		p.Add("/instances", fmt.Sprintf("got %d, expected %d or less", *a.Instances, MaxInstances))
+	}
+	a.checkRole(p, o)
+	a.checkHealthPorts(p)
+	a.checkReadiness(p)
+	a.checkVolumesWhole(p)
+	if (a.Resident() || a.HasExternal()) && a.UpgradeStrategy.MaximumOverCapacity != 0 {
+		p.Add("/upgradeStrategy/maximumOverCapacity", "got "+scalaDouble(a.UpgradeStrategy.MaximumOverCapacity)+", expected 0.0")
+	}
+	if (a.Resident() || a.Residency != nil) && !a.UnreachableStrategy.Disabled {
+		p.Add("/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks")
+	}
+	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
+		if *a.Instances > 1 {
+			p.Add("/instances", "Single instance app may only have one instance")
+		}
+		for name, f := range map[string]float64{"maximumOverCapacity": a.UpgradeStrategy.MaximumOverCapacity, "minimumHealthCapacity": a.UpgradeStrategy.MinimumHealthCapacity} {
+			if f != 0 && !p.Has("/upgradeStrategy/"+name) {
+				p.Add("/upgradeStrategy/"+name, "got "+scalaDouble(f)+", expected 0.0")
+			}
+		}
+	}
+}
+
+func (a *App) checkRole(p *document.Problems, o Options) {
+	role := orStar(o.Role)
+	if *a.Role != "*" && *a.Role != role {
+		p.Add("/role", fmt.Sprintf("got %s, expected one of: [*, %s]", short(*a.Role), role))
+	}
+	for _, r := range a.AcceptedResourceRoles {
+		if r != "*" && r != *a.Role && !p.Has("/acceptedResourceRoles") {
+			p.Add("/acceptedResourceRoles", "acceptedResourceRoles can only contain * and "+*a.Role)
+		}
+	}
+	if a.Resident() && a.AcceptedResourceRoles != nil && !slices.Equal(a.AcceptedResourceRoles, []string{"*"}) {
+		p.Add("/acceptedResourceRoles", "A resident app must have `acceptedResourceRoles = [\"*\"]`.")
+	}
+}
+
+// scalaDouble prints a number as Marathon's texts have it: 1.0, 0.5.
+func scalaDouble(f float64) string {
+	s := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
+}

@@ -1,0 +1,277 @@
+package marathon
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+const (
+	labelRule  = `^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?$`
+	optionRule = `^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?/[A-Za-z0-9](?:[-A-Za-z0-9\._:]*[A-Za-z0-9])?$`
+	driverRule = `^[A-Za-z0-9](?:[-A-Za-z0-9\._:]*[A-Za-z0-9])?$`
+)
+
+var (
+	labelShape  = regexp.MustCompile(labelRule)
+	optionShape = regexp.MustCompile(optionRule)
+	driverText  = regexp.MustCompile(driverRule)
+)
+
+// checkVolumes holds the rules on each volume as given.
+func (a *App) checkVolumes(p *document.Problems, o Options) {
+	docker := a.Container != nil && a.containerType() == TypeDocker
+	for i, v := range a.volumes() {
+		at := fmt.Sprintf("/container/volumes(%d)", i)
+		checkContainerPath(p, at, v)
+		switch {
+		case v.Persistent != nil:
+			checkPersistent(p, at, v)
+		case v.External != nil:
+			checkExternal(p, at, v, docker)
+		case v.Secret != nil:
+			if !a.hasSecret(*v.Secret) {
+				p.Add(at+"/secret", "volume.secret must refer to an existing secret")
+			}
+		case v.HostPath != nil && docker && !strings.HasPrefix(*v.HostPath, "/") && !strings.HasPrefix(v.ContainerPath, "/"):
+			p.Add(at, fmt.Sprintf("Both host_path '%s' and container_path '%s' of a volume are relative", short(*v.HostPath), short(v.ContainerPath)))
+		}
+		if v.HostPath != nil && hasDots(*v.HostPath) {
+			p.Add(at+"/hostPath", "must not contain '..'")
+		}
+	}
+	a.checkTargets(p)
+}
+
+// checkContainerPath: what Mesos would refuse or, worse, would mount outside of the container's own tree.
+func checkContainerPath(p *document.Problems, at string, v Volume) {
+	at += "/containerPath"
+	clean := path.Clean(v.ContainerPath)
+	switch {
+	case v.ContainerPath == "." || v.ContainerPath == "..":
+		p.Add(at, "can not be one of (.,..)")
+	case hasDots(v.ContainerPath):
+		p.Add(at, "must not contain '..'")
+	case clean == "/" || clean == ".":
+		p.Add(at, "must name a place below the root")
+	case v.External != nil && (clean == "stdout" || clean == "stderr"):
+		p.Add(at, "is where Mesos keeps the task's output")
+	case len(v.ContainerPath) > 1024 || strings.ContainsAny(v.ContainerPath, "\n\r\t:"):
+		p.Add(at, "must be at most 1024 characters, without ':' and line breaks")
+	}
+}
+
+func hasDots(p string) bool {
+	for _, s := range strings.Split(p, "/") {
+		if s == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// checkTargets: two volumes cannot be mounted at one place.
+func (a *App) checkTargets(p *document.Problems) {
+	seen := map[string]int{}
+	for i, v := range a.volumes() {
+		clean := path.Clean(v.ContainerPath)
+		if first, twice := seen[clean]; twice {
+			p.Add(fmt.Sprintf("/container/volumes(%d)/containerPath", i), fmt.Sprintf("is the same as that of volumes(%d)", first))
+			continue
+		}
+		seen[clean] = i
+	}
+}
+
+func checkPersistent(p *document.Problems, at string, v Volume) {
+	s := v.Persistent
+	if strings.Contains(v.ContainerPath, "/") {
+		p.Add(at+"/containerPath", `value must not contain "/"`)
+	}
+	if v.Mode != "RW" {
+		p.Add(at+"/mode", "does not equal RW")
+	}
+	at += "/persistent"
+	kind := value(s.Type, "root")
+	if s.Type == nil && s.ProfileName != nil {
+		kind = "mount"
+	}
+	if s.Size == 0 {
+		p.Add(at+"/size", "got 0, expected more than 0")
+	}
+	if kind == "root" && len(s.Constraints) > 0 {
+		p.Add(at+"/constraints", "Constraints on root volumes are not supported")
+	}
+	if s.MaxSize != nil && kind != "mount" {
+		p.Add(at+"/maxSize", "Only mount volumes can have maxSize")
+	} else if s.MaxSize != nil && *s.MaxSize <= s.Size {
+		p.Add(at+"/maxSize", "Max size must be larger than size")
+	}
+	if s.ProfileName != nil && *s.ProfileName == "" {
+		p.Add(at+"/profileName", "must not be empty")
+	}
+	for i, c := range s.Constraints {
+		if text := volumeConstraintFault(c); text != "" {
+			p.Add(fmt.Sprintf("%s/constraints(%d)", at, i), text)
+		}
+	}
+}
+
+func volumeConstraintFault(c []string) string {
+	if len(c) != 3 || c[0] != "path" {
+		return "Unsupported constraint " + short(strings.Join(c, ","))
+	}
+	if op := strings.ToUpper(c[1]); op != "LIKE" && op != "UNLIKE" {
+		return "Operator must be one of LIKE, UNLIKE"
+	}
+	if _, err := regexp.Compile(c[2]); err != nil {
+		return "Invalid regular expression"
+	}
+	return ""
+}
+
+func checkExternal(p *document.Problems, at string, v Volume, docker bool) {
+	e := v.External
+	ext := at + "/external"
+	switch {
+	case e.Name == nil:
+		p.Add(ext+"/name", "not defined")
+	case *e.Name == "":
+		p.Add(ext+"/name", "must not be empty")
+	}
+	switch {
+	case e.Provider == nil:
+		p.Add(ext+"/provider", "not defined")
+		return
+	case !labelShape.MatchString(*e.Provider):
+		p.Add(ext+"/provider", "must match regular expression '"+labelRule+"'")
+		return
+	case *e.Provider == "csi":
+		checkCSI(p, at, v)
+		return
+	case *e.Provider != "dvdi":
+		p.Add(ext+"/provider", "is unknown provider")
+		return
+	}
+	checkOptions(p, ext+"/options", e)
+	if docker {
+		if e.Size != "" {
+			p.Add(ext+"/size", "must be undefined for Docker containers")
+		}
+		if n := len(e.Options); n > 1 || n == 1 && e.Options["dvdi/driver"] == "" {
+			p.Add(ext+"/options", "must only contain dvdi/driver")
+		}
+	} else if v.Mode != "RW" {
+		p.Add(at+"/mode", "does not equal RW")
+	}
+}
+
+func checkOptions(p *document.Problems, at string, e *External) {
+	for _, k := range sortedKeys(e.Options) {
+		if !optionShape.MatchString(k) {
+			p.Add(at, "must match regular expression '"+optionRule+"'")
+			break
+		}
+	}
+	driver, given := e.Options["dvdi/driver"]
+	switch {
+	case !given:
+		p.Add(at+`("dvdi/driver")`, "not defined")
+	case !driverText.MatchString(driver):
+		p.Add(at+`("dvdi/driver")`, "must match regular expression '"+driverRule+"'")
+	default:
+		if err := volume.CheckDriver(driver); err != nil {
+			p.Add(at+`("dvdi/driver")`, err.Error())
+		}
+	}
+	if driver == "rexray" {
+		for _, k := range []string{"dvdi/volumetype", "dvdi/newfstype"} {
+			if s, ok := e.Options[k]; ok && !driverText.MatchString(s) {
+				p.Add(at+`/"`+k+`"`, "must match regular expression '"+driverRule+"'")
+			}
+		}
+		if s, ok := e.Options["dvdi/iops"]; ok {
+			if n, err := strconv.Atoi(s); err != nil || n <= 0 {
+				p.Add(at+`/"dvdi/iops"`, "Expected a valid, positive integer instead of "+short(s))
+			}
+		}
+		if s, ok := e.Options["dvdi/overwritefs"]; ok && s != "true" && s != "false" {
+			p.Add(at+`/"dvdi/overwritefs"`, "Expected a valid boolean")
+		}
+	}
+	if s, ok := e.Options["dvdi/size"]; ok && e.Size == "" {
+		if _, err := volume.ParseSize(s); err != nil {
+			p.Add(at+`("dvdi/size")`, err.Error())
+		}
+	}
+	if err := volume.CheckOptions(driverOptions(e)); err != nil {
+		p.Add(at, err.Error())
+	}
+}
+
+// driverOptions are the options as the driver gets them: those of dvdi, without prefix, driver and size.
+func driverOptions(e *External) map[string]string {
+	out := map[string]string{}
+	for k, v := range e.Options {
+		if name, ok := strings.CutPrefix(k, "dvdi/"); ok && name != "driver" && name != "size" {
+			out[name] = strings.TrimSpace(v)
+		}
+	}
+	return out
+}
+
+func checkCSI(p *document.Problems, at string, v Volume) {
+	c := v.External.CSI
+	if c == nil {
+		p.Add(at+"/external/options", "not defined")
+		return
+	}
+	if (c.AccessMode == "SINGLE_NODE_READER_ONLY" || c.AccessMode == "MULTI_NODE_READER_ONLY") && v.Mode != "RO" {
+		p.Add(at+"/mode", "CSI volume must be mounted readonly with a read-only access mode")
+	}
+}
+
+// checkVolumesWhole holds the rules that need the number of instances or the other volumes.
+func (a *App) checkVolumesWhole(p *document.Problems) {
+	type owner struct{ driver, pattern string }
+	var seen []owner
+	names := map[string]bool{}
+	for i, v := range a.volumes() {
+		e := v.External
+		if e == nil || e.Name == nil {
+			continue
+		}
+		at := fmt.Sprintf("/container/volumes(%d)/external", i)
+		shared := value(e.Shared, false)
+		if size, err := strconv.ParseInt(e.Size, 10, 64); err == nil && size == 0 && !e.SizeText {
+			p.Add(at+"/size", "got 0, expected more than 0")
+		}
+		if shared && strings.Contains(*e.Name, volume.Ordinal) {
+			p.Add(at+"/name", "a shared volume has one name for all instances: "+volume.Ordinal+" is not allowed in it")
+		}
+		last := volume.NameFor(*e.Name, max(0, *a.Instances-1), shared)
+		if err := volume.CheckName(last); err != nil {
+			p.Add(at+"/name", err.Error())
+		}
+		driver := e.Options["dvdi/driver"]
+		if names[*e.Name] {
+			p.Add("/container/volumes", "Volume names must be unique")
+			if !shared {
+				p.Add("/", fmt.Sprintf("Requested DVDI volume '%s' is declared more than once within app %s", short(*e.Name), a.ID))
+			}
+			continue
+		}
+		names[*e.Name] = true
+		for _, s := range seen {
+			if s.driver == driver && volume.PatternsClash(s.pattern, *e.Name) {
+				p.Add("/container/volumes", fmt.Sprintf("Volume names must be unique: %q and %q would name the same volume for some instances", s.pattern, short(*e.Name)))
+			}
+		}
+		seen = append(seen, owner{driver, *e.Name})
+	}
+}

@@ -1,0 +1,100 @@
+package marathon
+
+import (
+	"strconv"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+// decodeVolume reads one of the four kinds of volume. Marathon tries one after the other and reports the errors of
+// the last, the host volume, whatever was meant: that is kept, and what is really wrong stands beside it.
+func decodeVolume(r *document.Reader) Volume {
+	v := Volume{}
+	before := r.Errors()
+	v.ContainerPath = value(r.StrLen("containerPath", 1, noBounds), "")
+	v.Mode = value(r.Enum("mode", "RO", "RW"), "")
+	switch {
+	case r.Has("persistent"):
+		r.Require("containerPath", "mode")
+		v.Persistent = decodePersistent(r.Obj("persistent"))
+	case r.Has("external"):
+		r.Require("containerPath", "mode")
+		v.External = decodeExternal(r.Obj("external"))
+	case r.Has("secret"):
+		r.Require("containerPath")
+		v.Secret = ptr(value(r.Str("secret"), ""))
+	default:
+		r.Require("containerPath", "mode", "hostPath")
+		v.HostPath = ptr(value(r.StrLen("hostPath", 1, noBounds), ""))
+		return v
+	}
+	r.Has("hostPath")
+	if r.Errors() > before {
+		r.Problem("hostPath", r.Undefined("hostPath"))
+	}
+	return v
+}
+
+func decodePersistent(r *document.Reader) *Persistent {
+	r.Require("size")
+	p := &Persistent{Type: r.Enum("type", "root", "path", "mount"), Size: value(r.Int("size", 0, maxLong), 0), MaxSize: r.Int("maxSize", 0, maxLong),
+		ProfileName: r.Str("profileName"), Constraints: decodeConstraints(r, "constraints")}
+	r.Close()
+	return p
+}
+
+func decodeExternal(r *document.Reader) *External {
+	e := &External{Name: r.Str("name"), Provider: r.Str("provider"), Shared: r.Flag("shared"), Class: r.StrLen("class", 1, 200)}
+	decodeSize(r, e)
+	if e.Provider != nil && *e.Provider == "csi" {
+		if r.Has("options") {
+			e.CSI = decodeCSI(r.Obj("options"))
+		}
+	} else {
+		e.Options = r.StrMap("options")
+	}
+	r.Close()
+	return e
+}
+
+// decodeSize reads a whole number of GiB, or (ours) a text with a unit.
+func decodeSize(r *document.Reader, e *External) {
+	v := r.Value("size")
+	if v == nil {
+		return
+	}
+	if v.Kind == document.String {
+		if _, err := volume.ParseSize(v.Text); err != nil {
+			r.Problem("size", err.Error())
+		}
+		e.Size, e.SizeText = v.Text, true
+		return
+	}
+	n, text := v.Whole(0, maxLong)
+	if text == "" && n > 1<<30 {
+		text = "error.max" // an exbibyte: nobody has it, and bytes must fit in 64 bits
+	}
+	if text != "" {
+		r.Problem("size", text)
+		return
+	}
+	e.Size = strconv.FormatInt(n, 10)
+}
+
+func decodeCSI(r *document.Reader) *CSI {
+	r.Require("pluginName", "capability")
+	c := &CSI{PluginName: value(r.StrLen("pluginName", 1, noBounds), "")}
+	o := r.Obj("capability")
+	o.Require("accessMode", "accessType")
+	c.AccessMode = value(o.Enum("accessMode", "SINGLE_NODE_WRITER", "SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY", "MULTI_NODE_SINGLE_WRITER", "MULTI_NODE_MULTI_WRITER"), "")
+	c.AccessType = value(o.Enum("accessType", "block", "mount"), "")
+	c.FSType, c.MountFlags = o.Str("fsType"), o.Strs("mountFlags")
+	if c.AccessType == "mount" && o.Present() {
+		o.Require("fsType")
+	}
+	o.Close()
+	c.NodeStageSecret, c.NodePublishSecret, c.VolumeContext = r.StrMap("nodeStageSecret"), r.StrMap("nodePublishSecret"), r.StrMap("volumeContext")
+	r.Close()
+	return c
+}

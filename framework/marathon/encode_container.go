@@ -1,0 +1,209 @@
+package marathon
+
+import (
+	"bytes"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+)
+
+func (c *Container) json(hostNetwork bool) []byte {
+	o := &object{}
+	opt(o, "type", c.Type)
+	if c.Docker != nil {
+		o.raw("docker", c.Docker.json(value(c.Type, TypeDocker) == TypeDocker))
+	}
+	if c.LinuxInfo != nil {
+		o.raw("linuxInfo", c.LinuxInfo.json())
+	}
+	o.raw("volumes", list(c.Volumes, (*Volume).json))
+	if !hostNetwork {
+		o.raw("portMappings", list(c.PortMappings, (*PortMapping).json))
+	}
+	return o.end()
+}
+
+func (d *Docker) json(docker bool) []byte {
+	o := &object{}
+	opt(o, "forcePullImage", d.ForcePullImage)
+	opt(o, "image", d.Image)
+	if docker {
+		params := make([]map[string]string, 0, len(d.Parameters))
+		for _, p := range d.Parameters {
+			params = append(params, map[string]string{"key": p.Key, "value": p.Value})
+		}
+		o.put("parameters", params)
+	}
+	opt(o, "privileged", d.Privileged)
+	if d.PullSecret != nil {
+		o.put("pullConfig", map[string]string{"secret": *d.PullSecret})
+	}
+	return o.end()
+}
+
+func (l *LinuxInfo) json() []byte {
+	o := &object{}
+	if s := l.Seccomp; s != nil {
+		in := &object{}
+		opt(in, "profileName", s.ProfileName)
+		opt(in, "unconfined", s.Unconfined)
+		o.raw("seccomp", in.end())
+	}
+	if i := l.IPC; i != nil {
+		in := &object{}
+		in.put("mode", i.Mode)
+		opt(in, "shmSize", i.ShmSize)
+		o.raw("ipcInfo", in.end())
+	}
+	return o.end()
+}
+
+func (v *Volume) json() []byte {
+	o := &object{}
+	o.put("containerPath", v.ContainerPath)
+	switch {
+	case v.Persistent != nil:
+		o.raw("persistent", v.Persistent.json())
+	case v.External != nil:
+		o.raw("external", v.External.json())
+	case v.Secret != nil:
+		o.put("secret", *v.Secret)
+	case v.HostPath != nil:
+		o.put("hostPath", *v.HostPath)
+	}
+	if v.Mode != "" {
+		o.put("mode", v.Mode)
+	}
+	return o.end()
+}
+
+func (p *Persistent) json() []byte {
+	o := &object{}
+	opt(o, "type", p.Type)
+	o.put("size", p.Size)
+	opt(o, "maxSize", p.MaxSize)
+	opt(o, "profileName", p.ProfileName)
+	if p.Constraints == nil {
+		o.raw("constraints", []byte("[]"))
+	} else {
+		o.put("constraints", p.Constraints)
+	}
+	return o.end()
+}
+
+func (e *External) json() []byte {
+	o := &object{}
+	switch {
+	case e.Size == "":
+	case e.SizeText:
+		o.put("size", e.Size)
+	default:
+		o.raw("size", []byte(e.Size))
+	}
+	opt(o, "name", e.Name)
+	opt(o, "provider", e.Provider)
+	if e.CSI != nil {
+		o.raw("options", e.CSI.json())
+	} else {
+		someMap(o, "options", e.Options)
+	}
+	opt(o, "shared", e.Shared)
+	opt(o, "class", e.Class)
+	return o.end()
+}
+
+func (c *CSI) json() []byte {
+	in := &object{}
+	in.put("accessMode", c.AccessMode)
+	in.put("accessType", c.AccessType)
+	opt(in, "fsType", c.FSType)
+	someList(in, "mountFlags", c.MountFlags)
+	o := &object{}
+	o.put("pluginName", c.PluginName)
+	o.raw("capability", in.end())
+	someMap(o, "nodeStageSecret", c.NodeStageSecret)
+	someMap(o, "nodePublishSecret", c.NodePublishSecret)
+	someMap(o, "volumeContext", c.VolumeContext)
+	return o.end()
+}
+
+// Live is what an answer of the API says of an app besides its definition.
+type Live struct {
+	Instances int
+	Version   string
+	// LastScalingAt and LastConfigChangeAt make versionInfo; "" leaves it out.
+	LastScalingAt, LastConfigChangeAt string
+	// Extra are further members of the object, printed: `"tasksStaged":0,…`. Empty for none.
+	Extra []byte
+}
+
+// Print gives a stored definition (what JSON printed) with what is live about it. It does not parse: a list of thousands of
+// apps costs a copy each.
+func Print(source []byte, l Live) []byte {
+	var b bytes.Buffer
+	b.Grow(len(source) + len(l.Extra) + 256)
+	from, to := member(source, "instances")
+	if to > from {
+		b.Write(source[:from])
+		b.Write(document.Marshal(l.Instances))
+		source = source[to:]
+	}
+	kill, _ := member(source, "killSelection")
+	if cut := kill - len(`"killSelection":`); kill > 0 && cut > 0 {
+		b.Write(source[:cut])
+		versions(&b, l)
+		b.WriteByte(',')
+		b.Write(source[cut : len(source)-1])
+	} else {
+		b.Write(bytes.TrimSuffix(source, []byte("}")))
+		b.WriteByte(',')
+		versions(&b, l)
+	}
+	if len(l.Extra) > 0 {
+		b.WriteByte(',')
+		b.Write(l.Extra)
+	}
+	b.WriteByte('}')
+	return b.Bytes()
+}
+
+func versions(b *bytes.Buffer, l Live) {
+	b.WriteString(`"version":`)
+	b.Write(document.Quote(l.Version))
+	if l.LastScalingAt != "" {
+		b.WriteString(`,"versionInfo":`)
+		o := &object{}
+		o.put("lastScalingAt", l.LastScalingAt)
+		o.put("lastConfigChangeAt", l.LastConfigChangeAt)
+		b.Write(o.end())
+	}
+}
+
+// member finds the value of a member of the outermost object, or of what is left of it, in compact JSON.
+func member(json []byte, name string) (from, to int) {
+	want := append(document.Quote(name), ':')
+	depth, quoted := 0, false
+	if len(json) > 0 && json[0] != '{' {
+		depth = 1
+	}
+	for i := 0; i < len(json); i++ {
+		switch c := json[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			if !quoted && depth == 1 && from == 0 && bytes.HasPrefix(json[i:], want) {
+				from = i + len(want)
+			}
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+		case c == '}' || c == ']':
+			if depth--; depth == 0 && from > 0 {
+				return from, i
+			}
+		case c == ',' && depth == 1 && from > 0 && i >= from:
+			return from, i
+		}
+	}
+	return 0, 0
+}

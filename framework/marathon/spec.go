@@ -1,0 +1,149 @@
+package marathon
+
+import (
+	"math"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// Spec converts an app that went through Read (or Apply) and Unsupported to what the scheduler works on. Constraints with
+// lower-case operators, which Marathon accepts and then chokes on, are taken as meant.
+func (a *App) Spec() (state.Spec, error) {
+	s := state.Spec{
+		Cmd: value(a.Cmd, ""), Args: a.Args, User: value(a.User, ""),
+		Env: map[string]string{}, Labels: a.Labels,
+		CPUs: *a.CPUs, MemMB: *a.Mem, DiskMB: *a.Disk, GPUs: *a.GPUs,
+		AcceptedRoles: a.AcceptedResourceRoles,
+		RequirePort:   *a.RequirePorts,
+		KillGrace:     seconds(value(a.TaskKillGracePeriodSeconds, 0)),
+		Backoff:       state.Backoff{Base: seconds(*a.BackoffSeconds), Factor: *a.BackoffFactor, Max: seconds(*a.MaxLaunchDelaySeconds)},
+		Upgrade:       state.Upgrade{MaxOver: a.UpgradeStrategy.MaximumOverCapacity, MinHealth: a.UpgradeStrategy.MinimumHealthCapacity},
+		KillSelection: *a.KillSelection,
+		Executor:      *a.Executor,
+		Unprotected:   value(a.Unprotected, false),
+	}
+	s.Unreachable = state.Unreachable{Disabled: a.UnreachableStrategy.Disabled,
+		Inactive: seconds(a.UnreachableStrategy.InactiveAfterSeconds), Expunge: seconds(a.UnreachableStrategy.ExpungeAfterSeconds)}
+	for k, v := range a.Env {
+		if v.IsSecret {
+			return s, fault.New(fault.Internal, "convert app %s: secret in env", a.ID)
+		}
+		s.Env[k] = v.Text
+	}
+	for _, f := range a.Fetch {
+		s.Fetch = append(s.Fetch, state.Fetch{URI: f.URI, Extract: *f.Extract, Executable: *f.Executable, Cache: *f.Cache, DestPath: value(f.DestPath, "")})
+	}
+	for _, c := range a.Constraints {
+		out := state.Constraint{Field: c[0], Operator: strings.ToUpper(c[1])}
+		if len(c) == 3 {
+			out.Value, out.HasValue = c[2], true
+		}
+		s.Constraints = append(s.Constraints, out)
+	}
+	a.specContainer(&s)
+	ports := a.specPorts(&s)
+	for i := range a.HealthChecks {
+		s.HealthChecks = append(s.HealthChecks, a.HealthChecks[i].spec(ports))
+	}
+	return s, a.specVolumes(&s)
+}
+
+// seconds is bounded so that a duration cannot overflow.
+func seconds(n int) time.Duration {
+	return time.Duration(min(n, math.MaxInt64/int(time.Second))) * time.Second
+}
+
+func (a *App) specContainer(s *state.Spec) {
+	n := a.Networks[0]
+	s.Container.Network = *n.Mode
+	s.Container.NetName = value(n.Name, "")
+	s.Container.NetLabels = n.Labels
+	c := a.Container
+	if c == nil {
+		return
+	}
+	s.Container.Type = *c.Type
+	if d := c.Docker; d != nil {
+		s.Container.Image = value(d.Image, "")
+		s.Container.ForcePull = value(d.ForcePullImage, false)
+		s.Container.Privileged = value(d.Privileged, false)
+		for _, p := range d.Parameters {
+			s.Container.Parameters = append(s.Container.Parameters, state.Pair{Key: p.Key, Value: p.Value})
+		}
+	}
+}
+
+// specPorts converts what needs a host port. The answer maps the app's port indexes to those of Spec.Ports; an index below
+// zero is -1-n for a mapping without host port, whose container port is n.
+func (a *App) specPorts(s *state.Spec) []int {
+	var index []int
+	if a.HostNetwork() {
+		for i, d := range a.PortDefinitions {
+			s.Ports = append(s.Ports, state.Port{Want: *d.Port, Name: value(d.Name, ""), Protocol: *d.Protocol, Labels: d.Labels})
+			index = append(index, i)
+		}
+		return index
+	}
+	for _, m := range a.Container.PortMappings {
+		if m.HostPort == nil {
+			index = append(index, -1-*m.ContainerPort)
+			continue
+		}
+		// A host port in a mapping is always meant, unlike the port of a portDefinition.
+		s.RequirePort = s.RequirePort || *m.HostPort != 0
+		index = append(index, len(s.Ports))
+		s.Ports = append(s.Ports, state.Port{Want: *m.HostPort, Name: value(m.Name, ""), Protocol: *m.Protocol, Labels: m.Labels, ContainerPort: *m.ContainerPort})
+	}
+	return index
+}
+
+func (h *HealthCheck) spec(ports []int) state.HealthCheck {
+	out := state.HealthCheck{
+		Protocol: *h.Protocol, Path: value(h.Path, ""), Port: value(h.Port, 0), Command: value(h.Command, ""),
+		Grace: seconds(*h.GracePeriodSeconds), Interval: seconds(*h.IntervalSeconds), Timeout: seconds(*h.TimeoutSeconds),
+		Delay: seconds(*h.DelaySeconds), MaxFailures: *h.MaxConsecutiveFailures,
+	}
+	if h.PortIndex != nil && *h.PortIndex < len(ports) {
+		if i := ports[*h.PortIndex]; i >= 0 {
+			out.PortIndex = &i
+		} else {
+			out.Port = -1 - i
+		}
+	}
+	return out
+}
+
+func (a *App) specVolumes(s *state.Spec) error {
+	for _, v := range a.volumes() {
+		m := state.Mount{ContainerPath: v.ContainerPath, ReadOnly: v.Mode == "RO"}
+		switch {
+		case v.HostPath != nil:
+			m.Kind, m.HostPath = state.MountHost, *v.HostPath
+		case v.Persistent != nil:
+			m.Kind, m.SizeMB = state.MountPersistent, int64(v.Persistent.Size)
+		case v.External != nil && v.External.CSI == nil:
+			e := v.External
+			m.Kind, m.Driver, m.Pattern = state.MountExternal, e.Options["dvdi/driver"], *e.Name
+			m.Options, m.Shared, m.Class = driverOptions(e), value(e.Shared, false), value(e.Class, "")
+			size := e.Size
+			if size == "" {
+				size = e.Options["dvdi/size"]
+			}
+			if size != "" {
+				b, err := volume.ParseSize(size)
+				if err != nil {
+					return fault.Op(err, "convert app %s: volume %s", a.ID, *e.Name)
+				}
+				m.Size = b
+			}
+		default:
+			return fault.New(fault.Internal, "convert app %s: a volume of a kind that cannot run", a.ID)
+		}
+		s.Volumes = append(s.Volumes, m)
+	}
+	return nil
+}

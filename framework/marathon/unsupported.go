@@ -1,0 +1,131 @@
+package marathon
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+)
+
+// Unsupported refuses, with paths, what is valid but what this version cannot run. Nothing is silently left out: an app
+// that gets past this runs as it says.
+func (a *App) Unsupported() error {
+	p := &document.Problems{}
+	no := func(path, text string) { p.Add(path, text+" not supported by this version of Holdfast") }
+	a.unsupportedContainer(no)
+	a.unsupportedChecks(no)
+	if len(a.Secrets) > 0 {
+		no("/secrets", "secrets are")
+	}
+	for _, k := range sortedKeys(a.Env) {
+		if a.Env[k].IsSecret {
+			no("/env/"+k, "secrets are")
+		}
+	}
+	if value(a.GPUs, 0) > 0 {
+		no("/gpus", "GPUs are")
+	}
+	if e := value(a.Executor, ""); e != "" && e != "//cmd" {
+		no("/executor", "custom executors are")
+	}
+	if a.ExecutorResources != nil {
+		no("/executorResources", "executorResources are")
+	}
+	if a.ResourceLimits != nil {
+		no("/resourceLimits", "resource limits are")
+	}
+	if value(a.TTY, false) {
+		no("/tty", "terminals (tty) are")
+	}
+	return p.Err(messageRules)
+}
+
+func (a *App) unsupportedContainer(no func(path, text string)) {
+	if len(a.Networks) > 1 {
+		no("/networks", "several container networks in one app are")
+	}
+	c := a.Container
+	if c == nil {
+		return
+	}
+	if c.LinuxInfo != nil {
+		no("/container/linuxInfo", "seccomp and IPC settings (linuxInfo) are")
+	}
+	if c.Docker != nil && c.Docker.PullSecret != nil {
+		no("/container/docker/pullConfig", "secrets are")
+	}
+	drivers := map[string]bool{}
+	for i, v := range c.Volumes {
+		at := fmt.Sprintf("/container/volumes(%d)", i)
+		switch {
+		case v.Persistent != nil:
+			no(at+"/persistent", "local persistent volumes are")
+		case v.Secret != nil:
+			no(at+"/secret", "secrets are")
+		case v.External != nil && v.External.CSI != nil:
+			no(at+"/external/provider", "CSI volumes (provider csi) are")
+		case v.External != nil && v.External.Class != nil:
+			no(at+"/external/class", "volume classes are")
+		}
+		if v.External != nil {
+			drivers[v.External.Options["dvdi/driver"]] = true
+		}
+	}
+	if len(drivers) > 1 && *c.Type == TypeDocker {
+		no("/container/volumes", "several volume drivers in one DOCKER container are")
+	}
+}
+
+func (a *App) unsupportedChecks(no func(path, text string)) {
+	if a.Check != nil {
+		no("/check", "general checks are")
+	}
+	if len(a.ReadinessChecks) > 0 {
+		no("/readinessChecks", "readiness checks are")
+	}
+	// Every health check is run by Mesos, which takes one per task.
+	if len(a.HealthChecks) > 1 {
+		no("/healthChecks", "more than one health check per app is")
+	}
+	for i, h := range a.HealthChecks {
+		at := fmt.Sprintf("/healthChecks(%d)", i)
+		if value(h.IPProtocol, "IPv4") == "IPv6" {
+			no(at+"/ipProtocol", "health checks over IPv6 are")
+		}
+		if value(h.IgnoreHTTP1xx, false) {
+			no(at+"/ignoreHttp1xx", "ignoreHttp1xx is")
+		}
+	}
+}
+
+// Notes are warnings about what is kept and printed but decides nothing in this version.
+func (a *App) Notes() []string {
+	var out []string
+	if len(a.Dependencies) > 0 {
+		out = append(out, "dependencies are kept, but this version does not order deployments by them")
+	}
+	if a.Residency != nil {
+		out = append(out, "residency is deprecated and decides nothing")
+	}
+	if *a.KillSelection == "OLDEST_FIRST" {
+		out = append(out, "killSelection decides nothing: scaling down always takes the highest instance numbers")
+	}
+	return out
+}
+
+// volumeWarnings are about options that no driver will see, and paths that a bare task may not find.
+func volumeWarnings(i int, v Volume, image bool) []string {
+	var out []string
+	if v.External == nil {
+		return nil
+	}
+	for _, k := range sortedKeys(v.External.Options) {
+		if !strings.HasPrefix(k, "dvdi/") {
+			out = append(out, fmt.Sprintf("/container/volumes(%d)/external/options: %q is not passed on, only options that begin with dvdi/ are", i, short(k)))
+		}
+	}
+	if !image && strings.HasPrefix(v.ContainerPath, "/") {
+		out = append(out, fmt.Sprintf("/container/volumes(%d)/containerPath: without an image the absolute path %s must exist on the agent; a relative one is made in the sandbox", i, short(v.ContainerPath)))
+	}
+	return out
+}
