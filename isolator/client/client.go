@@ -31,6 +31,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -174,6 +175,12 @@ func New(socket string) *Client {
 
 // ErrNotRunning is in the chain of errors of calls that reached no isolator. Nothing was done.
 var ErrNotRunning = errors.New("no isolator answers")
+
+// IsBroken tells that the connection broke before the answer was there (the isolator was killed or restarted): what was asked may or
+// may not have been done.
+func IsBroken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
 
 // Mount gives the path at which the volume is mounted.
 func (c *Client) Mount(ctx context.Context, r MountRequest) (string, error) {

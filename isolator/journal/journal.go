@@ -314,6 +314,14 @@ func (j *Journal) Append(op, step string, st State, v Volume) error {
 	return j.maybeCompact()
 }
 
+// Remember changes what Volume and Volumes show although it could not be written: only for a step whose effect must be had on a
+// full disk too, and which recovery finds out by looking.
+func (j *Journal) Remember(v Volume) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.volumes[v.Ref] = v
+}
+
 // rewind takes back half a line.
 func (j *Journal) rewind() {
 	if err := j.log.Truncate(j.size); err != nil {

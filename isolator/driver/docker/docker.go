@@ -264,7 +264,7 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 	}
 	c := &http.Client{
 		Transport: &http.Transport{
-			DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx) },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx) },
 			// A kept connection that the plugin has closed meanwhile would leave a call with an effect in doubt.
 			DisableKeepAlives:  true,
 			DisableCompression: true,

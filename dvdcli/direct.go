@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/docker"
+)
+
+// mountID is what the plugin knows our mounts by. The old dvdcli gave none; one for the host lets plugins that count by id tell
+// us from Docker's containers.
+const mountID = "dvdcli"
+
+// direct speaks to the Docker volume plugin itself, as the old dvdcli did, with one difference: it creates only when the
+// plugin has said that the volume does not exist, never after any other error.
+type direct struct{ d driver.Driver }
+
+func newDirect(e environ, c command) (backend, error) {
+	dirs := docker.Dirs{Sockets: e.sockets, Specs: e.specs}
+	d, err := docker.New(docker.Options{Name: c.driver, Dirs: dirs})
+	if err != nil {
+		return nil, err
+	}
+	return &direct{d}, nil
+}
+
+func (t *direct) mount(ctx context.Context, c command) (string, error) {
+	if err := volume.CheckOptions(c.options); err != nil {
+		return "", err
+	}
+	_, err := t.d.Get(ctx, c.name)
+	switch {
+	case fault.Is(err, fault.NotFound) && !c.explicitCreate:
+		if err := t.create(ctx, c); err != nil {
+			return "", err
+		}
+	case err != nil:
+		return "", err
+	}
+	return t.d.Mount(ctx, driver.MountSpec{Name: c.name, ID: mountID, Options: c.options})
+}
+
+func (t *direct) unmount(ctx context.Context, c command) error {
+	if _, err := t.d.Get(ctx, c.name); err != nil {
+		return err
+	}
+	return t.d.Unmount(ctx, c.name, mountID)
+}
+
+func (t *direct) create(ctx context.Context, c command) error {
+	if err := volume.CheckOptions(c.options); err != nil {
+		return err
+	}
+	_, err := t.d.Create(ctx, driver.Spec{Name: c.name, Options: c.options})
+	return err
+}
+
+func (t *direct) remove(ctx context.Context, c command) error {
+	if _, err := t.d.Get(ctx, c.name); err != nil {
+		return err
+	}
+	return t.d.Remove(ctx, c.name, "")
+}
+
+func (t *direct) path(ctx context.Context, c command) (string, error) {
+	if _, err := t.d.Get(ctx, c.name); err != nil {
+		return "", err
+	}
+	return t.d.Path(ctx, c.name)
+}
+
+func (t *direct) get(ctx context.Context, c command) (string, error) {
+	i, err := t.d.Get(ctx, c.name)
+	return i.Name, err
+}
+
+func (t *direct) list(ctx context.Context, _ command) ([]string, error) {
+	all, err := t.d.List(ctx)
+	var names []string
+	for _, v := range all {
+		names = append(names, v.Name)
+	}
+	return names, err
+}

@@ -1,0 +1,301 @@
+package isolator
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/journal"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+)
+
+// prepareLease makes the keeper and the fence.
+func (s *Service) prepareLease() error {
+	s.fencer = fence.New(fence.Options{Log: s.log, Limit: s.o.Timings.S})
+	generation, deadline := s.state.Deadline()
+	var err error
+	s.keeper, err = lease.NewKeeper(s.auth, lease.KeeperOptions{
+		Timings: s.o.Timings, Clock: s.o.Clock, Log: s.log, Node: s.describe,
+		LastGeneration: generation, LastDeadline: deadline,
+		SetDeadline: s.state.SetDeadline,
+		Verify:      s.verifyNothing,
+		Lost:        s.leaseLost,
+	})
+	return err
+}
+
+func (s *Service) grade() lease.Grade { return s.describe().Grade }
+
+// persist repeats a transition of the authority while its outcome is not known or the authority does not answer, for as long as
+// Limits.Authority. All transitions are idempotent by their nonce.
+func (s *Service) persist(ctx context.Context, what string, f func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Authority)
+	defer cancel()
+	pause := 20 * time.Millisecond
+	var last error
+	for {
+		err := f(ctx)
+		if c := fault.ClassOf(err); c != fault.Unknown && c != fault.Unavailable {
+			return fault.Op(err, "%s", what)
+		}
+		if last == nil || ctx.Err() == nil {
+			last = err // the first real reason, not the end of the waiting
+		}
+		if !sleep(ctx, pause) {
+			return fault.Op(last, "%s", what)
+		}
+		pause = min(pause*2, time.Second)
+	}
+}
+
+// target is a volume as the fence sees it.
+func (s *Service) target(v journal.Volume) fence.Target {
+	s.mu.Lock()
+	verify := s.facts[v.Ref.Driver].Verify
+	s.mu.Unlock()
+	if verify == "" {
+		verify = fence.VerifyScan
+	}
+	return fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: verify}
+}
+
+// tellWatchdog hands the list of everything that may be mounted to the watchdog: before each mount, after each unmount.
+func (s *Service) tellWatchdog() error {
+	s.watching.Lock() // an older list must not overwrite a newer one
+	defer s.watching.Unlock()
+	var list []fence.Target
+	for _, v := range s.journal.Volumes() {
+		if active(v) && !v.Shared && !v.Gone && v.Path != "" {
+			list = append(list, s.target(v))
+		}
+	}
+	return fault.Op(s.state.SetMounts(list), "tell the watchdog what is mounted")
+}
+
+// fenceUsers stops the users of a volume.
+func (s *Service) fenceUsers(ctx context.Context, v journal.Volume) error {
+	if v.Path == "" {
+		return nil
+	}
+	for _, r := range s.fencer.Run(ctx, s.target(v)) {
+		if !r.Fenced {
+			return fault.New(fault.Unknown, "fence volume %s: %s", v.Ref, reportText(r))
+		}
+		s.log.Warn("fenced", zap.Stringer("volume", v.Ref), zap.Uint64("epoch", uint64(v.Epoch)), zap.Int("killed", len(r.Killed)), zap.Duration("took", r.Took))
+	}
+	return nil
+}
+
+func reportText(r fence.Report) string {
+	if r.Err != "" {
+		return r.Err
+	}
+	return "not verified"
+}
+
+// leaseLost is the keeper's word that nothing may stay mounted. All volumes are fenced at once, not one after another.
+func (s *Service) leaseLost(reason string) {
+	s.log.Error("the node's lease is lost: fencing all held volumes", zap.String("reason", reason))
+	s.problem("lease", reason)
+	s.spawn(func() { s.fenceAll(s.life) })
+}
+
+// fenceAll stops the users of everything that is held, in one scan, and then takes the volumes down. The fence does not wait for the volumes'
+// turns: whoever has one may hang.
+func (s *Service) fenceAll(ctx context.Context) {
+	var targets []fence.Target
+	var volumes []journal.Volume
+	for _, v := range s.journal.Volumes() {
+		if active(v) && !v.Shared {
+			volumes = append(volumes, v)
+			if v.Path != "" {
+				targets = append(targets, s.target(v))
+			}
+		}
+	}
+	for _, r := range s.fencer.Run(ctx, targets...) {
+		if !r.Fenced {
+			s.problem("fence "+r.Target.Ref.String(), reportText(r))
+			s.log.Error("fence not verified", zap.Stringer("volume", r.Target.Ref), zap.String("because", reportText(r)))
+			continue
+		}
+		s.problem("fence "+r.Target.Ref.String(), "")
+	}
+	done := make(chan struct{}, len(volumes))
+	for _, v := range volumes {
+		s.spawn(func() {
+			defer func() { done <- struct{}{} }()
+			s.bringDown(ctx, v.Ref, "fence", takeDown{fence: true}, nil)
+		})
+	}
+	for range volumes {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// bringDown takes a volume down in its queue if it is still up, and still what is meant; what fails is repeated.
+func (s *Service) bringDown(ctx context.Context, ref volume.Ref, verb string, how takeDown, meant func(journal.Volume) bool) error {
+	_, err := s.do(ctx, ref, verb, verb, func(ctx context.Context) (string, error) {
+		v, ok := s.journal.Volume(ref)
+		if !ok || !active(v) || (meant != nil && !meant(v)) {
+			return "", nil
+		}
+		err := s.takeDown(ctx, v, how)
+		if err != nil {
+			s.retryTakeDown(v, err)
+		}
+		return "", err
+	})
+	return err
+}
+
+// verifyNothing is what the keeper asks before a new lease generation: nil once nothing that needs a hold is mounted here. Claims of the
+// generation before are given back afterwards, when the authority answers again.
+func (s *Service) verifyNothing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var errs []error
+	for _, v := range s.journal.Volumes() {
+		if !active(v) || v.Shared || v.Gone {
+			continue
+		}
+		if v.BootID != "" && v.BootID != s.o.BootID && !s.leftover(v) {
+			continue // another boot: the kernel that had it mounted is gone
+		}
+		_, err := s.do(ctx, v.Ref, "fence", "", func(ctx context.Context) (string, error) {
+			now, _ := s.journal.Volume(v.Ref)
+			if !active(now) || now.Gone {
+				return "", nil
+			}
+			return "", s.detach(ctx, &now, takeDown{fence: true})
+		})
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := s.sweepMounts(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	err := errors.Join(errs...)
+	if err != nil {
+		s.problem("verify", err.Error())
+		return fault.Op(err, "verify that nothing is mounted")
+	}
+	s.problem("verify", "")
+	s.problem("lease", "")
+	return nil
+}
+
+// watchRevoked gives up claims that the framework wants back.
+func (s *Service) watchRevoked(ctx context.Context) {
+	for {
+		select {
+		case claim := <-s.keeper.Revoked():
+			s.spawn(func() { s.giveUp(ctx, claim) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// giveUp answers a revoke: unmount when nobody uses it, fence otherwise, then L3.
+func (s *Service) giveUp(ctx context.Context, claim lease.ClaimVersion) {
+	v, ok := s.journal.Volume(claim.Ref)
+	if !ok || !active(v) || v.UID != claim.VolumeUID || v.Epoch != claim.Epoch {
+		// Held by the authority's record, but nothing of it is here.
+		_, _ = s.do(ctx, claim.Ref, "revoke", "revoke", func(ctx context.Context) (string, error) {
+			if now, ok := s.journal.Volume(claim.Ref); ok && active(now) && now.Epoch == claim.Epoch {
+				return "", nil // it came meanwhile; the keeper asks again
+			}
+			return "", s.release(ctx, held(claim))
+		})
+		return
+	}
+	s.log.Info("claim is revoked", zap.Stringer("volume", claim.Ref), zap.Uint64("epoch", uint64(claim.Epoch)))
+	_ = s.bringDown(ctx, claim.Ref, "revoke", takeDown{fence: true}, func(v journal.Volume) bool { return v.Epoch == claim.Epoch })
+}
+
+// held is what a journal would say of a claim that this node holds.
+func held(c lease.ClaimVersion) journal.Volume {
+	return journal.Volume{Ref: c.Ref, UID: c.VolumeUID, Epoch: c.Epoch, Nonce: c.Nonce, Generation: c.NodeGeneration}
+}
+
+// retryTakeDown repeats taking a volume down until it works. One repetition runs for each volume.
+func (s *Service) retryTakeDown(v journal.Volume, why error) {
+	sl := s.slot(v.Ref)
+	sl.mu.Lock()
+	sl.retry.because = why.Error()
+	if sl.retry.on {
+		sl.mu.Unlock()
+		return
+	}
+	sl.retry = retryState{on: true, because: why.Error(), attempts: 1, wake: make(chan struct{})}
+	wake := sl.retry.wake
+	sl.mu.Unlock()
+	s.spawn(func() { s.retryLoop(sl, wake) })
+}
+
+func (s *Service) retryLoop(sl *slot, wake <-chan struct{}) {
+	pause := s.o.Limits.RetryMin
+	for {
+		sl.mu.Lock()
+		sl.retry.next = s.o.Now().Add(pause)
+		sl.mu.Unlock()
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-wake: // it was taken down by somebody else
+			timer.Stop()
+			return
+		case <-s.life.Done():
+			timer.Stop()
+			return
+		}
+		_, err := s.do(s.life, sl.ref, "unmount again", "", func(ctx context.Context) (string, error) {
+			v, ok := s.journal.Volume(sl.ref)
+			if !ok || !active(v) || v.Phase == journal.Mounted {
+				s.stopRetry(sl.ref) // done, or mounted anew meanwhile
+				return "", nil
+			}
+			return "", s.takeDown(ctx, v, takeDown{})
+		})
+		if err == nil {
+			s.stopRetry(sl.ref)
+			return
+		}
+		sl.mu.Lock()
+		sl.retry.attempts++
+		sl.retry.because = err.Error()
+		sl.mu.Unlock()
+		pause = min(pause*2, s.o.Limits.RetryMax)
+	}
+}
+
+func (s *Service) stopRetry(ref volume.Ref) {
+	sl := s.slot(ref)
+	sl.mu.Lock()
+	defer sl.mu.Unlock()
+	if sl.retry.on {
+		close(sl.retry.wake)
+		sl.retry = retryState{}
+	}
+}
+
+// bootClock is CLOCK_BOOTTIME in nanoseconds.
+func bootClock() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0
+	}
+	return ts.Nano()
+}

@@ -1,0 +1,123 @@
+package isolator
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+)
+
+// Run keeps the lease, recovers, and serves until ctx ends. A clean end leaves what is mounted mounted, for the tasks run on; the
+// watchdog keeps the deadline, and the next start goes on in the same lease if it comes in time. Drain empties the node first.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if len(s.o.Watchdog) > 0 {
+		s.spawn(func() {
+			if err := fence.KeepWatchdog(ctx, s.state, s.o.Watchdog, s.log); err != nil && ctx.Err() == nil {
+				s.problem("watchdog", err.Error())
+				s.log.Error("watchdog", zap.Error(err))
+			}
+		})
+	}
+	if s.o.AgentURL != "" {
+		s.spawn(func() { s.pollAgent(ctx) })
+	}
+	kept := make(chan error, 1)
+	s.spawn(func() { kept <- s.keeper.Run(ctx) })
+	s.spawn(func() { s.serve(ctx) })
+	select {
+	case <-ctx.Done():
+		cancel()
+		<-kept
+		return nil
+	case err := <-kept:
+		if ctx.Err() != nil {
+			return nil
+		}
+		// Without a lease nothing may stay.
+		s.fenceAll(s.life)
+		return fault.Op(err, "keep the node's lease")
+	}
+}
+
+// serve begins once the node has its lease.
+func (s *Service) serve(ctx context.Context) {
+	select {
+	case <-s.keeper.Ready():
+	case <-ctx.Done():
+		return
+	}
+	s.spawn(func() { s.watchRevoked(ctx) })
+	s.recover(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	close(s.ready)
+	s.log.Info("isolator is ready", zap.String("node", s.nodeUID), zap.Uint64("generation", s.keeper.Generation()))
+	s.spawn(func() { s.watchRequests(ctx) })
+	s.spawn(func() { s.sweepDrivers(ctx) })
+	s.publishFacts(ctx)
+}
+
+// publishFacts publishes the drivers' facts when they change.
+func (s *Service) publishFacts(ctx context.Context) {
+	last := ""
+	for {
+		facts := s.driverFacts()
+		if now := factsText(facts); now != last {
+			last = now
+			s.keeper.Publish(func(n *lease.Node) { n.Drivers = facts })
+		}
+		if !sleep(ctx, 10*time.Second) {
+			return
+		}
+	}
+}
+
+// Drain takes no more mounts and gives everything back that nobody uses, until nothing is left or ctx ends; with force it stops the
+// users. The error names what is left.
+func (s *Service) Drain(ctx context.Context, force bool) error {
+	s.mu.Lock()
+	s.draining = true
+	s.mu.Unlock()
+	s.keeper.Publish(func(n *lease.Node) { n.Draining = true })
+	for {
+		left := ""
+		for _, v := range s.journal.Volumes() {
+			if !active(v) {
+				continue
+			}
+			if err := s.bringDown(ctx, v.Ref, "drain", takeDown{fence: force}, nil); err != nil {
+				left = err.Error()
+			}
+		}
+		if left == "" && !s.anyActive() {
+			s.state.Drain()
+			return nil
+		}
+		if !sleep(ctx, time.Second) {
+			return fault.New(fault.Conflict, "drain: %s", left)
+		}
+	}
+}
+
+func (s *Service) anyActive() bool {
+	for _, v := range s.journal.Volumes() {
+		if active(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// isDraining tells whether mounts are refused because the node is being emptied.
+func (s *Service) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}

@@ -1,0 +1,298 @@
+// Package isolator is the helper on each node: it mounts and unmounts volumes through their drivers, and only while the
+// lease authority says that this node holds them. It keeps a journal, so that being killed at any instruction leaks and
+// loses nothing, and it gives up what it may no longer have: at the lease's deadline, and when a claim is revoked.
+//
+// The order of a mount is: I3 (enough lease left), L2 (granted to held), intent in the journal, driver, check of what the driver
+// gave, deadline again, journal, answer. The order of the way back is: nobody uses it, flush, driver, nothing mounted any
+// more, journal, L3 (held to free). docs/safety.md says why.
+//
+// Each volume has a queue of its own: operations on one volume run one after another, on different volumes
+// side by side, and one that hangs blocks nobody else. An operation goes on when its caller is gone; the same request again
+// joins it.
+package isolator
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sort"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/journal"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+)
+
+// Limits bound how long things may take. Zero values mean the defaults.
+type Limits struct {
+	Driver     time.Duration // one driver call; 100 s (Mesos kills dvdcli after 120 s)
+	UsersMount time.Duration // how long a mount waits for the users of the epoch before; 100 s
+	UsersLeave time.Duration // how long an unmount waits for users; 60 s
+	Authority  time.Duration // one transition with its repetitions; 10 s
+	RetryMin   time.Duration // first repetition of what failed; 1 s, doubling
+	RetryMax   time.Duration // longest; 60 s
+	Bin        time.Duration // how long removed volumes stay in the bin; 24 h
+}
+
+func (l Limits) withDefaults() Limits {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&l.Driver, 100*time.Second)
+	def(&l.UsersMount, 100*time.Second)
+	def(&l.UsersLeave, 60*time.Second)
+	def(&l.Authority, 10*time.Second)
+	def(&l.RetryMin, time.Second)
+	def(&l.RetryMax, time.Minute)
+	def(&l.Bin, 24*time.Hour)
+	return l
+}
+
+// Fencer finds and stops the users of mounts; *fence.Fence is one.
+type Fencer interface {
+	Users(ctx context.Context, targets ...fence.Target) (map[string]fence.Usage, error)
+	Run(ctx context.Context, targets ...fence.Target) []fence.Report
+}
+
+// Options say what a Service works with. Dir, Authority and Drivers are needed.
+type Options struct {
+	Dir       string // state of this node: uid, journal, mounts
+	Authority *lease.Authority
+	Drivers   []driver.Driver
+	// Resolve makes drivers that are not in Drivers on first use (Docker plugins); nil knows no others.
+	Resolve func(name string) (driver.Driver, error)
+	Timings lease.Timings
+	Clock   lease.Clock // the clock of the lease
+	BootID  string      // "" reads the kernel's
+	Log     *zap.Logger
+	Limits  Limits
+	Describe
+	// SelfPolicy is the policy of claims that this node makes by itself for stock Marathon and for hands on the keyboard.
+	SelfPolicy lease.Policy
+	// NewNonce and NewUID give strings that never repeat; nil uses random UUIDs (v4, v7).
+	NewNonce, NewUID func() string
+	Now              func() time.Time // wall clock, for what is shown
+	// Watchdog is the argv of the watchdog process, without its state file; nil runs none, and the grade is none.
+	Watchdog []string
+	// WatchdogClock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC, the same clock as Clock.
+	WatchdogClock int
+}
+
+// Describe is what an operator says of the node.
+type Describe struct {
+	Hostname   string
+	Zone       string
+	Region     string
+	Attributes map[string]string
+	AgentURL   string // endpoint of the Mesos agent beside; "" has none
+	Version    string
+}
+
+// Service is one node's isolator.
+type Service struct {
+	o       Options
+	log     *zap.Logger
+	auth    *lease.Authority
+	journal *journal.Journal
+	state   *fence.State
+	keeper  *lease.Keeper
+	fencer  Fencer
+	nodeUID string
+	started time.Time
+
+	life    context.Context // of all operations; ends with Close
+	endLife context.CancelFunc
+	ready   chan struct{} // closed when recovery is done
+	wg      sync.WaitGroup
+
+	mu       sync.Mutex
+	drivers  map[string]driver.Driver
+	facts    map[string]driver.Facts
+	slots    map[volume.Ref]*slot
+	handled  map[string]bool // requests under way, by op
+	agent    agentIdentity
+	problems map[string]string
+	draining bool
+	cluster  string
+
+	watching sync.Mutex // held while the watchdog's list is made and written
+}
+
+// Open reads the node's state and prepares a Service; Run starts it. Nothing is mounted or unmounted before
+// Run.
+func Open(o Options) (*Service, error) {
+	o.Limits = o.Limits.withDefaults()
+	o.fillDefaults()
+	if !filepath.IsAbs(o.Dir) {
+		return nil, fault.New(fault.Invalid, "isolator directory %q is not an absolute path", o.Dir)
+	}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "open isolator directory")
+	}
+	j, err := journal.Open(filepath.Join(o.Dir, "journal"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{o: o, log: o.Log, auth: o.Authority, journal: j, started: o.Now(), ready: make(chan struct{}),
+		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, slots: map[volume.Ref]*slot{},
+		handled: map[string]bool{}, problems: map[string]string{}}
+	s.life, s.endLife = context.WithCancel(context.Background())
+	if err := s.prepare(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (o *Options) fillDefaults() {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.NewNonce == nil {
+		o.NewNonce = randomID
+	}
+	if o.NewUID == nil {
+		o.NewUID = timeID
+	}
+	if o.SelfPolicy.Mode == "" {
+		o.SelfPolicy = lease.Policy{Mode: lease.PolicyOperator}
+	}
+}
+
+func (s *Service) prepare() error {
+	var err error
+	if s.nodeUID, err = nodeUID(s.o.Dir, s.o.NewUID); err != nil {
+		return err
+	}
+	if s.o.BootID == "" {
+		if s.o.BootID, err = kernelBootID(); err != nil {
+			return err
+		}
+	}
+	for _, d := range s.o.Drivers {
+		s.drivers[d.Name()] = d
+	}
+	if s.state, err = fence.OpenState(filepath.Join(s.o.Dir, "watchdog"), s.o.WatchdogClock); err != nil {
+		return err
+	}
+	for _, d := range s.journal.Damaged() {
+		s.problem("journal "+d.File, d.String()+" (kept aside); volumes are checked against the authority")
+	}
+	return s.prepareLease()
+}
+
+// NodeUID gives the node's uid, which is minted at the first start and kept in the directory.
+func (s *Service) NodeUID() string { return s.nodeUID }
+
+// MountsDir is where drivers may bind-mount below.
+func MountsDir(dir string) string { return filepath.Join(dir, "mounts") }
+
+// Ready is closed once the node is registered and what was left over is dealt with.
+func (s *Service) Ready() <-chan struct{} { return s.ready }
+
+// Close ends all operations and closes the journal. What is mounted stays mounted; the watchdog goes on.
+func (s *Service) Close() {
+	s.endLife()
+	s.wg.Wait()
+	if s.state != nil {
+		s.state.Close()
+	}
+	s.journal.Close()
+}
+
+// driver gives a driver by name. NotFound when this node has none of that name.
+func (s *Service) driver(name string) (driver.Driver, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d, ok := s.drivers[name]; ok {
+		return d, nil
+	}
+	if err := volume.CheckDriver(name); err != nil {
+		return nil, err
+	}
+	if s.o.Resolve == nil {
+		return nil, fault.New(fault.NotFound, "this node has no volume driver %s", name)
+	}
+	d, err := s.o.Resolve(name)
+	if err != nil {
+		return nil, fault.Op(err, "volume driver %s", name)
+	}
+	s.drivers[name] = d
+	return d, nil
+}
+
+// factsOf asks a driver and remembers the answer, which Unmount needs when the driver is away.
+func (s *Service) factsOf(ctx context.Context, d driver.Driver) (driver.Facts, error) {
+	f, err := d.Facts(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.facts[d.Name()] = f
+	} else if old, ok := s.facts[d.Name()]; ok {
+		return old, nil
+	}
+	return f, err
+}
+
+// waitReady waits until recovery is done, since before that nobody may mount.
+func (s *Service) waitReady(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	default:
+	}
+	select {
+	case <-s.ready:
+		return nil
+	case <-ctx.Done():
+		return fault.New(fault.Unavailable, "the isolator is not ready: %s", s.whyNotReady())
+	case <-s.life.Done():
+		return fault.New(fault.Unavailable, "the isolator is stopping")
+	}
+}
+
+// problem shows something to people until it is cleared with an empty text.
+func (s *Service) problem(key, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if text == "" {
+		delete(s.problems, key)
+		return
+	}
+	s.problems[key] = text
+}
+
+func (s *Service) problemList() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]string, 0, len(s.problems))
+	for k, v := range s.problems {
+		out = append(out, k+": "+v)
+	}
+	sort.Strings(out)
+	return out
+}
+
+func (s *Service) whyNotReady() string {
+	if p := s.problemList(); len(p) > 0 {
+		return p[0]
+	}
+	return "the lease authority has not registered this node yet"
+}
+
+// spawn runs f until it returns; Close waits for it.
+func (s *Service) spawn(f func()) {
+	s.wg.Add(1)
+	go func() { defer s.wg.Done(); f() }()
+}
