@@ -238,13 +238,13 @@ func kill(a *Agent, task string, grace time.Duration) {
 	if grace >= 0 {
 		p = &mesos.KillPolicy{GracePeriod: &mesos.DurationInfo{Nanoseconds: int64(grace)}}
 	}
-	a.Kill(mesos.FrameworkID{Value: fwID}, mesos.TaskID{Value: task}, p)
+	a.peer.Kill(mesos.FrameworkID{Value: fwID}, mesos.TaskID{Value: task}, p)
 }
 
 func TestTaskFinishes(t *testing.T) {
 	m := newMaster(t)
 	a := newAgent(t, m, nil)
-	a.Run(framework(), shell("t1", "echo hello; echo oops >&2; test \"$MESOS_SANDBOX\" = \"$PWD\""))
+	a.peer.Run(framework(), shell("t1", "echo hello; echo oops >&2; test \"$MESOS_SANDBOX\" = \"$PWD\""))
 	s := m.awaitState("t1", mesos.TASK_FINISHED)
 	if got, want := m.seen("t1"), "STARTING; RUNNING; FINISHED: Command exited with status 0"; got != want {
 		t.Errorf("updates %q, want %q", got, want)
@@ -260,10 +260,10 @@ func TestTaskFinishes(t *testing.T) {
 func TestTaskFails(t *testing.T) {
 	m := newMaster(t)
 	a := newAgent(t, m, nil)
-	a.Run(framework(), shell("t2", "exit 3"))
+	a.peer.Run(framework(), shell("t2", "exit 3"))
 	m.awaitState("t2", mesos.TASK_FAILED)
 	no, missing := false, "/no/such/program"
-	a.Run(framework(), mesos.TaskInfo{TaskID: mesos.TaskID{Value: "t3"}, Command: &mesos.CommandInfo{Shell: &no, Value: &missing}})
+	a.peer.Run(framework(), mesos.TaskInfo{TaskID: mesos.TaskID{Value: "t3"}, Command: &mesos.CommandInfo{Shell: &no, Value: &missing}})
 	m.awaitState("t3", mesos.TASK_FAILED)
 	if got, want := m.seen(""), "t2 STARTING; t2 RUNNING; t2 FAILED: Command exited with status 3; "+
 		"t3 FAILED: Failed to launch container: Failed to execute '/no/such/program': no such file or directory"; got != want {
@@ -274,8 +274,8 @@ func TestTaskFails(t *testing.T) {
 func TestKill(t *testing.T) {
 	m := newMaster(t)
 	a := newAgent(t, m, nil)
-	a.Run(framework(mesos.FrameworkInfo_Capability_TASK_KILLING_STATE), shell("polite", "sleep 1000"))
-	a.Run(framework(), shell("stubborn", "trap '' TERM; while :; do sleep 0.05; done"))
+	a.peer.Run(framework(mesos.FrameworkInfo_Capability_TASK_KILLING_STATE), shell("polite", "sleep 1000"))
+	a.peer.Run(framework(), shell("stubborn", "trap '' TERM; while :; do sleep 0.05; done"))
 	m.awaitState("polite", mesos.TASK_RUNNING)
 	m.awaitState("stubborn", mesos.TASK_RUNNING)
 	time.Sleep(50 * time.Millisecond) // the trap

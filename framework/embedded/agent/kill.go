@@ -1,32 +1,8 @@
 package agent
 
 import (
-	"context"
-
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
-
-// Kill asks a task to end. It satisfies Handle.
-func (a *Agent) Kill(framework mesos.FrameworkID, task mesos.TaskID, policy *mesos.KillPolicy) {
-	a.act(func() {
-		a.mu.Lock()
-		c := a.tasks[taskKey{framework.Value, task.Value}]
-		info, known := a.frameworks[framework.Value]
-		a.mu.Unlock()
-		if c != nil {
-			a.killContainer(c, policy)
-			return
-		}
-		state := mesos.TASK_LOST
-		if known && capable(info, mesos.FrameworkInfo_Capability_PARTITION_AWARE) {
-			state = mesos.TASK_GONE
-		}
-		s := newStatus(a.ID(), task, state, mesos.SOURCE_AGENT, "Cannot find executor")
-		reason := mesos.REASON_EXECUTOR_TERMINATED
-		s.Reason = &reason
-		a.answer(framework.Value, mesos.TaskInfo{TaskID: task, Name: task.Value}, s)
-	})
-}
 
 // killContainer ends a task in whatever phase it is. Call it from within act.
 func (a *Agent) killContainer(c *container, policy *mesos.KillPolicy) {
@@ -67,23 +43,4 @@ func (a *Agent) abandon(c *container) {
 		return
 	}
 	a.killContainer(c, nil)
-}
-
-// ShutdownFramework kills all tasks of a framework; nothing more is said of them. It satisfies Handle.
-func (a *Agent) ShutdownFramework(id mesos.FrameworkID) {
-	a.act(func() {
-		for _, c := range a.allTasks() {
-			if c.framework == id.Value {
-				a.abandon(c)
-			}
-		}
-		a.mu.Lock()
-		delete(a.frameworks, id.Value)
-		a.mu.Unlock()
-		a.spawn(func(context.Context) {
-			if err := a.saveIdentity(); err != nil {
-				a.log.Error("framework is not forgotten on disk")
-			}
-		})
-	})
 }

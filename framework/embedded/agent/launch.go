@@ -13,42 +13,6 @@ import (
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
 
-// Run launches a command task. It satisfies Handle.
-func (a *Agent) Run(framework mesos.FrameworkInfo, task mesos.TaskInfo) {
-	a.act(func() {
-		if framework.ID == nil {
-			a.log.Error("task of a framework without an id", zap.String("task", task.TaskID.Value))
-			return
-		}
-		c := &container{id: uuid.NewString(), agent: a.ID(), framework: framework.ID.Value, task: task, state: mesos.TASK_STAGING}
-		a.mu.Lock()
-		if a.shut || a.tasks[c.key()] != nil {
-			a.mu.Unlock()
-			a.log.Warn("task is not launched: its id is in use, or the agent is shut down", zap.String("task", task.TaskID.Value))
-			return
-		}
-		a.tasks[c.key()] = c
-		a.mu.Unlock()
-		a.spawn(func(ctx context.Context) { a.launch(ctx, c, framework) })
-	})
-}
-
-// RunGroup refuses: pods are not run by this engine. It satisfies Handle.
-func (a *Agent) RunGroup(framework mesos.FrameworkInfo, _ mesos.ExecutorInfo, tasks []mesos.TaskInfo) {
-	a.act(func() {
-		if framework.ID == nil {
-			return
-		}
-		for _, t := range tasks {
-			s := newStatus(a.ID(), t.TaskID, mesos.TASK_ERROR, mesos.SOURCE_AGENT,
-				"Pods (LAUNCH_GROUP) are not run by this version of the embedded engine; use Apache Mesos for them")
-			reason := mesos.REASON_TASK_GROUP_INVALID
-			s.Reason = &reason
-			a.answer(framework.ID.Value, t, s)
-		}
-	})
-}
-
 // answer sends a status of a task that has no container here, until it is acknowledged.
 func (a *Agent) answer(framework string, task mesos.TaskInfo, s mesos.TaskStatus) {
 	c := &container{id: uuid.NewString(), agent: a.ID(), framework: framework, task: task, state: mesos.TASK_STAGING, clean: true}

@@ -63,8 +63,8 @@ type Reregistration struct {
 	Frameworks []mesos.FrameworkInfo
 }
 
-// Handle is the wire from the master to an agent; *Agent implements it. The master must stop using it
-// while the link is cut. Methods return at once: work goes on inside the agent.
+// Handle is the wire from the master to an agent; a running agent hands one over when it registers, another one after every
+// restart, and one that belongs to an earlier life does nothing. The master must stop using it while the link is cut. Methods return at once: work goes on inside the agent.
 type Handle interface {
 	// Run launches a command task. Every failure is reported as a status update, never as an error here.
 	Run(framework mesos.FrameworkInfo, task mesos.TaskInfo)

@@ -149,7 +149,7 @@ func (a *Agent) registration() Registration {
 			info.Port = &port
 		}
 	}
-	return Registration{Info: info, Version: Version, Handle: a, URL: at}
+	return Registration{Info: info, Version: Version, Handle: a.peer, URL: at}
 }
 
 func (a *Agent) reregistration(id string) Reregistration {
@@ -214,20 +214,6 @@ func (a *Agent) forward(ctx context.Context) time.Duration {
 		}
 	}
 	return max(wait, time.Millisecond)
-}
-
-// Acknowledge ends the repetition of an update. It satisfies Handle.
-func (a *Agent) Acknowledge(framework mesos.FrameworkID, task mesos.TaskID, id []byte) {
-	a.act(func() {
-		a.mu.Lock()
-		c := a.tasks[taskKey{framework.Value, task.Value}]
-		a.mu.Unlock()
-		if c == nil || !c.ack(id) {
-			return
-		}
-		a.retire(c)
-		a.poke()
-	})
 }
 
 // mesos builds the resources of an agent without reservations.

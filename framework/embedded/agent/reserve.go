@@ -14,14 +14,9 @@ import (
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
 
-// Checkpoint makes reservations and persistent volumes durable. It satisfies Handle. New directories are made first and old ones deleted last, so that whatever
+// reserve makes reservations and persistent volumes durable. New directories are made first and old ones deleted last, so that whatever
 // the resources on disk promise is there.
-func (a *Agent) Checkpoint(total []mesos.Resource, created, destroyed []mesos.Resource) error {
-	a.gate.RLock()
-	defer a.gate.RUnlock()
-	if !a.up {
-		return errors.New("agent: is not running")
-	}
+func (a *Agent) reserve(total, created, destroyed []mesos.Resource) error {
 	for _, r := range created {
 		if err := a.createVolume(r); err != nil {
 			return err
