@@ -1,0 +1,288 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/framework"
+	"github.com/holdfast-io/holdfast/framework/api"
+	"github.com/holdfast-io/holdfast/framework/mesos"
+	"github.com/holdfast-io/holdfast/framework/nodes"
+	"github.com/holdfast-io/holdfast/framework/store"
+	"github.com/holdfast-io/holdfast/framework/store/bolt"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+	authority "github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/scheduler"
+)
+
+// frameworkConfig is every setting of `holdfast framework`.
+type frameworkConfig struct {
+	master, listen, dir, authority         string
+	role, name, cluster, mesosUser         string
+	principal, secretFile, hostname, webui string
+	envPrefix, bridgeName                  string
+	policy, minGrade                       string
+	logFormat, logLevel                    string
+	failoverTimeout                        time.Duration
+	declineFor, holdFor, killRetry         time.Duration
+	reconcileMin, reconcileMax             time.Duration
+	gpu                                    bool
+}
+
+func frameworkCommand() *cobra.Command {
+	var c frameworkConfig
+	var file string
+	cmd := &cobra.Command{
+		Use:   "framework",
+		Short: "Run the Mesos framework: scheduler and REST API",
+		Long: "Runs the framework against a Mesos master. Every flag may also be given as a variable HOLDFAST_FRAMEWORK_<FLAG> (upper case, _ for -)\n" +
+			"or as a key of the same name in the YAML file of --config. A flag beats a variable, a variable beats the file.\n" +
+			"When it ends, tasks go on running; it finds them again when it is started within --failover-timeout.\n\n" +
+			"The address it listens on is written to <dir>/listen.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fillFlags(cmd.LocalNonPersistentFlags(), "HOLDFAST_FRAMEWORK_", file); err != nil {
+				return err
+			}
+			return c.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&file, "config", "", "YAML file with settings, keys as the flags are named")
+	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, or http(s) URL")
+	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
+	f.StringVar(&c.dir, "dir", "", "directory for the state")
+	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket")
+	f.StringVar(&c.role, "role", "holdfast", "Mesos role to take offers in")
+	f.StringVar(&c.name, "name", "holdfast", "name of the framework in Mesos")
+	f.StringVar(&c.cluster, "cluster", "", "UUID of the cluster; minted at the first start when not given")
+	f.StringVar(&c.mesosUser, "mesos-user", "", "user that tasks run as unless the app says so (default: who runs this)")
+	f.StringVar(&c.principal, "principal", "", "Mesos principal")
+	f.StringVar(&c.secretFile, "secret-file", "", "file with the principal's secret")
+	f.StringVar(&c.hostname, "hostname", "", "host name shown in Mesos (default: this host's)")
+	f.StringVar(&c.webui, "webui-url", "", "URL shown in Mesos (default: the listen address)")
+	f.DurationVar(&c.failoverTimeout, "failover-timeout", 7*24*time.Hour, "for how long Mesos keeps tasks running without a framework")
+	f.StringVar(&c.envPrefix, "env-vars-prefix", "", "stands before HOST and PORT variables of tasks")
+	f.StringVar(&c.bridgeName, "mesos-bridge-name", "mesos-bridge", "CNI network for container/bridge with the Mesos containerizer")
+	f.StringVar(&c.policy, "default-policy", "lease", "how claims of volumes without a class are freed when a node is lost: lease or operator")
+	f.StringVar(&c.minGrade, "min-grade", "", "weakest fence that policy lease trusts: reset or soft (default: soft with an authority on this machine, reset otherwise)")
+	f.DurationVar(&c.declineFor, "decline-for", 10*time.Second, "for how long Mesos keeps an offer away that nothing wants")
+	f.DurationVar(&c.holdFor, "hold-for", 15*time.Second, "for how long an offer is held while a volume is claimed")
+	f.DurationVar(&c.killRetry, "kill-retry", 10*time.Second, "time until a kill that had no effect is repeated")
+	f.DurationVar(&c.reconcileMin, "reconcile-min", time.Second, "shortest time between two reconciliations")
+	f.DurationVar(&c.reconcileMax, "reconcile-max", time.Minute, "longest time between two reconciliations")
+	f.BoolVar(&c.gpu, "gpu", false, "take offers of agents with GPUs")
+	f.StringVar(&c.logFormat, "log-format", "console", "console or json")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// check refuses what can never work, before anything is opened.
+func (c *frameworkConfig) check() error {
+	for _, need := range []struct{ value, flag string }{{c.master, "master"}, {c.dir, "dir"}, {c.authority, "authority"}, {c.role, "role"}, {c.name, "name"}} {
+		if need.value == "" {
+			return usageError{fmt.Sprintf("--%s is needed", need.flag)}
+		}
+	}
+	switch {
+	case c.role == "*" || strings.ContainsAny(c.role, " \t\n"):
+		return usageError{fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role)}
+	case c.failoverTimeout < 0:
+		return usageError{"--failover-timeout must not be negative"}
+	case c.policy != "lease" && c.policy != "operator":
+		return usageError{fmt.Sprintf("--default-policy is %q: lease and operator are known", c.policy)}
+	case c.minGrade != "" && c.minGrade != "reset" && c.minGrade != "soft":
+		return usageError{fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade)}
+	case c.secretFile != "" && c.principal == "":
+		return usageError{"--secret-file needs --principal"}
+	}
+	return nil
+}
+
+// fill puts in what depends on this machine.
+func (c *frameworkConfig) fill() error {
+	if c.mesosUser == "" {
+		u, err := user.Current()
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err, "who runs this is not known: give --mesos-user")
+		}
+		c.mesosUser = u.Username
+	}
+	if c.hostname == "" {
+		h, err := os.Hostname()
+		if err != nil {
+			return fault.Wrap(fault.Invalid, err, "the name of this host is not known: give --hostname")
+		}
+		c.hostname = h
+	}
+	if c.minGrade == "" {
+		c.minGrade = string(lease.GradeReset)
+		if strings.HasPrefix(c.authority, "unix://") {
+			c.minGrade = string(lease.GradeSoft)
+		}
+	}
+	return nil
+}
+
+// run builds the parts and runs them until ctx ends or one of them does.
+func (c *frameworkConfig) run(ctx context.Context) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	if err := c.fill(); err != nil {
+		return err
+	}
+	log, err := newLogger(c.logFormat, c.logLevel)
+	if err != nil {
+		return err
+	}
+	defer log.Sync() //nolint:errcheck // nothing to be done about it
+	listener, err := listen(c.listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	back, err := bolt.Open(c.dir, bolt.Options{})
+	if err != nil {
+		return err
+	}
+	defer back.Close()
+	st, err := store.Open(ctx, back, c.cluster, fmt.Sprintf("%s:%d", c.hostname, os.Getpid()))
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	core, err := c.build(st, listener.Addr().String(), registry, log)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.Handle("/", api.New(core, log.Named("api")))
+	if err := announce(c.dir, listener.Addr(), log); err != nil {
+		return err
+	}
+	return actors(ctx, core, listener, mux, log)
+}
+
+// build makes the framework out of the settings.
+func (c *frameworkConfig) build(st *store.Store, address string, registry prometheus.Registerer, log *zap.Logger) (*framework.Framework, error) {
+	secret, err := readSecret(c.secretFile)
+	if err != nil {
+		return nil, err
+	}
+	webui := c.webui
+	if webui == "" {
+		webui = "http://" + address
+	}
+	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: c.principal, Hostname: c.hostname, Webui: webui,
+		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
+	client, err := mesos.New(mesos.Config{Master: c.master, Info: identity.FrameworkInfo(), Principal: c.principal, Secret: secret,
+		Tasks: mesos.Tasks{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
+	if err != nil {
+		return nil, err
+	}
+	registers, err := authority.Dial(c.authority)
+	if err != nil {
+		return nil, err
+	}
+	who := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
+	return framework.New(framework.Config{
+		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
+			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: c.principal, User: c.mesosUser, HTTPAddress: address, Authority: c.authority},
+		Scheduler: scheduler.Config{Role: c.role, Principal: c.principal, DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
+			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax},
+		Step:   scheduler.Step,
+		Store:  st,
+		Master: client,
+		Nodes: framework.WithAuthority(lease.New(registers, lease.Options{Cluster: st.Cluster()}), st.Cluster(),
+			nodes.Config{MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
+		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret},
+		Metrics:   framework.NewMetrics(registry),
+		Log:       log,
+	})
+}
+
+// actors runs the loop and the HTTP server until ctx ends or one of them fails. Tasks are left alone.
+func actors(ctx context.Context, core *framework.Framework, l net.Listener, h http.Handler, log *zap.Logger) error {
+	var g run.Group
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: zap.NewStdLog(log.Named("http"))}
+	g.Add(func() error { return core.Run(ctx) }, func(error) { cancel() })
+	g.Add(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fault.Wrap(fault.Unavailable, err, "serve the API")
+		}
+		return nil
+	}, func(error) {
+		cancel() // ends event streams, which Shutdown would wait for
+		end, done := context.WithTimeout(context.Background(), 2*time.Second)
+		defer done()
+		if server.Shutdown(end) != nil {
+			_ = server.Close()
+		}
+	})
+	err := g.Run()
+	log.Info("stopped; tasks go on")
+	return err
+}
+
+// listen opens the API's socket and says what is wrong when it cannot.
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "listen for the API on %s (is another framework running?)", address)
+	}
+	return l, nil
+}
+
+// announce tells people (log) and the supervisor (<dir>/listen) the address, and warns when strangers can reach it.
+func announce(dir string, addr net.Addr, log *zap.Logger) error {
+	log.Info("listening", zap.String("address", addr.String()), zap.String("url", "http://"+addr.String()))
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		log.Warn("THE API CAN BE REACHED FROM OTHER MACHINES, AND IT ASKS NOBODY WHO THEY ARE: whoever reaches it can run commands on the cluster as any user. "+
+			"Put it behind something that checks, or listen on 127.0.0.1.", zap.String("address", addr.String()))
+	}
+	name := filepath.Join(dir, "listen")
+	temp := name + ".new"
+	err := os.WriteFile(temp, []byte(addr.String()+"\n"), 0o600)
+	if err == nil {
+		err = os.Rename(temp, name)
+	}
+	return fault.Wrap(fault.Unavailable, err, "write the listen address")
+}
+
+// readSecret reads a secret's file; a line feed at its end is forgiven.
+func readSecret(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return "", fault.Wrap(fault.Invalid, err, "read the secret")
+	}
+	secret := strings.TrimRight(string(raw), "\r\n")
+	if secret == "" || len(secret) > 4096 {
+		return "", fault.New(fault.Invalid, "secret file %s is empty or larger than 4096 bytes", name)
+	}
+	return secret, nil
+}

@@ -1,0 +1,230 @@
+package framework
+
+import (
+	"net/url"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/store"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// guard keeps the scheduler's hands off whatever an unreadable record is about. The scheduler does not know such records: an
+// instance that it cannot see has a task that looks like a stranger's, and a volume that looks free. So what belongs to them is withheld
+// from the state, plans lose the writes and calls that touch them, and commands for them are refused by name. A record of a
+// definition stands for its app. All zero when every record was read.
+type guard struct {
+	apps      map[state.AppID]string // why: the key
+	safe      map[string]string      // by AppID.Safe
+	instances map[state.InstanceID]string
+	volumes   map[state.VolumeUID]string
+}
+
+func newGuard(writes []state.Write, bad []store.Bad) *guard {
+	g := &guard{apps: map[state.AppID]string{}, safe: map[string]string{}, instances: map[state.InstanceID]string{}, volumes: map[state.VolumeUID]string{}}
+	for _, b := range bad {
+		g.condemn(b.Key)
+	}
+	if g.idle() {
+		return g
+	}
+	for _, w := range writes {
+		switch v := w.Value.(type) {
+		case *state.Instance:
+			if why, ok := g.apps[v.App]; ok {
+				g.instances[v.ID] = why
+			}
+		}
+	}
+	for _, w := range writes {
+		if v, ok := w.Value.(*state.Volume); ok {
+			if why, ok := g.instances[v.Instance]; ok && v.Instance != "" {
+				g.volumes[v.UID] = why
+			} else if why, ok := g.apps[v.App]; ok {
+				g.volumes[v.UID] = why
+			}
+		}
+	}
+	return g
+}
+
+// condemn notes what a key below `/holdfast/<cluster>/v1/` is about.
+func (g *guard) condemn(key string) {
+	parts := strings.Split(key, "/")
+	if len(parts) < 6 { // "", holdfast, cluster, v1, noun, id …
+		return
+	}
+	id := func(i int) string {
+		s, err := url.PathUnescape(parts[i])
+		if err != nil {
+			return parts[i]
+		}
+		return s
+	}
+	switch parts[4] {
+	case "apps", "defs":
+		app := state.AppID("/" + id(5))
+		g.apps[app], g.safe[app.Safe()] = key, key
+	case "instances":
+		if len(parts) > 6 {
+			g.instances[state.InstanceID(id(6))] = key
+		}
+	case "volumes":
+		if len(parts) > 6 {
+			g.volumes[state.VolumeUID(id(6))] = key
+		}
+	}
+}
+
+func (g *guard) idle() bool { return len(g.apps)+len(g.instances)+len(g.volumes) == 0 }
+
+// about gives the key of the unreadable record that a write touches, "" for none.
+func (g *guard) about(w state.Write) string {
+	switch v := w.Value.(type) {
+	case *state.Instance:
+		return g.instance(v.ID)
+	case *state.Volume:
+		return g.volume(v)
+	}
+	switch w.Kind {
+	case state.KindApp:
+		return g.apps[state.AppID(w.ID)]
+	case state.KindDef:
+		app, _, _ := strings.Cut(w.ID, " ")
+		return g.apps[state.AppID(app)]
+	case state.KindInstance:
+		return g.instance(state.InstanceID(w.ID))
+	case state.KindVolume:
+		return g.volumes[state.VolumeUID(w.ID)]
+	}
+	return ""
+}
+
+func (g *guard) instance(id state.InstanceID) string {
+	if why := g.instances[id]; why != "" {
+		return why
+	}
+	safe, _, _ := id.Split()
+	return g.safe[safe]
+}
+
+func (g *guard) volume(v *state.Volume) string {
+	if why := g.volumes[v.UID]; why != "" {
+		return why
+	}
+	if v.Instance != "" {
+		return g.instance(v.Instance)
+	}
+	return g.apps[v.App]
+}
+
+func (g *guard) task(t state.TaskID) string {
+	id, _, ok := state.ParseTaskID(t)
+	if !ok {
+		return ""
+	}
+	return g.instance(id)
+}
+
+// admit leaves out of loaded records what belongs to an unreadable one.
+func (g *guard) admit(writes []state.Write) []state.Write {
+	if g.idle() {
+		return writes
+	}
+	out := make([]state.Write, 0, len(writes))
+	for _, w := range writes {
+		if g.about(w) == "" {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// strip takes out of a plan what touches an unreadable record.
+func (g *guard) strip(p *scheduler.Plan, st *state.State) {
+	if g.idle() {
+		return
+	}
+	writes := p.Writes[:0:0]
+	for _, w := range p.Writes {
+		if g.about(w) == "" {
+			writes = append(writes, w)
+		}
+	}
+	calls := p.Calls[:0:0]
+	for _, c := range p.Calls {
+		if a, ok := c.(scheduler.Accept); ok {
+			calls = append(calls, g.acceptable(a))
+			continue
+		}
+		if g.called(c) == "" {
+			calls = append(calls, c)
+		}
+	}
+	p.Writes, p.Calls = writes, calls
+}
+
+func (g *guard) acceptable(a scheduler.Accept) scheduler.Accept {
+	launches := a.Launches[:0:0]
+	for _, l := range a.Launches {
+		if g.instance(l.Instance.ID) == "" {
+			launches = append(launches, l)
+		}
+	}
+	a.Launches = launches
+	return a
+}
+
+func (g *guard) called(c scheduler.Call) string {
+	switch c := c.(type) {
+	case scheduler.Kill:
+		return g.task(c.Task)
+	case scheduler.Grant:
+		if why := g.volumes[c.Volume]; why != "" {
+			return why
+		}
+		return g.task(state.TaskID(c.Owner))
+	case scheduler.CancelGrant:
+		return g.volumes[c.Volume]
+	case scheduler.Revoke:
+		return g.volumes[c.Volume]
+	case scheduler.CreateVolume:
+		return g.volume(c.Volume)
+	case scheduler.RemoveVolumeData:
+		return g.volume(c.Volume)
+	}
+	return ""
+}
+
+// refuses is the answer to a command about what an unreadable record is about, nil for all others.
+func (g *guard) refuses(e scheduler.Event, st *state.State) error {
+	if g.idle() {
+		return nil
+	}
+	why := ""
+	switch e := e.(type) {
+	case scheduler.PutApp:
+		for _, c := range e.Changes {
+			if c.Def != nil && why == "" {
+				why = g.apps[c.Def.App]
+			}
+		}
+	case scheduler.ScaleApp:
+		why = g.apps[e.App]
+	case scheduler.RestartApp:
+		why = g.apps[e.App]
+	case scheduler.RemoveApp:
+		why = g.apps[e.App]
+	case scheduler.RestartInstance:
+		why = g.instance(e.Instance)
+	case scheduler.MoveInstance:
+		why = g.instance(e.Instance)
+	case scheduler.RemoveVolume:
+		why = g.volumes[e.Volume]
+	}
+	if why == "" {
+		return nil
+	}
+	return fault.New(fault.Conflict, "record %s cannot be read by this version: what it is about is left alone until it is repaired", why)
+}
