@@ -18,7 +18,7 @@ func instanceCommand(c *console) *cobra.Command {
 		instanceList(c), instanceShow(c),
 		instanceAct(c, "restart", "Restart one instance; it keeps its number and volumes", (*client.Client).RestartInstance),
 		instanceAct(c, "move", "Restart one instance on another agent; its volumes follow", (*client.Client).MoveInstance),
-		instanceLogs(c))
+		instanceAddress(c), instanceLogs(c))
 }
 
 func instanceList(c *console) *cobra.Command {
@@ -97,6 +97,37 @@ func instanceShow(c *console) *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// instanceAddress is for scripts of apps whose instances look for each other.
+func instanceAddress(c *console) *cobra.Command {
+	index := 0
+	cmd := &cobra.Command{
+		Use: "address INSTANCE", Short: "Print host and port of a running instance, for scripts", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			i, err := c.client().Instance(cmd.Context(), args[0])
+			switch {
+			case err != nil:
+				return err
+			case i.Phase != "running":
+				return fault.New(fault.Unavailable, "%s is %s", i.ID, i.Phase)
+			case index < 0 || index >= len(i.Ports):
+				return fault.New(fault.NotFound, "%s has %d ports", i.ID, len(i.Ports))
+			}
+			host := i.ContainerIP
+			if host == "" {
+				host = i.Hostname
+			}
+			if c.json() {
+				c.encode(c.out, map[string]any{"host": host, "port": i.Ports[index]})
+			} else {
+				fmt.Fprintf(c.out, "%s %d\n", host, i.Ports[index])
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&index, "index", 0, "which of its ports")
+	return cmd
 }
 
 func instanceAct(c *console, verb, short string, act func(*client.Client, ctxT, string) (*client.Result, error)) *cobra.Command {

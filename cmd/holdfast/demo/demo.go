@@ -5,13 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
@@ -19,12 +16,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-// Limits of the waits. They only matter when something is wrong; a wait ends as soon as what it waits for is there.
-const (
-	limitStart  = 60 * time.Second
-	limitSettle = 60 * time.Second
-	limitStop   = 60 * time.Second
-)
+// limitSettle bounds each wait. It only matters when something is wrong: a wait ends as soon as what it waits for is there.
+const limitSettle = 60 * time.Second
 
 const app = "/records"
 
@@ -41,10 +34,8 @@ type demo struct {
 	cfg     Config
 	out     io.Writer
 	dir     string
-	port    int
 	began   time.Time
-	cluster *exec.Cmd
-	ended   chan struct{} // the cluster's end
+	cluster *dev.Process
 	api     *client.Client
 	ctl     *dev.Control
 	checks  int
@@ -360,7 +351,7 @@ func (d *demo) await(ctx context.Context, what string, poll func() (done bool, n
 		select {
 		case <-ctx.Done():
 			return fault.Wrap(fault.Unknown, ctx.Err(), "%s", what)
-		case <-d.ended:
+		case <-d.cluster.Ended:
 			return fault.New(fault.Internal, "the cluster has ended by itself")
 		case <-time.After(20 * time.Millisecond):
 		}
@@ -385,60 +376,17 @@ func (d *demo) startCluster(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "find the holdfast program")
 	}
-	if d.port, err = freePort(); err != nil {
+	d.cluster, err = dev.Spawn(ctx, self, d.state(), "--agents", fmt.Sprint(d.cfg.Agents))
+	if err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(d.dir, "dev.log"))
-	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "make a log")
-	}
-	defer log.Close()
-	d.cluster = exec.Command(self, "dev", "--dir", d.state(), "--agents", fmt.Sprint(d.cfg.Agents), "--port", fmt.Sprint(d.port), "--verbose")
-	d.cluster.Stdout, d.cluster.Stderr = log, log
-	d.cluster.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := d.cluster.Start(); err != nil {
-		d.cluster = nil
-		return fault.Wrap(fault.Unavailable, err, "start the cluster")
-	}
-	d.ended = make(chan struct{})
-	go func() { _ = d.cluster.Wait(); close(d.ended) }()
-	d.api = client.New(fmt.Sprintf("http://127.0.0.1:%d", d.port))
-	ctx, cancel := context.WithTimeout(ctx, limitStart)
-	defer cancel()
-	return d.await(ctx, "the cluster answers (see "+log.Name()+")", func() (bool, string, error) {
-		if err := d.api.Ping(ctx); err != nil {
-			return false, "", err
-		}
-		d.ctl, err = dev.Connect(d.state())
-		return err == nil, "", fault.Wrap(fault.Unavailable, err, "connect")
-	})
+	d.api, d.ctl = d.cluster.API, d.cluster.Control
+	return nil
 }
 
 // stopCluster ends the cluster as Ctrl-C does.
 func (d *demo) stopCluster() error {
-	cmd := d.cluster
+	c := d.cluster
 	d.cluster = nil
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return fault.Wrap(fault.Internal, err, "stop the cluster")
-	}
-	select {
-	case <-d.ended:
-	case <-time.After(limitStop):
-		_ = cmd.Process.Kill()
-		<-d.ended
-		return fault.New(fault.Internal, "the cluster did not stop within %v and was killed", limitStop)
-	}
-	if code := cmd.ProcessState.ExitCode(); code != 0 {
-		return fault.New(fault.Internal, "the cluster ended with exit code %d", code)
-	}
-	return nil
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fault.Wrap(fault.Unavailable, err, "find a free port")
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return c.Stop()
 }

@@ -54,13 +54,3 @@ func checkPort(port int) error {
 	}
 	return l.Close()
 }
-
-// freePort asks the kernel for a port that is free now.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fault.Wrap(fault.Unavailable, err, "find a free port")
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
