@@ -140,52 +140,60 @@ func (s *Store) Unreadable(kind state.Kind, id string) error {
 	return s.bad[key]
 }
 
-// Batch is a set of writes to be committed together, later ones replacing earlier ones of the same record.
-type Batch struct {
-	ops   []Op
-	index map[string]int
-	bytes int
-}
-
-// Writes is how many records the batch touches, Bytes their size with keys.
-func (b *Batch) Writes() int { return len(b.ops) }
-func (b *Batch) Bytes() int  { return b.bytes }
-
-// Fits tells whether the batch is within l.
-func (b *Batch) Fits(l Limits) bool { return len(b.ops) <= l.Writes && b.bytes <= l.Bytes }
-
-// Reset empties the batch.
-func (b *Batch) Reset() {
-	clear(b.ops)
-	clear(b.index)
-	b.ops, b.bytes = b.ops[:0], 0
-}
-
-// Add puts the durable ones of writes into the batch. On an error (fault.Internal or Invalid) the batch is as before.
-func (s *Store) Add(b *Batch, writes []state.Write) error {
-	ops := make([]Op, 0, len(writes))
+// Encode makes the ops of the durable ones of writes, in order. An error means that the writes can never be committed:
+// Internal or Invalid for what is no record, Conflict for one whose place holds an unreadable record.
+func (s *Store) Encode(writes []state.Write) ([]Op, error) {
+	var ops []Op
 	for _, w := range writes {
 		if !w.Kind.Durable() {
 			continue
 		}
 		rel, err := keyOf(w.Kind, w.ID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if why := s.Unreadable(w.Kind, w.ID); why != nil {
-			return fault.New(fault.Conflict, "write %s %q: the record that is there cannot be read and is kept: %v", w.Kind, w.ID, why)
+			return nil, fault.New(fault.Conflict, "write %s %q: the record that is there cannot be read and is kept: %v", w.Kind, w.ID, why)
 		}
 		op := Op{Key: Prefix(s.cluster) + rel}
 		if w.Value != nil {
 			if op.Value, err = encode(w); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		if err := CheckKey(s.cluster, op.Key); err != nil {
-			return fault.Op(err, "write %s %.200q", w.Kind, w.ID)
+			return nil, fault.Op(err, "write %s %.200q", w.Kind, w.ID)
 		}
 		ops = append(ops, op)
 	}
+	return ops, nil
+}
+
+// Batch is a set of ops to be committed together, later ones replacing earlier ones of the same record. The zero value is empty.
+type Batch struct {
+	ops   []Op
+	index map[string]int
+	bytes int
+}
+
+// Writes is how many records the batch touches.
+func (b *Batch) Writes() int { return len(b.ops) }
+
+// Bytes is the size of its keys and values.
+func (b *Batch) Bytes() int { return b.bytes }
+
+// Room tells whether ops can be added within l. It counts records that are in the batch already a second time: it may
+// say no too early, never yes too late.
+func (b *Batch) Room(ops []Op, l Limits) bool {
+	size := b.bytes
+	for _, op := range ops {
+		size += len(op.Key) + len(op.Value)
+	}
+	return len(b.ops)+len(ops) <= l.Writes && size <= l.Bytes
+}
+
+// Add puts ops into the batch.
+func (b *Batch) Add(ops []Op) {
 	if b.index == nil {
 		b.index = make(map[string]int)
 	}
@@ -199,7 +207,13 @@ func (s *Store) Add(b *Batch, writes []state.Write) error {
 		b.ops = append(b.ops, op)
 		b.bytes += len(op.Key) + len(op.Value)
 	}
-	return nil
+}
+
+// Reset empties the batch.
+func (b *Batch) Reset() {
+	clear(b.ops)
+	clear(b.index)
+	b.ops, b.bytes = b.ops[:0], 0
 }
 
 // Commit makes a batch durable, whole or not at all. An empty batch is done at once. After an error nothing may be
