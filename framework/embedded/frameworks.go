@@ -53,10 +53,10 @@ func (m *Master) subscribe(stream *wire.Stream, c *scheduler.Call_Subscribe) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if created {
-		m.fws[f.id] = f
-	}
 	m.connect(f, stream, info, c.SuppressedRoles)
+	if created {
+		m.fws[f.id], f.registered = f, f.reregistered
+	}
 }
 
 // subscriber finds or makes the framework that wants to subscribe and records it; the caller holds admin.
