@@ -22,6 +22,14 @@ import (
 func randomID() string { return uuid.NewString() }
 func timeID() string   { return uuid.Must(uuid.NewV7()).String() }
 
+// EnsureNodeUID gives the uid of the node whose state is in dir, minting it at the first start.
+func EnsureNodeUID(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fault.Wrap(fault.Unavailable, err, "open isolator directory")
+	}
+	return nodeUID(dir, timeID)
+}
+
 // nodeUID reads the node's uid or mints it. A file that is there but unreadable is an error: a node with a new uid would not
 // know what it holds.
 func nodeUID(dir string, mint func() string) (string, error) {

@@ -1,14 +1,19 @@
-// Package fence stops whoever still writes to a managed mount when the node may not hold it any more: a pure deadline machine,
-// the fence itself, and a small watchdog process that does it when the isolator is dead or stuck.
+// Package fence stops whoever still writes to a managed mount when this node may not hold it any more. It has three parts: the fence
+// itself (find the users of a mount, kill them, verify that none is left), a pure machine that says what to do when, and a
+// small watchdog process that does it when the isolator is dead or stuck.
+//
+// A user is a process with an open file, working directory, root directory, program or mapped file in the mount, wherever the
+// mount appears in that process's own namespace; or one that lives in a mount namespace that was made around the mount; or one whose
+// Mesos sandbox has a link to it. A mere holder of a copied namespace (every service that was started with one) is none.
 package fence
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 )
 
@@ -23,10 +28,15 @@ type Target struct {
 	VolumeUID string       `json:"volume"`
 	Ref       volume.Ref   `json:"ref"`
 	Epoch     volume.Epoch `json:"epoch"`
-	// Path is the directory or mount point that tasks get (by bind mount or link). It may not exist (yet).
+	// Path is the directory or mount point that tasks get by bind mount or link: absolute and without links in it. It need
+	// not exist (yet).
 	Path string `json:"path"`
 	// Verify says what counts as proof.
 	Verify string `json:"verify"`
+	// Agent is the host:port of the Mesos agent beside this isolator. Processes whose environment names another agent of this machine
+	// (MESOS_AGENT_ENDPOINT) are that one's users, which only matters where several nodes are played by one machine. "" looks at
+	// no environment.
+	Agent string `json:"agent,omitempty"`
 }
 
 // Process is a user of a target. Start distinguishes it from a later process with its id.
@@ -34,13 +44,14 @@ type Process struct {
 	PID     int    `json:"pid"`
 	Start   uint64 `json:"start"` // /proc/<pid>/stat, clock ticks since boot
 	Command string `json:"command"`
-	How     string `json:"how"` // "fd 3", "cwd", "root", "exe", "map"
+	How     string `json:"how"` // "fd 3", "cwd", "root", "exe", "map", "mount namespace", "sandbox link"
 }
 
 // Usage is what a scan found.
 type Usage struct {
 	Users []Process `json:"users"`
-	// Unchecked counts processes that this process may not look at (they belong to another user), Hung those that did not answer in time.
+	// Unchecked counts processes that this process may not look at (they belong to another user), Hung those that did not
+	// answer in time.
 	Unchecked int `json:"unchecked"`
 	Hung      int `json:"hung"`
 }
@@ -48,7 +59,7 @@ type Usage struct {
 // Report is what a fence did.
 type Report struct {
 	Target    Target        `json:"target"`
-	Fenced    bool          `json:"fenced"` // verified as Target.Verify says
+	Fenced    bool          `json:"fenced"` // verified as Target.Verify says, and flushed
 	Killed    []Process     `json:"killed,omitempty"`
 	Unchecked int           `json:"unchecked,omitempty"`
 	Steps     []StepResult  `json:"steps"`
@@ -66,61 +77,88 @@ type StepResult struct {
 // Options of a Fence. Zero values are good.
 type Options struct {
 	Log *zap.Logger
-	// Spare lists processes that are never killed beside pid 1, this process and its ancestors' isolator.
+	// Spare lists processes that are never killed, beside process 1, this process and its ancestors.
 	Spare []int
 	// Limit is S, the bound of one fence. Default 1 s.
 	Limit time.Duration
-	// Unmount undoes the mount once its users are gone; nil where nothing is mounted (plain directories).
+	// Unmount undoes the mount once its users are gone; nil where the caller does that, or nothing is mounted (plain directories).
 	Unmount func(ctx context.Context, t Target) error
 	// Journal bars the target's epoch before anything is done; nil writes nothing.
 	Journal func(t Target) error
+	// Proc is where the proc file system is; "" means /proc.
+	Proc string
 }
 
-// Fence frees targets of users.
-type Fence struct{}
+// Fence frees targets of users. Its methods may be called concurrently.
+type Fence struct {
+	o     Options
+	log   *zap.Logger
+	steps []step
+}
 
 // New returns a Fence.
-func New(o Options) *Fence { return &Fence{} }
+func New(o Options) *Fence {
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.Limit <= 0 {
+		o.Limit = time.Second
+	}
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	return &Fence{o: o, log: o.Log, steps: steps()}
+}
 
-// Users scans /proc for the users of targets, in one pass. Bounded by ctx.
+// Users scans /proc once for the users of targets; the result is by target path. Bounded by ctx, and by a fifth of a second for each
+// process that does not answer. The error is Unavailable when /proc or the own mounts cannot be read.
 func (f *Fence) Users(ctx context.Context, targets ...Target) (map[string]Usage, error) {
-	return nil, fault.New(fault.Internal, "not built yet")
+	return f.scan(ctx, targets)
 }
 
-// Run fences targets in one go (one scan serves them all), within Limit, and reports on each.
-func (f *Fence) Run(ctx context.Context, targets ...Target) []Report { return nil }
-
-// State is the memory that isolator and watchdog share: the deadline in a mapped file, the managed mounts in a file beside it.
-type State struct{}
-
-// OpenState maps the state file at path (making it) for the isolator. Clock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC.
-func OpenState(path string, clock int) (*State, error) {
-	return nil, fault.New(fault.Internal, "not built yet")
+// job is one target on its way through the steps.
+type job struct {
+	target Target
+	report *Report
+	failed bool
 }
 
-// SetDeadline hands generation and D to the watchdog.
-func (s *State) SetDeadline(generation uint64, d time.Duration) {}
-
-// Deadline gives what SetDeadline stored last on this boot, by whichever process; zeros on a new boot.
-func (s *State) Deadline() (generation uint64, d time.Duration) { return 0, 0 }
-
-// SetMounts replaces the list of managed mounts. The isolator calls it before each mount and after each unmount.
-func (s *State) SetMounts(t []Target) error { return nil }
-
-// Mounts gives the list.
-func (s *State) Mounts() ([]Target, error) { return nil, nil }
-
-// Close unmaps. The watchdog goes on.
-func (s *State) Close() error { return nil }
-
-// Drain tells the watchdog to end: nothing is managed any more.
-func (s *State) Drain() {}
-
-// KeepWatchdog starts `<argv…> --state FILE` in a session of its own and starts it again when it dies, until ctx ends; the watchdog itself
-// goes on then until nothing is managed.
-func KeepWatchdog(ctx context.Context, s *State, argv []string, log *zap.Logger) error {
-	return fault.New(fault.Internal, "not built yet")
+func (j *job) fail(err error) {
+	j.failed = true
+	if j.report.Err == "" {
+		j.report.Err = err.Error()
+	}
 }
 
-// WatchdogMain is the watchdog process: `isolator-watchdog --state FILE`, args without the verb. It returns the exit code.
-func WatchdogMain(args []string) int { return 1 }
+// Run fences targets together (each scan serves them all), within Limit, and reports on each in the order given. After an error the fence
+// goes on with the steps that still can do good; what is not verified is not fenced, and may be tried again.
+func (f *Fence) Run(ctx context.Context, targets ...Target) []Report {
+	if len(targets) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.o.Limit)
+	defer cancel()
+	began := time.Now()
+	reports := make([]Report, len(targets))
+	jobs := make([]*job, len(targets))
+	for i, t := range targets {
+		reports[i] = Report{Target: t}
+		jobs[i] = &job{target: t, report: &reports[i]}
+	}
+	for _, s := range f.steps {
+		at := time.Now()
+		outcomes := s.run(ctx, f, jobs)
+		for i, j := range jobs {
+			r := StepResult{Step: s.name, Outcome: outcomes[i].text(), Took: time.Since(at)}
+			j.report.Steps = append(j.report.Steps, r)
+			if outcomes[i].err != nil {
+				j.fail(fmt.Errorf("%s: %w", s.name, outcomes[i].err))
+			}
+		}
+	}
+	for i := range reports {
+		reports[i].Fenced = !jobs[i].failed
+		reports[i].Took = time.Since(began)
+	}
+	return reports
+}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/oklog/run"
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/client"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/docker"
+	"github.com/holdfast-io/holdfast/isolator/driver/pool"
+	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/isolator/server"
+)
+
+// isolatorFlags are the flags of `holdfast isolator`.
+type isolatorFlags struct {
+	dir, socket, authority, cluster string
+	agentURL, hostname, zone        string
+	region, bootID, socketGroup     string
+	socketMode                      string
+	pools, attributes, pluginDirs   []string
+	noWatchdog, drain, debug        bool
+	mountWait, unmountWait          time.Duration
+	binTime                         time.Duration
+}
+
+// isolatorCommand is `holdfast isolator`: the helper of one node, and verbs to look at it.
+func isolatorCommand() *cobra.Command {
+	var f isolatorFlags
+	cmd := &cobra.Command{
+		Use:   "isolator",
+		Short: "Mount and unmount volumes on this node for Mesos, and give them up when the node may no longer have them",
+		Long: "The helper of one node. dvdcli, which Mesos's docker/volume isolator executes, hands it every mount and unmount; it\n" +
+			"takes the volume's claim in the lease authority, mounts through the driver, and keeps a journal.\n\n" +
+			"When it ends, what is mounted stays mounted and tasks run on; started again before the lease's deadline it goes on where it\n" +
+			"was. With --drain it gives everything back first that no task uses.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runIsolator(cmd.Context(), f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.dir, "dir", "/var/lib/holdfast/isolator", "state of this node: uid, journal, mounts")
+	fl.StringVar(&f.socket, "socket", client.DefaultSocket, "unix socket to listen on")
+	fl.StringVar(&f.authority, "authority", "", "lease authority, unix:///path.sock")
+	fl.StringVar(&f.cluster, "cluster", "", "refuse an authority of another cluster")
+	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
+	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node]: a directory to slice into volumes; scope says whether all nodes see it (repeatable)")
+	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "directory with sockets and specs of Docker volume plugins, instead of Docker's (repeatable)")
+	fl.StringVar(&f.hostname, "hostname", "", "name shown for this node (default: the host's)")
+	fl.StringVar(&f.zone, "zone", "", "zone of this node")
+	fl.StringVar(&f.region, "region", "", "region of this node")
+	fl.StringArrayVar(&f.attributes, "attribute", nil, "attribute KEY=VALUE of this node (repeatable)")
+	fl.StringVar(&f.bootID, "boot-id", "", "boot id to go by instead of the kernel's (holdfast dev)")
+	fl.StringVar(&f.socketMode, "socket-mode", "0660", "octal mode of the socket: who may open it may mount")
+	fl.StringVar(&f.socketGroup, "socket-group", "", "group of the socket")
+	fl.BoolVar(&f.noWatchdog, "no-watchdog", false, "run no watchdog process; the node's fence grade is none then")
+	fl.BoolVar(&f.drain, "drain", false, "give back everything that no task uses before ending")
+	fl.DurationVar(&f.mountWait, "mount-wait", 100*time.Second, "how long a mount waits for the volume's last users on this node")
+	fl.DurationVar(&f.unmountWait, "unmount-wait", 60*time.Second, "how long an unmount waits for users before it is repeated in the background")
+	fl.DurationVar(&f.binTime, "bin-time", 24*time.Hour, "how long the pool keeps removed volumes in its bin")
+	fl.BoolVar(&f.debug, "debug", false, "log more")
+	cmd.AddCommand(isolatorStatusCommand(), isolatorWatchdogCommand())
+	return cmd
+}
+
+// isolatorWatchdogCommand is the watchdog process, which the isolator starts by itself.
+func isolatorWatchdogCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "watchdog", Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			os.Exit(fence.WatchdogMain(args))
+			return nil
+		},
+	}
+}
+
+func isolatorStatusCommand() *cobra.Command {
+	socket, _ := client.Socket()
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show what is mounted on this node, for whom, and what is wrong", Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&socket, "socket", socket, "the isolator's socket (HOLDFAST_ISOLATOR)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+		defer cancel()
+		st, err := client.New(socket).Status(ctx)
+		if err != nil {
+			return err
+		}
+		if o := cmd.Flag("output"); o != nil && o.Value.String() == "json" {
+			enc := json.NewEncoder(cmd.OutOrStdout())
+			enc.SetIndent("", "  ")
+			return enc.Encode(st)
+		}
+		printStatus(cmd, st)
+		return nil
+	}
+	return cmd
+}
+
+func printStatus(cmd *cobra.Command, st client.Status) {
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "node %s (%s), agent %s, generation %d, lease %s\n", st.Node, st.Hostname, orDash(st.AgentID), st.Generation, st.Lease)
+	for _, p := range st.Problems {
+		fmt.Fprintf(out, "problem: %s\n", p)
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "VOLUME\tPHASE\tEPOCH\tOWNERS\tTASK\tPATH\tBECAUSE")
+	for _, v := range st.Volumes {
+		because := v.Because
+		if v.Retry > 0 {
+			because = fmt.Sprintf("%d tries, next %s: %s", v.Retry, v.Next.Format(time.TimeOnly), v.Because)
+		}
+		fmt.Fprintf(w, "%s/%s\t%s\t%d\t%s\t%s\t%s\t%s\n", v.Driver, v.Name, v.Phase, v.Epoch, orDash(strings.Join(v.Owners, ",")), orDash(v.Task), orDash(v.Path), because)
+	}
+	_ = w.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func runIsolator(ctx context.Context, f isolatorFlags) error {
+	log, err := isolatorLog(f.debug)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Sync() }()
+	service, registers, err := openIsolator(f, log)
+	if err != nil {
+		return err
+	}
+	defer registers.Close()
+	defer service.Close()
+	srv, err := listenIsolator(service, f, log)
+	if err != nil {
+		return err
+	}
+	var g run.Group
+	for _, part := range []func(context.Context) error{service.Run, srv.Serve} {
+		partCtx, cancel := context.WithCancel(ctx)
+		g.Add(func() error { return part(partCtx) }, func(error) { cancel() })
+	}
+	if f.drain {
+		// Drain must come before the parts end, so its actor is the one that hears the signal.
+		return runDraining(ctx, service, srv)
+	}
+	return g.Run()
+}
+
+// runDraining runs until ctx ends, then empties the node, and only then stops.
+func runDraining(ctx context.Context, service *isolator.Service, srv *server.Server) error {
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g run.Group
+	g.Add(func() error { return service.Run(life) }, func(error) { stop() })
+	g.Add(func() error { return srv.Serve(life) }, func(error) { stop() })
+	g.Add(func() error {
+		select {
+		case <-ctx.Done():
+		case <-life.Done():
+			return nil
+		}
+		limit, cancel := context.WithTimeout(life, 5*time.Minute)
+		defer cancel()
+		return service.Drain(limit, false)
+	}, func(error) { stop() })
+	return g.Run()
+}
+
+func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Registers, error) {
+	dir, err := filepath.Abs(f.dir)
+	if err != nil {
+		return nil, nil, fault.Wrap(fault.Invalid, err, "directory %s", f.dir)
+	}
+	if f.authority == "" {
+		return nil, nil, usageError{"--authority is needed: where the claims are"}
+	}
+	attributes, err := keyValues("--attribute", f.attributes)
+	if err != nil {
+		return nil, nil, err
+	}
+	node, err := isolator.EnsureNodeUID(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	drivers, err := openPools(f.pools, dir, node)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f.hostname == "" {
+		if f.hostname, err = os.Hostname(); err != nil {
+			return nil, nil, fault.Wrap(fault.Unavailable, err, "read the host's name")
+		}
+	}
+	registers, err := embedded.Dial(f.authority)
+	if err != nil {
+		return nil, nil, err
+	}
+	var watchdog []string
+	if !f.noWatchdog {
+		exe, err := os.Executable()
+		if err != nil {
+			return nil, nil, fault.Wrap(fault.Internal, err, "find this program")
+		}
+		watchdog = []string{exe, "isolator", "watchdog"}
+	}
+	service, err := isolator.Open(isolator.Options{
+		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster}), Drivers: drivers,
+		Resolve: func(name string) (driver.Driver, error) {
+			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: f.pluginDirs, Specs: f.pluginDirs}})
+		},
+		Timings: lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC,
+		BootID: f.bootID, Log: log, Watchdog: watchdog,
+		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
+		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,
+			AgentURL: f.agentURL, Version: version},
+	})
+	if err != nil {
+		registers.Close()
+		return nil, nil, err
+	}
+	return service, registers, nil
+}
+
+func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*server.Server, error) {
+	mode, err := strconv.ParseUint(f.socketMode, 8, 32)
+	if err != nil || mode > 0o777 {
+		return nil, usageError{fmt.Sprintf("--socket-mode %q is not an octal mode", f.socketMode)}
+	}
+	gid := -1
+	if f.socketGroup != "" {
+		g, err := user.LookupGroup(f.socketGroup)
+		if err != nil {
+			return nil, usageError{fmt.Sprintf("--socket-group %q is not known on this node", f.socketGroup)}
+		}
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "group %s", f.socketGroup)
+		}
+	}
+	return server.Listen(s, server.Options{Socket: f.socket, Mode: os.FileMode(mode), Group: gid, Log: log})
+}
+
+// openPools reads the --pool flags: NAME=DIR[,scope=cluster|node].
+func openPools(flags []string, dir, node string) ([]driver.Driver, error) {
+	var out []driver.Driver
+	for _, p := range flags {
+		name, rest, ok := strings.Cut(p, "=")
+		if !ok {
+			return nil, usageError{fmt.Sprintf("--pool %q is not NAME=DIR", p)}
+		}
+		where, scope, _ := strings.Cut(rest, ",scope=")
+		abs, err := filepath.Abs(where)
+		if err != nil {
+			return nil, fault.Wrap(fault.Invalid, err, "--pool %s", p)
+		}
+		d, err := pool.Open(pool.Options{Name: name, Dir: abs, Mounts: isolator.MountsDir(dir), Scope: scope, Node: node})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func keyValues(flag string, list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, kv := range list {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, usageError{fmt.Sprintf("%s %q is not KEY=VALUE", flag, kv)}
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+func isolatorLog(debug bool) (*zap.Logger, error) {
+	c := zap.NewProductionConfig()
+	c.Encoding = "console"
+	c.EncoderConfig = zap.NewDevelopmentEncoderConfig()
+	c.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
+	c.DisableStacktrace, c.DisableCaller = true, true
+	c.Sampling = nil
+	if debug {
+		c.Level = zap.NewAtomicLevelAt(zap.DebugLevel)
+	}
+	log, err := c.Build()
+	return log, fault.Wrap(fault.Internal, err, "make the log")
+}
