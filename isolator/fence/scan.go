@@ -1,0 +1,455 @@
+package fence
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+)
+
+// scan looks once at every process for users of targets.
+func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, error) {
+	s, err := newScan(f.o.Proc, targets)
+	if err != nil {
+		return nil, err
+	}
+	pids, err := processes(f.o.Proc)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "list the processes")
+	}
+	work := make(chan int)
+	var wg sync.WaitGroup
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for pid := range work {
+				s.bounded(ctx, pid)
+			}
+		}()
+	}
+	for _, pid := range pids {
+		work <- pid
+	}
+	close(work)
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Wrap(fault.Unknown, err, "look for users: not all processes were looked at")
+	}
+	return s.usages(), nil
+}
+
+func processes(proc string) ([]int, error) {
+	d, err := os.Open(proc)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, n := range names {
+		if pid, err := strconv.Atoi(n); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	sort.Ints(pids)
+	return pids, nil
+}
+
+// scan is one pass over all processes.
+type scan struct {
+	proc    string
+	targets []Target
+	places  []place // where each target is, in file system terms
+	self    string  // our own mount namespace
+	table   *mountTable
+
+	mu        sync.Mutex
+	users     map[string][]Process
+	unchecked int
+	hung      int
+	links     map[string]bool // sandbox + "\x00" + target path -> a link leads there
+}
+
+func newScan(proc string, targets []Target) (*scan, error) {
+	s := &scan{proc: proc, targets: targets, users: map[string][]Process{}, links: map[string]bool{}}
+	var err error
+	if s.self, err = os.Readlink(filepath.Join(proc, "self/ns/mnt")); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "look at the own mount namespace")
+	}
+	s.table = newMountTable(proc)
+	if err := s.table.load(s.self, "self"); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "read the own mounts")
+	}
+	for _, t := range targets {
+		if err := cleanAbs(t.Path); err != nil {
+			return nil, err
+		}
+		p, ok := s.table.locate(s.self, t.Path)
+		if !ok {
+			return nil, fault.New(fault.Unavailable, "find the file system of %s", t.Path)
+		}
+		s.places = append(s.places, p)
+	}
+	return s, nil
+}
+
+func (s *scan) usages() map[string]Usage {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]Usage, len(s.targets))
+	for _, t := range s.targets {
+		users := append([]Process(nil), s.users[t.Path]...)
+		sort.Slice(users, func(i, j int) bool { return users[i].PID < users[j].PID })
+		out[t.Path] = Usage{Users: users, Unchecked: s.unchecked, Hung: s.hung}
+	}
+	return out
+}
+
+// bounded looks at one process and gives up on it after scanLimit: reading a process that is stuck in the kernel may never end. The goroutine
+// that is lost then ends with its process.
+func (s *scan) bounded(ctx context.Context, pid int) {
+	if ctx.Err() != nil {
+		return
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.look(pid) }()
+	timer := time.NewTimer(scanLimit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		s.count(&s.hung)
+	case <-ctx.Done():
+	}
+}
+
+func (s *scan) count(n *int) {
+	s.mu.Lock()
+	*n++
+	s.mu.Unlock()
+}
+
+// look finds out whether one process uses a target.
+func (s *scan) look(pid int) {
+	st, err := readStat(s.proc, pid)
+	if err != nil || st.state == 'Z' || st.state == 'X' || st.kernel {
+		return // gone, ended, or the kernel's own
+	}
+	dir := filepath.Join(s.proc, strconv.Itoa(pid))
+	ns, err := os.Readlink(dir + "/ns/mnt")
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			s.count(&s.unchecked)
+		}
+		return
+	}
+	if err := s.table.load(ns, strconv.Itoa(pid)); err != nil {
+		ns = "" // its mounts cannot be read: only what mount ids tell
+	}
+	how := make([]string, len(s.targets))
+	found := func(i int, h string) {
+		if how[i] == "" {
+			how[i] = h
+		}
+	}
+	denied := s.references(dir, ns, found)
+	if ns != "" && ns != s.self {
+		for i, p := range s.places {
+			if s.table.madeAround(ns, s.self, p) {
+				found(i, "mount namespace")
+			}
+		}
+	}
+	s.sandboxLinks(pid, found)
+	for i, h := range how {
+		if h == "" || s.foreign(pid, st.parent, s.targets[i].Agent) {
+			continue
+		}
+		s.mu.Lock()
+		s.users[s.targets[i].Path] = append(s.users[s.targets[i].Path], Process{PID: pid, Start: st.start, Command: st.command, How: h})
+		s.mu.Unlock()
+	}
+	if denied {
+		s.count(&s.unchecked)
+	}
+}
+
+// references goes through all that a process may have in a target. denied tells that some of it was not shown.
+func (s *scan) references(dir, ns string, found func(int, string)) (denied bool) {
+	for _, link := range []string{"cwd", "root", "exe"} {
+		path, err := os.Readlink(dir + "/" + link)
+		if err != nil {
+			denied = denied || errors.Is(err, fs.ErrPermission)
+			continue
+		}
+		s.match(ref{dir + "/" + link, path, linkMountID(s.proc, dir+"/"+link), link}, ns, found)
+	}
+	fds, err := os.Open(dir + "/fd")
+	if err != nil {
+		denied = denied || errors.Is(err, fs.ErrPermission)
+	} else {
+		names, _ := fds.Readdirnames(-1)
+		_ = fds.Close()
+		for _, n := range names {
+			if path, err := os.Readlink(dir + "/fd/" + n); err == nil && path[0] == '/' {
+				s.match(ref{dir + "/fd/" + n, path, fdMountID(dir + "/fdinfo/" + n), "fd " + n}, ns, found)
+			}
+		}
+	}
+	for _, path := range mappedFiles(dir + "/maps") {
+		s.match(ref{"", path, 0, "map"}, ns, found)
+	}
+	return denied
+}
+
+// ref is something that a process refers to.
+type ref struct {
+	link  string // in /proc, leads there; "" when there is none
+	path  string // as the kernel shows it: from the root of the namespace of the mount that it goes through
+	mount uint64 // id of that mount, 0 when not known
+	how   string
+}
+
+// match tells found of each target in which a reference lies.
+func (s *scan) match(r ref, ns string, found func(int, string)) {
+	if !strings.HasPrefix(r.path, "/") {
+		return // a socket, a pipe, memory
+	}
+	path := strings.TrimSuffix(r.path, " (deleted)")
+	p, ok := place{}, false
+	if r.mount != 0 {
+		m, known := s.table.byID(r.mount)
+		if !known && s.detached(r.link, path, r.how, found) {
+			return
+		}
+		if known {
+			p, ok = m.place(path)
+		}
+	}
+	if !ok && ns != "" {
+		p, ok = s.table.locate(ns, path)
+	}
+	if !ok {
+		return
+	}
+	for i, t := range s.places {
+		if p.in(t) {
+			found(i, r.how)
+		}
+	}
+}
+
+// detached looks at a file behind a mount that no namespace shows any more (umount -l). Its path begins at that mount's root, which
+// is not known, so the file is looked for under each target by every end of that path.
+func (s *scan) detached(link, path, how string, found func(int, string)) bool {
+	var file os.FileInfo
+	hit := false
+	for i, t := range s.targets {
+		for rest, more := path, true; more; rest, more = behindFirst(rest) {
+			candidate, err := os.Lstat(filepath.Join(t.Path, rest))
+			if err != nil {
+				continue
+			}
+			if file == nil {
+				if file, err = os.Stat(link); err != nil {
+					return hit
+				}
+			}
+			if os.SameFile(file, candidate) {
+				found(i, how+" through a detached mount")
+				hit = true
+				break
+			}
+		}
+	}
+	return hit
+}
+
+// behindFirst takes the first element off a path; false when none would be left.
+func behindFirst(path string) (string, bool) {
+	_, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return "/" + rest, ok && rest != ""
+}
+
+// sandboxLinks finds a Mesos task that reaches a target through a link in its sandbox (as an ordinary user has no bind mounts), even
+// while it has nothing open.
+func (s *scan) sandboxLinks(pid int, found func(int, string)) {
+	env := environment(s.proc, pid)
+	sandbox := env["MESOS_SANDBOX"]
+	if sandbox == "" || !filepath.IsAbs(sandbox) {
+		return
+	}
+	candidates := []string{}
+	for k, v := range env {
+		if strings.HasPrefix(k, "HOLDFAST_VOLUME_") && filepath.IsAbs(v) {
+			candidates = append(candidates, v)
+		}
+	}
+	for i, t := range s.targets {
+		if s.linked(sandbox, candidates, t.Path) {
+			found(i, "sandbox link")
+		}
+	}
+}
+
+func (s *scan) linked(sandbox string, candidates []string, target string) bool {
+	key := sandbox + "\x00" + target
+	s.mu.Lock()
+	hit, known := s.links[key]
+	s.mu.Unlock()
+	if known {
+		return hit
+	}
+	if d, err := os.Open(sandbox); err == nil {
+		names, _ := d.Readdirnames(4096)
+		_ = d.Close()
+		for _, n := range names {
+			candidates = append(candidates, filepath.Join(sandbox, n))
+		}
+	}
+	for _, c := range candidates {
+		if to, err := os.Readlink(c); err == nil && within(filepath.Clean(to), target) {
+			hit = true
+			break
+		}
+	}
+	s.mu.Lock()
+	s.links[key] = hit
+	s.mu.Unlock()
+	return hit
+}
+
+// foreign tells whether a process was started by another Mesos agent of this machine: the nearest in its line of
+// ancestors that names an agent names another one. Some programs write over their own environment, which is why the ancestors are asked.
+func (s *scan) foreign(pid, parent int, agent string) bool {
+	if agent == "" {
+		return false
+	}
+	for depth := 0; pid > 1 && depth < 64; depth++ {
+		if named := environment(s.proc, pid)["MESOS_AGENT_ENDPOINT"]; named != "" {
+			return named != agent
+		}
+		st, err := readStat(s.proc, parent)
+		if err != nil {
+			return false
+		}
+		pid, parent = parent, st.parent
+	}
+	return false
+}
+
+// environment reads what a process began with; nil when it may not be read.
+func environment(proc string, pid int) map[string]string {
+	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "environ"))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil || !bytes.Contains(raw, []byte("MESOS_")) {
+		return nil
+	}
+	env := make(map[string]string)
+	for _, kv := range strings.Split(string(raw), "\x00") {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			env[k] = v
+		}
+	}
+	return env
+}
+
+// mappedFiles gives the files that a process has mapped, each once.
+func mappedFiles(path string) []string {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	var out []string
+	last := ""
+	lines := bufio.NewScanner(f)
+	lines.Buffer(make([]byte, 8<<10), 64<<10)
+	for lines.Scan() {
+		i := bytes.IndexByte(lines.Bytes(), '/')
+		if i < 0 {
+			continue
+		}
+		if p := unescape(string(lines.Bytes()[i:])); p != last {
+			out, last = append(out, p), p
+		}
+	}
+	return out
+}
+
+type stat struct {
+	command string
+	state   byte
+	parent  int
+	start   uint64
+	kernel  bool
+}
+
+// readStat reads /proc/<pid>/stat. The command is in parentheses and may itself hold any character.
+func readStat(proc string, pid int) (stat, error) {
+	raw, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return stat{}, err
+	}
+	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
+	if open < 0 || end < open {
+		return stat{}, fault.New(fault.Internal, "stat of process %d cannot be read", pid)
+	}
+	fields := strings.Fields(string(raw[end+1:]))
+	if len(fields) < 20 {
+		return stat{}, fault.New(fault.Internal, "stat of process %d cannot be read", pid)
+	}
+	s := stat{command: string(raw[open+1 : end]), state: fields[0][0]}
+	s.parent, _ = strconv.Atoi(fields[1])
+	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	s.kernel = flags&0x00200000 != 0 // PF_KTHREAD
+	s.start, err = strconv.ParseUint(fields[19], 10, 64)
+	return s, err
+}
+
+// fdMountID reads the mount that an open file was opened through, 0 when it is not told.
+func fdMountID(path string) uint64 {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(raw), "\n") {
+		if v, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			n, _ := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+// linkMountID is fdMountID for the links cwd, root and exe, by opening what they lead to without touching it.
+func linkMountID(proc, link string) uint64 {
+	fd, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	return fdMountID(filepath.Join(proc, "self/fdinfo", strconv.Itoa(fd)))
+}

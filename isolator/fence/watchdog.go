@@ -1,0 +1,228 @@
+package fence
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+)
+
+// KeepWatchdog starts `<argv…> --state FILE` in a session of its own and starts it again when it dies or does not make its rounds, until ctx
+// ends. The watchdog itself outlives this process until nothing is managed any more; one that an earlier isolator has started is kept.
+func KeepWatchdog(ctx context.Context, s *State, argv []string, log *zap.Logger) error {
+	if len(argv) == 0 {
+		return fault.New(fault.Invalid, "watchdog: no command")
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	ended := make(chan error, 1)
+	running := false
+	for {
+		if !running && !s.WatchdogAlive() {
+			if err := startWatchdog(s.path, argv, ended); err != nil {
+				log.Error("the watchdog cannot be started", zap.Error(err))
+			} else {
+				running = true
+			}
+		}
+		pause := time.NewTimer(500 * time.Millisecond)
+		select {
+		case err := <-ended:
+			running = false
+			log.Info("the watchdog has ended", zap.Error(err))
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil
+		}
+		pause.Stop()
+	}
+}
+
+func startWatchdog(state string, argv []string, ended chan<- error) error {
+	cmd := exec.Command(argv[0], append(append([]string(nil), argv[1:]...), "--state", state)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // neither the terminal's signals nor the isolator's end concern it
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	go func() { ended <- cmd.Wait() }()
+	return nil
+}
+
+// WatchdogMain is the watchdog process: `isolator-watchdog --state FILE`, args without the verb. It returns the exit code: 0 when there
+// is nothing to watch any more or another watchdog is at it, 1 when it cannot work.
+//
+// It knows two things only, the deadline and the list of managed mounts, and kills the users of those at the deadline when the isolator
+// is dead or has not done so.
+func WatchdogMain(args []string) int {
+	flags := flag.NewFlagSet("isolator-watchdog", flag.ContinueOnError)
+	path := flags.String("state", "", "state file shared with the isolator")
+	if err := flags.Parse(args); err != nil || *path == "" || flags.NArg() > 0 {
+		fmt.Fprintln(os.Stderr, "isolator-watchdog: --state FILE is needed; the isolator starts this process by itself")
+		return 1
+	}
+	lock, taken, err := lockFile(*path + ".lock")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "isolator-watchdog:", err)
+		return 1
+	}
+	if taken {
+		return 0
+	}
+	defer lock.Close()
+	s, err := joinState(*path)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "isolator-watchdog:", err)
+		return 1
+	}
+	defer s.Close()
+	log, closeLog := watchdogLog(*path + ".log")
+	defer closeLog()
+	w := &watchdog{state: s, log: log}
+	w.harden()
+	return w.run()
+}
+
+// lockFile takes the lock that keeps a second watchdog from the same state.
+func lockFile(path string) (f *os.File, taken bool, err error) {
+	f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, false, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return nil, true, f.Close()
+	}
+	return f, false, err
+}
+
+// watchdogLog writes to a file of its own: the isolator's standard error may be a pipe that nobody reads any more.
+func watchdogLog(path string) (*zap.Logger, func()) {
+	if st, err := os.Stat(path); err == nil && st.Size() > 1<<20 {
+		_ = os.Rename(path, path+".1")
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return zap.NewNop(), func() {}
+	}
+	c := zap.NewProductionEncoderConfig()
+	c.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(c), zapcore.Lock(f), zap.InfoLevel)), func() { _ = f.Close() }
+}
+
+type watchdog struct {
+	state     *State
+	log       *zap.Logger
+	fenced    bool
+	fencedFor time.Duration
+}
+
+// harden makes the process hard to stop by accident.
+func (w *watchdog) harden() {
+	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
+		w.log.Info("the watchdog may be chosen when memory runs out", zap.Error(err))
+	}
+	_ = os.Chdir("/")
+}
+
+func (w *watchdog) run() int {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, unix.SIGTERM)
+	w.state.set(wordWatchdogPID, uint64(os.Getpid()))
+	w.log.Info("watching", zap.Int("pid", os.Getpid()))
+	for {
+		w.state.set(wordWatchdogBeat, uint64(w.state.now()))
+		situation, targets := w.look()
+		act, until := Decide(situation)
+		switch act {
+		case ActExit:
+			w.log.Info("nothing is left to watch")
+			w.state.set(wordWatchdogBeat, 0)
+			return 0
+		case ActFence:
+			w.fence(situation, targets)
+			until = w.state.now() + round
+			if w.fenced {
+				continue
+			}
+		}
+		timer := time.NewTimer(until - w.state.now())
+		select {
+		case <-timer.C:
+		case <-stop:
+			if situation.Managed == 0 {
+				w.state.set(wordWatchdogBeat, 0)
+				return 0
+			}
+			w.log.Warn("asked to end, but something is managed still: going on")
+		}
+		timer.Stop()
+	}
+}
+
+func (w *watchdog) look() (Situation, []Target) {
+	s := Situation{Now: w.state.now(), Deadline: time.Duration(w.state.get(wordDeadline)), Drained: w.state.get(wordDrain) != 0,
+		IsolatorAlive: w.isolatorAlive(), Fenced: w.fenced, FencedFor: w.fencedFor, Limit: w.limit()}
+	targets, err := w.state.Mounts()
+	s.Managed = len(targets)
+	if err != nil {
+		w.log.Error("the managed mounts cannot be read", zap.Error(err))
+		s.Managed = -1
+	}
+	return s, targets
+}
+
+func (w *watchdog) limit() time.Duration {
+	if l := time.Duration(w.state.get(wordLimit)); l > 0 {
+		return l
+	}
+	return time.Second
+}
+
+// isolatorAlive tells whether the process that opened the state is there: not ended, not a zombie, not another with its id.
+func (w *watchdog) isolatorAlive() bool {
+	st, err := readStat("/proc", int(w.state.get(wordIsolatorPID)))
+	return err == nil && st.start == w.state.get(wordIsolatorStart) && st.state != 'Z' && st.state != 'X'
+}
+
+// fence kills the users of everything managed. When it cannot be verified, run comes back to it.
+func (w *watchdog) fence(s Situation, targets []Target) {
+	w.log.Warn("the deadline has come and the isolator has not fenced", zap.Bool("isolator alive", s.IsolatorAlive),
+		zap.Duration("late", s.Now-s.Deadline), zap.Int("mounts", len(targets)))
+	f := New(Options{Log: w.log, Limit: s.Limit, Spare: []int{int(w.state.get(wordIsolatorPID))}})
+	verified := s.Managed >= 0
+	for _, r := range f.Run(context.Background(), targets...) {
+		w.log.Warn("fenced by the watchdog", zap.Stringer("volume", r.Target.Ref), zap.String("path", r.Target.Path), zap.Bool("verified", r.Fenced),
+			zap.Int("killed", len(r.Killed)), zap.Duration("took", r.Took), zap.String("error", r.Err))
+		verified = verified && r.Fenced
+	}
+	if time.Duration(w.state.get(wordDeadline)) != s.Deadline {
+		return // the lease went on meanwhile: there is a new situation
+	}
+	w.fenced, w.fencedFor = verified, s.Deadline
+	if verified {
+		w.state.set(wordWatchdogFence, uint64(s.Deadline))
+	}
+}
+
+// SelfWatchdog gives the argv that runs verb of this program's own binary as the watchdog.
+func SelfWatchdog(verb string) ([]string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "find this program's file")
+	}
+	return []string{filepath.Clean(self), verb}, nil
+}
