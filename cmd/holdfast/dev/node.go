@@ -83,7 +83,7 @@ func (n *node) isolatorCommand() *exec.Cmd {
 		"--socket", n.layout.nodeSocket(n.name),
 		"--authority", "unix://"+n.layout.nodeAuthority(n.name),
 		"--agent-url", n.url,
-		"--pool", "pool="+n.layout.Pool(),
+		"--pool", "pool="+n.layout.Pool()+",scope=cluster", "--drain",
 		"--hostname", n.name, "--zone", n.zone, "--attribute", "rack="+n.rack,
 		"--boot-id", n.boot)
 	cmd.Env = append(os.Environ(), n.mark())
