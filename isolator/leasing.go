@@ -17,7 +17,9 @@ import (
 
 // prepareLease makes the keeper and the fence.
 func (s *Service) prepareLease() error {
-	s.fencer = fence.New(fence.Options{Log: s.log, Limit: s.o.Timings.S})
+	if s.fencer = s.o.fencer; s.fencer == nil {
+		s.fencer = fence.New(fence.Options{Log: s.log, Limit: s.o.Timings.S})
+	}
 	generation, deadline := s.state.Deadline()
 	var err error
 	s.keeper, err = lease.NewKeeper(s.auth, lease.KeeperOptions{

@@ -16,9 +16,9 @@ import (
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if len(s.o.Watchdog) > 0 {
+	if state, ok := s.state.(*fence.State); ok && len(s.o.Watchdog) > 0 {
 		s.spawn(func() {
-			if err := fence.KeepWatchdog(ctx, s.state, s.o.Watchdog, s.log); err != nil && ctx.Err() == nil {
+			if err := fence.KeepWatchdog(ctx, state, s.o.Watchdog, s.log); err != nil && ctx.Err() == nil {
 				s.problem("watchdog", err.Error())
 				s.log.Error("watchdog", zap.Error(err))
 			}

@@ -62,6 +62,15 @@ type Fencer interface {
 	Run(ctx context.Context, targets ...fence.Target) []fence.Report
 }
 
+// watchState is what isolator and watchdog process share; *fence.State is one.
+type watchState interface {
+	SetDeadline(generation uint64, d time.Duration)
+	Deadline() (generation uint64, d time.Duration)
+	SetMounts(t []fence.Target) error
+	Drain()
+	Close() error
+}
+
 // Options say what a Service works with. Dir, Authority and Drivers are needed.
 type Options struct {
 	Dir       string // state of this node: uid, journal, mounts
@@ -84,6 +93,10 @@ type Options struct {
 	Watchdog []string
 	// WatchdogClock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC, the same clock as Clock.
 	WatchdogClock int
+
+	// Tests put their own in these places.
+	fencer Fencer
+	state  watchState
 }
 
 // Describe is what an operator says of the node.
@@ -102,7 +115,7 @@ type Service struct {
 	log     *zap.Logger
 	auth    *lease.Authority
 	journal *journal.Journal
-	state   *fence.State
+	state   watchState
 	keeper  *lease.Keeper
 	fencer  Fencer
 	nodeUID string
@@ -183,8 +196,12 @@ func (s *Service) prepare() error {
 	for _, d := range s.o.Drivers {
 		s.drivers[d.Name()] = d
 	}
-	if s.state, err = fence.OpenState(filepath.Join(s.o.Dir, "watchdog"), s.o.WatchdogClock); err != nil {
-		return err
+	if s.state = s.o.state; s.state == nil {
+		state, err := fence.OpenState(filepath.Join(s.o.Dir, "watchdog"), s.o.WatchdogClock)
+		if err != nil {
+			return err
+		}
+		s.state = state
 	}
 	for _, d := range s.journal.Damaged() {
 		s.problem("journal "+d.File, d.String()+" (kept aside); volumes are checked against the authority")
