@@ -1,0 +1,268 @@
+package scheduler
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// The pauses between repetitions that no setting governs.
+const (
+	launchPatience = 30 * time.Second       // then the master is asked what became of a launch
+	claimRetry     = 5 * time.Second        // a cancel or revoke that has not shown any effect is repeated
+	refusedPause   = 500 * time.Millisecond // after a grant was refused
+)
+
+// setPhase moves an instance; its timer belongs to the phase and is cleared.
+func (w *work) setPhase(c *state.Instance, p state.Phase) {
+	if c.Phase != p {
+		c.Phase, c.Since = p, w.now
+	}
+	c.WakeAt = time.Time{}
+}
+
+// advance takes an instance the next step from where it is to what is wanted. The table of goal and phase:
+//
+//	phase       goal run                                   goal stop
+//	waiting     volumes recorded, then placed              record removed
+//	preparing   waits for its volumes, then waiting        record removed (the volumes stay)
+//	granting    waits for the grants, then launching       grants cancelled (L5), record removed
+//	launching,
+//	staging,
+//	running     stays; killed when its version is old,     killed
+//	            or when a claim of it was freed
+//	killing     killed again until terminal                the same
+//	lost        revoke; all claims free: waiting           the same, then the record is removed
+//	ended       cancel what was never mounted; all         the same, then the record is removed
+//	            claims free: waiting
+func (w *work) advance(i *state.Instance) {
+	w.touched[i.ID] = true
+	switch i.Phase {
+	case state.PhaseWaiting:
+		w.advanceWaiting(i)
+	case state.PhasePreparing:
+		w.advancePreparing(i)
+	case state.PhaseGranting:
+		w.advanceGranting(i)
+	case state.PhaseLaunching, state.PhaseStaging, state.PhaseRunning:
+		w.advanceTask(i)
+	case state.PhaseKilling:
+		w.advanceKilling(i)
+	case state.PhaseLost:
+		w.advanceLost(i)
+	case state.PhaseEnded:
+		w.advanceEnded(i)
+	case state.PhaseStopped:
+		w.removeInstance(i)
+	}
+}
+
+func (w *work) advanceWaiting(i *state.Instance) {
+	if i.Goal == state.GoalStop {
+		w.removeInstance(i)
+		return
+	}
+	w.recordVolumes(i)
+	c := w.edit(i)
+	c.WakeAt = time.Time{}
+	if c.BackoffUntil.After(w.now) {
+		c.WakeAt = c.BackoffUntil
+	} else {
+		w.placeable, w.newcomer = true, true
+	}
+	if w.cancelLeftovers(c) && c.WakeAt.IsZero() {
+		c.WakeAt = w.now.Add(claimRetry)
+	}
+	if !c.WakeAt.Equal(i.WakeAt) {
+		w.putInstance(c)
+	}
+}
+
+func (w *work) advancePreparing(i *state.Instance) {
+	if i.Goal == state.GoalStop {
+		w.removeInstance(i)
+		return
+	}
+	for _, v := range w.volumesFor(i) {
+		if v == nil || v.Phase == state.VolumeCreating {
+			return
+		}
+	}
+	c := w.edit(i)
+	w.setPhase(c, state.PhaseWaiting)
+	w.putInstance(c)
+	w.instances.add(c.ID)
+}
+
+func (w *work) advanceGranting(i *state.Instance) {
+	switch o := w.offer(i.Run.Offer); {
+	case i.Goal == state.GoalStop, o == nil, i.Version != i.Run.Version:
+		w.cancelGranting(i, 0)
+	case !i.WakeAt.IsZero() && !i.WakeAt.After(w.now):
+		w.cancelGranting(i, 0) // the offer was held long enough
+	}
+}
+
+func (w *work) advanceTask(i *state.Instance) {
+	if v, freed := w.freedClaim(i.Run); freed {
+		w.kill(i, fmt.Sprintf("the claim of its volume %s was freed", v))
+		return
+	}
+	switch {
+	case i.Goal == state.GoalStop:
+		reason := "the app was scaled down"
+		if a := w.app(i.App); a == nil || a.Removed {
+			reason = "its app was removed"
+		}
+		w.kill(i, reason)
+	case i.Version != i.Run.Version:
+		w.kill(i, "its app has a new version")
+	case i.Phase == state.PhaseLaunching && i.WakeAt.After(w.now):
+	case i.Phase == state.PhaseLaunching:
+		w.master(Reconcile{Tasks: []ReconcileTask{{i.Run.Task, i.Run.Agent}}})
+		c := w.edit(i)
+		c.WakeAt = w.now.Add(launchPatience)
+		w.putInstance(c)
+	}
+}
+
+// kill orders the end of a run. It is repeated until the task is known to be over.
+func (w *work) kill(i *state.Instance, reason string) {
+	c := w.edit(i)
+	w.setPhase(c, state.PhaseKilling)
+	c.KillReason = reason
+	c.KillAfter = w.now.Add(w.env.Config.KillRetry)
+	c.WakeAt = c.KillAfter
+	w.putInstance(c)
+	w.sendKill(c)
+	w.instances.add(c.ID)
+}
+
+func (w *work) sendKill(i *state.Instance) {
+	w.master(Kill{Task: i.Run.Task, Agent: i.Run.Agent, Grace: w.spec(i.App, i.Run.Version).KillGrace})
+}
+
+func (w *work) advanceKilling(i *state.Instance) {
+	// Fenced, and nobody is there to tell of the task's end: the claims say enough.
+	if len(i.Run.Claims) > 0 && allFreed(i.Run) && w.beyondReach(i.Run) {
+		w.endRun(i)
+		return
+	}
+	if !i.KillAfter.After(w.now) {
+		c := w.edit(i)
+		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
+		c.WakeAt = c.KillAfter
+		w.putInstance(c)
+		w.sendKill(c)
+	}
+}
+
+// beyondReach tells whether a run's agent is lost, or its node died or began anew.
+func (w *work) beyondReach(r *state.Run) bool {
+	if a := w.agent(r.Agent); a != nil && !a.LostAt.IsZero() {
+		return true
+	}
+	n := w.node(r.Node)
+	return w.session().NodesSeen && (n == nil || !n.Alive)
+}
+
+func (w *work) advanceLost(i *state.Instance) {
+	if len(i.Run.Claims) > 0 {
+		w.awaitClaims(i, true)
+		return
+	}
+	if i.Run.MesosState != "TASK_UNREACHABLE" || i.Goal == state.GoalStop {
+		w.endRun(i)
+		return
+	}
+	u := w.spec(i.App, i.Run.Version).Unreachable
+	if u.Disabled {
+		w.setWake(i, time.Time{})
+		return
+	}
+	if until := i.Run.LostAt.Add(u.Inactive); until.After(w.now) {
+		w.setWake(i, until)
+		return
+	}
+	w.endRun(i)
+}
+
+func (w *work) setWake(i *state.Instance, at time.Time) {
+	if !i.WakeAt.Equal(at) {
+		c := w.edit(i)
+		c.WakeAt = at
+		w.putInstance(c)
+	}
+}
+
+func (w *work) advanceEnded(i *state.Instance) { w.awaitClaims(i, false) }
+
+// awaitClaims ends the run once every claim of it was seen free. Until then a grant that was never used is cancelled (L5), and where
+// revoke says so a held claim is asked back (L6). No state of a task or agent takes the place of that.
+func (w *work) awaitClaims(i *state.Instance, revoke bool) {
+	if allFreed(i.Run) {
+		w.endRun(i)
+		return
+	}
+	again := false
+	for _, g := range i.Run.Claims {
+		if g.Freed {
+			continue
+		}
+		c := w.claim(g.Volume)
+		switch {
+		case c == nil || c.Epoch != g.Epoch:
+			// Not seen yet. A grant that is still on its way is undone here.
+			w.authority(CancelGrant{Volume: g.Volume, Epoch: g.Epoch, Nonce: g.Nonce})
+			again = true
+		case c.State == state.ClaimGranted:
+			w.authority(CancelGrant{Volume: g.Volume, Epoch: g.Epoch, Nonce: g.Nonce})
+			again = true
+		case c.State == state.ClaimHeld && revoke && !c.Revoke:
+			w.authority(Revoke{Volume: g.Volume, Epoch: g.Epoch})
+			again = true
+		}
+	}
+	switch {
+	case again:
+		w.setWake(i, w.now.Add(claimRetry))
+	default:
+		w.setWake(i, time.Time{})
+	}
+}
+
+// endRun forgets the run: nothing of it is left anywhere.
+func (w *work) endRun(i *state.Instance) {
+	if i.Goal == state.GoalStop {
+		w.removeInstance(i)
+		return
+	}
+	c := w.edit(i)
+	c.Run, c.KillReason, c.KillAfter = nil, "", time.Time{}
+	w.setPhase(c, state.PhaseWaiting)
+	w.putInstance(c)
+	w.instances.add(c.ID)
+}
+
+func allFreed(r *state.Run) bool {
+	for _, g := range r.Claims {
+		if !g.Freed {
+			return false
+		}
+	}
+	return true
+}
+
+// freedClaim names a volume of the run whose claim is not the run's any more.
+func (w *work) freedClaim(r *state.Run) (string, bool) {
+	for _, g := range r.Claims {
+		if g.Freed {
+			if v := w.volume(g.Volume); v != nil {
+				return v.Ref.String(), true
+			}
+			return string(g.Volume), true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,459 @@
+package scheduler
+
+import (
+	"bytes"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler/rollout"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// versionFormat is Marathon's form of a version.
+const versionFormat = "2006-01-02T15:04:05.000Z"
+
+// command carries out an order of a person or program.
+func (w *work) command(e Event) *Reply {
+	switch e := e.(type) {
+	case PutApp:
+		return w.putApps(e)
+	case ScaleApp:
+		return w.scaleApp(e)
+	case RestartApp:
+		return w.restartApp(e)
+	case RemoveApp:
+		return w.removeApp(e)
+	case RestartInstance:
+		return w.restartInstance(e.Instance, false)
+	case MoveInstance:
+		return w.restartInstance(e.Instance, true)
+	case RemoveVolume:
+		return w.removeVolume(e.Volume)
+	case CancelDeployment:
+		return w.cancelDeployment(e)
+	case ResetDelay:
+		return w.resetDelay(e.App)
+	}
+	return refuse(fault.New(fault.Internal, "event %T is not known", e))
+}
+
+func refuse(err error) *Reply { return &Reply{Err: err} }
+
+// existing gives an app that is there and is not being removed.
+func (w *work) existing(id state.AppID) (*state.App, error) {
+	a := w.app(id)
+	if a == nil {
+		return nil, fault.New(fault.NotFound, "App '%s' does not exist", id)
+	}
+	return a, nil
+}
+
+// locked refuses a change of apps that a deployment holds, naming the deployments.
+func (w *work) locked(apps []state.AppID, force bool) error {
+	if force {
+		return nil
+	}
+	var ids []string
+	var names []string
+	for _, id := range apps {
+		if a := w.app(id); a != nil && a.Deployment != "" && w.deployment(a.Deployment) != nil {
+			names = append(names, string(id))
+			if !slices.Contains(ids, string(a.Deployment)) {
+				ids = append(ids, string(a.Deployment))
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	slices.Sort(ids)
+	return fault.WithDetails(fault.Conflict, fmt.Sprintf("App %s is locked by one or more deployments: %s. Override with force=true", strings.Join(names, ", "), strings.Join(ids, ", ")),
+		fault.Detail{Path: "/deployments", Errors: ids})
+}
+
+// deploy records a deployment of changes that are being made to apps, and gives its reply. edited are the apps' new records. Nothing
+// to do makes no record: the deployment is over before it began.
+func (w *work) deploy(changes []state.AppChange, edited []*state.App, version string) *Reply {
+	id := state.DeploymentID(w.uuid())
+	d := &state.Deployment{ID: id, Version: version, CreatedAt: w.now, Changes: changes, Steps: rollout.Steps(changes), Rev: 1}
+	for _, a := range edited {
+		w.release(a.Deployment)
+		d.Apps = append(d.Apps, a.ID)
+		a.Deployment = ""
+		if len(d.Steps) > 0 {
+			a.Deployment = id
+		}
+	}
+	for _, a := range edited {
+		w.putApp(a)
+		w.apps.add(a.ID)
+	}
+	if len(d.Steps) > 0 {
+		w.put(state.KindDeployment, string(id), d)
+	}
+	return &Reply{Deployment: id, Version: version}
+}
+
+// release abandons a deployment that another one replaces.
+func (w *work) release(id state.DeploymentID) {
+	d := w.deployment(id)
+	if d == nil {
+		return
+	}
+	w.endDeployment(d)
+}
+
+func (w *work) putApps(e PutApp) *Reply {
+	var ids []state.AppID
+	for _, p := range e.Changes {
+		if p.Def == nil || p.Def.App == "" || p.Def.Version == "" || p.Instances < 0 {
+			return refuse(fault.New(fault.Internal, "put app: the definition is not whole"))
+		}
+		if slices.Contains(ids, p.Def.App) {
+			return refuse(fault.New(fault.Invalid, "app %s is given twice", p.Def.App))
+		}
+		ids = append(ids, p.Def.App)
+		if e.Create && w.app(p.Def.App) != nil {
+			return refuse(fault.New(fault.Exists, "An app with id [%s] already exists.", p.Def.App))
+		}
+		if w.app(p.Def.App) == nil {
+			if other := w.sameSafeID(p.Def.App); other != "" {
+				return refuse(fault.WithDetails(fault.Conflict, fmt.Sprintf("app %s would have the instance ids of app %s", p.Def.App, other), fault.Detail{Path: "/id", Errors: []string{"clashes with app " + string(other)}}))
+			}
+		}
+	}
+	if err := w.locked(ids, e.Force); err != nil {
+		return refuse(err)
+	}
+	for _, p := range e.Changes {
+		if err := w.clash(p, e.Changes); err != nil {
+			return refuse(err)
+		}
+	}
+	var changes []state.AppChange
+	var edited []*state.App
+	version := w.now.UTC().Format(versionFormat)
+	for _, p := range e.Changes {
+		a, c := w.change(p)
+		changes, edited = append(changes, c), append(edited, a)
+		if len(e.Changes) == 1 {
+			version = a.Version
+		}
+	}
+	return w.deploy(changes, edited, version)
+}
+
+// sameSafeID finds an app whose instances would have the same ids ("/a/b" and "/a_b").
+func (w *work) sameSafeID(id state.AppID) state.AppID {
+	for _, other := range sortedKeys(w.s.Apps) {
+		if other != id && other.Safe() == id.Safe() {
+			return other
+		}
+	}
+	return ""
+}
+
+// change makes the new record of one app. A definition that says what the old one said is no new version.
+func (w *work) change(p AppPut) (*state.App, state.AppChange) {
+	old := w.app(p.Def.App)
+	c := state.AppChange{App: p.Def.App, ToVersion: p.Def.Version, ToInstances: p.Instances}
+	a := &state.App{ID: p.Def.App, Version: p.Def.Version, Instances: p.Instances, LastScalingAt: w.now, LastConfigChangeAt: w.now}
+	if old != nil {
+		a = w.editApp(old.ID)
+		c.FromVersion, c.FromInstances = old.Version, old.Instances
+		a.Removed, a.Wipe, a.Instances = false, false, p.Instances
+		if d := w.def(old.ID, old.Version); d != nil && sameDef(d, p.Def) {
+			c.ToVersion = old.Version
+			if old.Instances != p.Instances {
+				a.LastScalingAt = w.now
+			}
+			return a, c
+		}
+		a.Version, a.LastConfigChangeAt = p.Def.Version, w.now
+		if old.Instances != p.Instances {
+			a.LastScalingAt = w.now
+		}
+	}
+	w.put(state.KindDef, state.DefID(p.Def.App, p.Def.Version), p.Def)
+	return a, c
+}
+
+func sameDef(a, b *state.Def) bool {
+	return bytes.Equal(a.Source, b.Source) && reflect.DeepEqual(a.Spec, b.Spec)
+}
+
+// clash refuses an app that could name a volume of another app, or the same volume twice. An app owns its whole pattern.
+func (w *work) clash(p AppPut, all []AppPut) error {
+	mounts := externals(&p.Def.Spec)
+	no := func(format string, args ...any) error {
+		text := fmt.Sprintf(format, args...)
+		return fault.WithDetails(fault.Conflict, text, fault.Detail{Path: "/container/volumes", Errors: []string{text}})
+	}
+	for n, m := range mounts {
+		for _, other := range mounts[:n] {
+			if m.Driver == other.Driver && volume.PatternsClash(m.Pattern, other.Pattern) {
+				return no("app %s names volume %q of driver %s twice", p.Def.App, m.Pattern, m.Driver)
+			}
+		}
+	}
+	against := func(id state.AppID, spec *state.Spec) error {
+		for _, m := range mounts {
+			for _, other := range externals(spec) {
+				if m.Driver == other.Driver && !(m.Shared && other.Shared) && volume.PatternsClash(m.Pattern, other.Pattern) {
+					return no("volume %q of driver %s in app %s could be the same as volume %q of app %s", m.Pattern, m.Driver, p.Def.App, other.Pattern, id)
+				}
+			}
+		}
+		return nil
+	}
+	if len(mounts) == 0 {
+		return nil
+	}
+	given := map[state.AppID]bool{}
+	for _, q := range all {
+		given[q.Def.App] = true
+		if q.Def.App != p.Def.App {
+			if err := against(q.Def.App, &q.Def.Spec); err != nil {
+				return err
+			}
+		}
+	}
+	for _, id := range sortedKeys(w.s.Apps) {
+		if given[id] {
+			continue
+		}
+		if err := against(id, w.spec(id, w.s.Apps[id].Version)); err != nil {
+			return err
+		}
+	}
+	return w.owned(p.Def.App, mounts, p.Instances, no)
+}
+
+// owned refuses names whose volumes are recorded for another app, one that was removed and left them.
+func (w *work) owned(app state.AppID, mounts []*state.Mount, instances int, no func(string, ...any) error) error {
+	for _, m := range mounts {
+		for ordinal := range instances {
+			ref := refOf(m, ordinal)
+			v := w.volumeByRef(ref)
+			if v != nil && v.App != app && !m.Shared {
+				return no("volume %s belongs to app %s, which left it (uid %s); remove it or choose another name", ref, v.App, v.UID)
+			}
+			if m.Shared {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func externals(s *state.Spec) (list []*state.Mount) {
+	for n := range s.Volumes {
+		if s.Volumes[n].Kind == state.MountExternal {
+			list = append(list, &s.Volumes[n])
+		}
+	}
+	return list
+}
+
+func (w *work) scaleApp(e ScaleApp) *Reply {
+	a, err := w.existing(e.App)
+	if err != nil {
+		return refuse(err)
+	}
+	if e.Instances < 0 {
+		return refuse(fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/instances", Errors: []string{"must be 0 or more"}}))
+	}
+	if err := w.locked([]state.AppID{e.App}, e.Force); err != nil {
+		return refuse(err)
+	}
+	if a.Removed {
+		return refuse(fault.New(fault.Conflict, "app %s is being removed", e.App))
+	}
+	if d := w.def(a.ID, a.Version); d != nil {
+		no := func(format string, args ...any) error { return fault.New(fault.Conflict, format, args...) }
+		if err := w.owned(a.ID, externals(&d.Spec), e.Instances, no); err != nil {
+			return refuse(err)
+		}
+	}
+	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances, ToVersion: a.Version, ToInstances: e.Instances}
+	n := w.editApp(a.ID)
+	if n.Instances != e.Instances {
+		n.Instances, n.LastScalingAt = e.Instances, w.now
+	}
+	return w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
+}
+
+func (w *work) restartApp(e RestartApp) *Reply {
+	a, err := w.existing(e.App)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := w.locked([]state.AppID{e.App}, e.Force); err != nil {
+		return refuse(err)
+	}
+	if a.Removed {
+		return refuse(fault.New(fault.Conflict, "app %s is being removed", e.App))
+	}
+	n := w.editApp(a.ID)
+	n.Restart++
+	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances, ToVersion: a.Version, ToInstances: a.Instances, ToRestart: n.Restart}
+	return w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
+}
+
+func (w *work) removeApp(e RemoveApp) *Reply {
+	a, err := w.existing(e.App)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := w.locked([]state.AppID{e.App}, e.Force); err != nil {
+		return refuse(err)
+	}
+	n := w.editApp(a.ID)
+	n.Removed, n.Wipe = true, n.Wipe || e.Wipe
+	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances}
+	r := w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
+	if n.Wipe {
+		for _, v := range w.s.VolumesOf(a.ID) {
+			r.Volumes = append(r.Volumes, v.UID)
+		}
+	}
+	return r
+}
+
+func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
+	i := w.instance(id)
+	if i == nil {
+		return refuse(fault.New(fault.NotFound, "instance %s does not exist", id))
+	}
+	if i.Goal == state.GoalStop {
+		return refuse(fault.New(fault.Conflict, "instance %s is being stopped", id))
+	}
+	if move && i.Run == nil {
+		return refuse(fault.New(fault.Conflict, "instance %s is on no agent", id))
+	}
+	if i.Phase == state.PhaseGranting {
+		agent := i.Run.Agent
+		w.cancelGranting(i, 0)
+		c := w.edit(w.instance(id))
+		if move {
+			c.Avoid = []state.AgentID{agent}
+		}
+		w.putInstance(c)
+		return &Reply{Version: i.Version}
+	}
+	c := w.edit(i)
+	c.Failures, c.BackoffUntil = 0, time.Time{}
+	if move {
+		c.Avoid = []state.AgentID{i.Run.Agent}
+	}
+	switch i.Phase {
+	case state.PhaseLaunching, state.PhaseStaging, state.PhaseRunning:
+		reason := "a restart was asked for"
+		if move {
+			reason = "it was asked to move to another agent"
+		}
+		w.kill(c, reason)
+	default:
+		w.putInstance(c)
+		w.instances.add(id)
+	}
+	return &Reply{Version: i.Version}
+}
+
+func (w *work) removeVolume(uid state.VolumeUID) *Reply {
+	v := w.volume(uid)
+	if v == nil {
+		return refuse(fault.New(fault.NotFound, "volume %s does not exist", uid))
+	}
+	if user := w.userOf(v); user != "" {
+		return refuse(fault.New(fault.Conflict, "volume %s is used by instance %s, which is to run", v.Ref, user))
+	}
+	if v.Phase != state.VolumeRemoving {
+		w.beginRemove(v)
+	}
+	return &Reply{Volumes: []state.VolumeUID{uid}}
+}
+
+// userOf names an instance that is wanted, or still there, and uses the volume.
+func (w *work) userOf(v *state.Volume) state.InstanceID {
+	if !v.Shared {
+		i := w.instance(v.Instance)
+		if i == nil {
+			return ""
+		}
+		if i.Run != nil || slices.ContainsFunc(w.volumesFor(i), func(x *state.Volume) bool { return x != nil && x.UID == v.UID }) {
+			return i.ID
+		}
+		return ""
+	}
+	for _, i := range w.s.InstancesOf(v.App) {
+		if slices.ContainsFunc(w.volumesFor(i), func(x *state.Volume) bool { return x != nil && x.UID == v.UID }) {
+			return i.ID
+		}
+	}
+	return ""
+}
+
+// cancelDeployment takes a deployment's changes back by a deployment the other way round, or with Force just forgets it.
+func (w *work) cancelDeployment(e CancelDeployment) *Reply {
+	d := w.deployment(e.Deployment)
+	if d == nil {
+		return refuse(fault.New(fault.NotFound, "DeploymentPlan %s does not exist", e.Deployment))
+	}
+	if e.Force {
+		w.release(d.ID)
+		return &Reply{Deployment: d.ID, Version: d.Version}
+	}
+	var changes []state.AppChange
+	var edited []*state.App
+	for _, c := range d.Changes {
+		a := w.app(c.App)
+		if a == nil {
+			continue // removed already, with its definitions
+		}
+		n := w.editApp(c.App)
+		back := state.AppChange{App: c.App, FromVersion: n.Version, FromInstances: n.Instances, ToVersion: c.FromVersion, ToInstances: c.FromInstances}
+		switch {
+		case c.FromVersion == "":
+			n.Removed = true
+		case c.ToVersion == "":
+			n.Removed, n.Wipe = false, false
+			n.Version, n.Instances = c.FromVersion, c.FromInstances
+		default:
+			if n.Version != c.FromVersion {
+				n.LastConfigChangeAt = w.now
+			}
+			n.Version, n.Instances = c.FromVersion, c.FromInstances
+		}
+		if back.FromVersion == back.ToVersion && back.FromInstances == back.ToInstances {
+			back.ToInstances = c.FromInstances
+			if st := w.statsOf(c.App); st.Total != n.Instances {
+				back.FromInstances = st.Total
+			}
+		}
+		changes, edited = append(changes, back), append(edited, n)
+	}
+	return w.deploy(changes, edited, d.Version)
+}
+
+func (w *work) resetDelay(id state.AppID) *Reply {
+	a, err := w.existing(id)
+	if err != nil {
+		return refuse(err)
+	}
+	for _, i := range w.instancesOf(id) {
+		if i.Failures == 0 && i.BackoffUntil.IsZero() {
+			continue
+		}
+		c := w.edit(i)
+		c.Failures, c.BackoffUntil = 0, time.Time{}
+		w.putInstance(c)
+		w.instances.add(c.ID)
+	}
+	return &Reply{Version: a.Version}
+}

@@ -1,0 +1,273 @@
+package scheduler
+
+import (
+	"time"
+
+	"github.com/holdfast-io/holdfast/scheduler/rollout"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// changeBatch bounds how many instances of an app one Step creates, stops or restarts.
+const changeBatch = 50
+
+// up tells whether an instance runs as wanted: running, and healthy where health is checked.
+func (w *work) up(i *state.Instance) bool {
+	if i.Phase != state.PhaseRunning {
+		return false
+	}
+	return len(w.spec(i.App, i.Run.Version).HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)
+}
+
+// upCount counts the wanted instances of one version that are up.
+func (w *work) upCount(app state.AppID, version string, st *state.Stats) int {
+	c := st.Versions[version]
+	if len(w.spec(app, version).HealthChecks) > 0 {
+		return c.Healthy
+	}
+	return c.Running
+}
+
+// converge brings an app nearer to what is wanted: how many instances, of which version. It costs little when there is nothing to do.
+func (w *work) converge(id state.AppID) {
+	a := w.app(id)
+	if a == nil {
+		return
+	}
+	if w.turn(a) {
+		w.convergeNow(a)
+	}
+	w.goOn(w.app(id), a.Deployment)
+}
+
+func (w *work) convergeNow(a *state.App) {
+	st := w.statsOf(a.ID)
+	n := a.Instances
+	if a.Removed {
+		n = 0
+	}
+	if a.Removed && st.Total == 0 {
+		w.forgetApp(a)
+		return
+	}
+	if wanted := st.Total - st.Stopping; wanted < n {
+		w.grow(a, n)
+	} else if wanted > n {
+		w.shrink(a, n)
+	}
+	wanted := st.Total - st.Stopping
+	if !a.Removed && (st.Versions[a.Version].Total != wanted || st.Restarts[a.Restart] != wanted) {
+		w.roll(a, n)
+	}
+}
+
+// grow creates the numbers that are missing, lowest first. One that was being stopped is wanted again.
+func (w *work) grow(a *state.App, n int) {
+	at := map[int]*state.Instance{}
+	for _, i := range w.instancesOf(a.ID) {
+		at[i.Ordinal] = i
+	}
+	left := changeBatch
+	for ordinal := range n {
+		i := at[ordinal]
+		if i != nil && i.Goal == state.GoalRun {
+			continue
+		}
+		if left--; left < 0 {
+			w.todo(a.ID)
+			return
+		}
+		var c *state.Instance
+		if i != nil {
+			c = w.edit(i)
+			c.Goal = state.GoalRun
+		} else {
+			c = &state.Instance{ID: state.NewInstanceID(a.ID, ordinal), App: a.ID, Ordinal: ordinal, Goal: state.GoalRun,
+				Phase: state.PhaseWaiting, Since: w.now, CreatedAt: w.now}
+		}
+		c.Version, c.RestartSeen = a.Version, a.Restart
+		w.putInstance(c)
+		w.instances.add(c.ID)
+	}
+}
+
+// shrink stops the highest numbers.
+func (w *work) shrink(a *state.App, n int) {
+	list := w.instancesOf(a.ID)
+	left := changeBatch
+	for at := len(list) - 1; at >= 0 && list[at].Ordinal >= n; at-- {
+		if list[at].Goal == state.GoalStop {
+			continue
+		}
+		if left--; left < 0 {
+			w.todo(a.ID)
+			return
+		}
+		c := w.edit(list[at])
+		c.Goal = state.GoalStop
+		w.putInstance(c)
+		w.instances.add(c.ID)
+	}
+}
+
+// todo goes on with an app in the next Step.
+func (w *work) todo(app state.AppID) {
+	w.put(state.KindTodo, string(app), &state.Todo{})
+	w.more = true
+}
+
+// roll takes instances to the wanted version, or through a restart order: those that are not up at once, the others as many at a
+// time as the upgrade strategy lets be down, the highest numbers first.
+func (w *work) roll(a *state.App, n int) {
+	st := w.statsOf(a.ID)
+	up := 0
+	for _, v := range sortedKeys(st.Versions) {
+		up += w.upCount(a.ID, v, st)
+	}
+	may := rollout.MayBeDown(n, w.spec(a.ID, a.Version).Upgrade) - max(0, n-up)
+	list := w.instancesOf(a.ID)
+	left := changeBatch
+	for at := len(list) - 1; at >= 0; at-- {
+		i := list[at]
+		if i.Goal == state.GoalStop || (i.Version == a.Version && i.RestartSeen >= a.Restart) {
+			continue
+		}
+		if w.up(i) {
+			if may <= 0 {
+				continue
+			}
+			may--
+		}
+		if left--; left < 0 {
+			w.todo(a.ID)
+			return
+		}
+		w.renew(a, i)
+	}
+}
+
+// renew takes one instance to the app's version and restart order.
+func (w *work) renew(a *state.App, i *state.Instance) {
+	reason := "its app was restarted"
+	if i.Version != a.Version {
+		reason = "its app has a new version"
+	}
+	if i.Phase == state.PhaseGranting {
+		w.cancelGranting(i, 0)
+		i = w.instance(i.ID)
+	}
+	c := w.edit(i)
+	c.Version, c.RestartSeen = a.Version, a.Restart
+	c.Failures, c.BackoffUntil = 0, time.Time{}
+	switch c.Phase {
+	case state.PhasePreparing:
+		w.setPhase(c, state.PhaseWaiting)
+	case state.PhaseLaunching, state.PhaseStaging, state.PhaseRunning:
+		w.kill(c, reason)
+		return
+	case state.PhaseLost:
+		c.KillReason = reason // should it come back
+	}
+	w.putInstance(c)
+	w.instances.add(c.ID)
+}
+
+// forgetApp takes a removed app's records away. Volumes stay, unless a person asked to wipe them.
+func (w *work) forgetApp(a *state.App) {
+	w.remove(state.KindApp, string(a.ID))
+	versions := map[string]bool{}
+	for v := range w.s.Defs[a.ID] {
+		versions[v] = true
+	}
+	for _, v := range sortedKeys(versions) {
+		w.remove(state.KindDef, state.DefID(a.ID, v))
+	}
+	if !a.Wipe {
+		return
+	}
+	for _, v := range w.s.VolumesOf(a.ID) {
+		if v := w.volume(v.UID); v != nil && v.Phase != state.VolumeRemoving {
+			w.beginRemove(v)
+		}
+	}
+}
+
+// turn tells whether an app may change now: no deployment holds it, or its deployment has come to it.
+func (w *work) turn(a *state.App) bool {
+	d := w.deployment(a.Deployment)
+	if d == nil {
+		return true
+	}
+	if d.Step >= len(d.Steps) {
+		return true
+	}
+	for _, act := range d.Steps[d.Step].Actions {
+		if act.App == a.ID && act.Action != rollout.Start {
+			return true
+		}
+	}
+	return false
+}
+
+// goOn takes a deployment to its next steps while the current one is done.
+func (w *work) goOn(_ *state.App, id state.DeploymentID) {
+	d := w.deployment(id)
+	if d == nil || d.Paused {
+		return
+	}
+	step := d.Step
+	for step < len(d.Steps) && w.stepDone(d, step) {
+		step++
+	}
+	if step == d.Step {
+		return
+	}
+	if step < len(d.Steps) {
+		c := *d
+		c.Step = step
+		c.Rev++
+		w.put(state.KindDeployment, string(d.ID), &c)
+		for _, act := range d.Steps[step].Actions {
+			w.apps.add(act.App)
+		}
+		return
+	}
+	w.endDeployment(d)
+}
+
+// endDeployment removes a deployment's record and lets its apps go.
+func (w *work) endDeployment(d *state.Deployment) {
+	w.remove(state.KindDeployment, string(d.ID))
+	for _, id := range d.Apps {
+		if a := w.app(id); a != nil && a.Deployment == d.ID {
+			c := w.editApp(id)
+			c.Deployment = ""
+			w.putApp(c)
+			w.apps.add(id)
+		}
+	}
+}
+
+func (w *work) stepDone(d *state.Deployment, step int) bool {
+	for _, act := range d.Steps[step].Actions {
+		a := w.app(act.App)
+		switch act.Action {
+		case rollout.Start:
+		case rollout.Stop:
+			if a != nil {
+				return false
+			}
+		default:
+			if a != nil && !w.settled(a) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// settled tells whether an app is as wanted: as many instances, all up, of the wanted version, and none stopping.
+func (w *work) settled(a *state.App) bool {
+	st := w.statsOf(a.ID)
+	n := a.Instances
+	return st.Total == n && st.Stopping == 0 && st.Versions[a.Version].Total == n && w.upCount(a.ID, a.Version, st) == n && (n == 0 || st.Restarts[a.Restart] == n)
+}

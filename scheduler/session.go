@@ -1,0 +1,254 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// reconcileBatch is how many tasks one RECONCILE names; reconcileEvery is how often the master is asked for everything once all is known.
+const (
+	reconcileBatch = 1000
+	reconcileEvery = 15 * time.Minute
+)
+
+// loaded plans what a crash left half done. It runs once per leadership and may look at everything.
+func (w *work) loaded() {
+	for _, id := range sortedKeys(w.s.Instances) {
+		i := w.instance(id)
+		if i.Phase == state.PhaseGranting {
+			// The grants of an earlier leader are never used: L5, then a new epoch.
+			w.cancelGranting(i, 0)
+			continue
+		}
+		w.instances.add(id)
+	}
+	for _, uid := range sortedKeys(w.s.Volumes) {
+		v := w.volume(uid)
+		switch {
+		case v.Phase == state.VolumeCreating:
+			w.authority(CreateVolume{Op: v.Op, Node: v.Node, Volume: v})
+		case v.Phase == state.VolumeRemoving && v.Op != "":
+			w.authority(RemoveVolumeData{Op: v.Op, Node: v.Node, Volume: v})
+		}
+	}
+	for _, id := range sortedKeys(w.s.Apps) {
+		w.apps.add(id)
+	}
+}
+
+func (w *work) subscribed(e Subscribed) {
+	fw := w.s.Framework
+	switch {
+	case e.FrameworkID == "":
+		w.giveUp("the master gave no framework id")
+		return
+	case fw == nil:
+		w.put(state.KindFramework, "", &state.Framework{ID: e.FrameworkID, Rev: 1})
+	case fw.ID == "":
+		// Order rule 1: committed before any offer counts, since offers are later events.
+		c := *fw
+		c.ID = e.FrameworkID
+		c.Rev++
+		w.put(state.KindFramework, "", &c)
+	case fw.ID != e.FrameworkID:
+		w.giveUp(fmt.Sprintf("the master knows this framework as %s, but it was registered as %s: its tasks and volumes would be orphaned", e.FrameworkID, fw.ID))
+		return
+	}
+	w.dropOffers()
+	w.setSession(func(s *state.Session) {
+		s.Connected, s.FrameworkID, s.Master, s.Since = true, e.FrameworkID, e.Master, w.now
+		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
+		s.Suppressed, s.Stopped = false, ""
+	})
+	w.askForAll()
+	w.placeable = true
+}
+
+// askForAll begins an explicit reconciliation of every task that should be there, and asks once for those that should not.
+func (w *work) askForAll() {
+	for _, id := range sortedKeys(w.s.Unanswered) {
+		w.remove(state.KindUnanswered, string(id))
+	}
+	for _, id := range sortedKeys(w.s.Instances) {
+		i := w.instance(id)
+		if i == nil || !i.HasTask() {
+			continue
+		}
+		w.put(state.KindUnanswered, string(i.Run.Task), &state.Unanswered{Agent: i.Run.Agent})
+		if i.Phase == state.PhaseKilling {
+			w.sendKill(i)
+		}
+	}
+	w.reconcile(true)
+}
+
+// reconcile asks for the tasks that are not answered yet, and sets the time of the next round.
+func (w *work) reconcile(implicit bool) {
+	var tasks []ReconcileTask
+	for _, t := range w.unanswered() {
+		tasks = append(tasks, t)
+	}
+	for part := range slices.Chunk(tasks, reconcileBatch) {
+		w.master(Reconcile{Tasks: part})
+	}
+	if implicit {
+		w.master(Reconcile{})
+	}
+	w.setSession(func(s *state.Session) {
+		if len(tasks) == 0 {
+			s.Reconciled, s.ReconcileAt = true, w.now.Add(reconcileEvery)
+			return
+		}
+		delay := w.env.Config.ReconcileMin << min(s.ReconcileTries, 16)
+		s.ReconcileAt = w.now.Add(min(delay, w.env.Config.ReconcileMax))
+		s.ReconcileTries++
+	})
+}
+
+func (w *work) unanswered() []ReconcileTask {
+	all := map[state.TaskID]state.AgentID{}
+	for t, a := range w.s.Unanswered {
+		if _, changed := w.over[key{state.KindUnanswered, string(t)}]; !changed {
+			all[t] = a
+		}
+	}
+	for _, k := range w.order {
+		if u, ok := w.over[k].(*state.Unanswered); ok {
+			all[state.TaskID(k.id)] = u.Agent
+		}
+	}
+	list := make([]ReconcileTask, 0, len(all))
+	for _, t := range sortedKeys(all) {
+		list = append(list, ReconcileTask{t, all[t]})
+	}
+	return list
+}
+
+// answered notes that the master told of a task.
+func (w *work) answered(t state.TaskID) {
+	if _, asked := w.s.Unanswered[t]; !asked {
+		return
+	}
+	w.remove(state.KindUnanswered, string(t))
+	if len(w.s.Unanswered) == 1 {
+		w.reconciled()
+	}
+}
+
+// reconciled: every task that should be there is accounted for; what else there is, is strange.
+func (w *work) reconciled() {
+	w.setSession(func(s *state.Session) { s.Reconciled, s.ReconcileAt = true, w.now.Add(reconcileEvery) })
+	for _, t := range sortedKeys(w.s.Strange) {
+		w.killStrange(w.s.Strange[t])
+	}
+}
+
+func (w *work) reconcileAgain() {
+	ses := w.session()
+	if !ses.Connected || ses.ReconcileAt.IsZero() || ses.ReconcileAt.After(w.now) {
+		return
+	}
+	w.reconcile(ses.Reconciled)
+}
+
+func (w *work) disconnected(e Disconnected) {
+	w.dropOffers()
+	w.setSession(func(s *state.Session) {
+		s.Connected, s.Since, s.Reconciled, s.ReconcileAt = false, w.now, false, time.Time{}
+	})
+}
+
+func (w *work) stopped(e Stopped) { w.giveUp(e.Reason) }
+
+// giveUp ends the use of the master: another scheduler is in charge, or this framework is over.
+func (w *work) giveUp(reason string) {
+	w.dropOffers()
+	w.setSession(func(s *state.Session) {
+		s.Connected, s.Since, s.Stopped, s.ReconcileAt = false, w.now, reason, time.Time{}
+	})
+}
+
+// dropOffers forgets every offer; launches that waited for their grants on one are called off.
+func (w *work) dropOffers() {
+	for _, id := range sortedKeys(w.s.Offers) {
+		w.dropOffer(id)
+	}
+}
+
+// dropOffer forgets one offer. What was being put together on it is called off, the other offers of that bundle are free again.
+func (w *work) dropOffer(id string) {
+	o := w.offer(id)
+	if o == nil {
+		return
+	}
+	w.remove(state.KindOffer, id)
+	if o.Bundle == "" {
+		return
+	}
+	for _, i := range w.holders(o.Agent, o.Bundle) {
+		w.cancelGranting(i, 0)
+	}
+	w.freeBundle(o.Agent, o.Bundle)
+}
+
+func (w *work) agentLost(agent state.AgentID) {
+	w.markAgent(agent, w.now)
+	for _, id := range w.s.OffersOn(agent) {
+		w.dropOffer(id)
+	}
+	var ask []ReconcileTask
+	for _, id := range w.s.InstancesOn(agent) {
+		i := w.instance(id)
+		if i == nil || !i.HasTask() {
+			continue
+		}
+		ask = append(ask, ReconcileTask{i.Run.Task, agent})
+		if len(i.Run.Claims) > 0 {
+			w.lost(i, "the agent "+i.Run.Hostname+" is lost", time.Time{})
+		}
+	}
+	for part := range slices.Chunk(ask, reconcileBatch) {
+		w.master(Reconcile{Tasks: part})
+	}
+}
+
+// markAgent notes when an agent was lost, or with a zero time that it is there.
+func (w *work) markAgent(agent state.AgentID, lost time.Time) {
+	a := w.agent(agent)
+	if a == nil || a.LostAt.IsZero() == lost.IsZero() {
+		return
+	}
+	c := *a
+	c.LostAt = lost
+	w.put(state.KindAgent, string(agent), &c)
+}
+
+func (w *work) callFailed(e CallFailed) {
+	accept, ok := e.Call.(Accept)
+	if !ok {
+		return // repeated by its own timer
+	}
+	var ask []ReconcileTask
+	for _, l := range accept.Launches {
+		i := w.byTask(l.Run.Task)
+		if i == nil || i.Phase != state.PhaseLaunching {
+			continue
+		}
+		if e.Unknown {
+			ask = append(ask, ReconcileTask{l.Run.Task, accept.Agent})
+			continue
+		}
+		c := w.edit(i)
+		c.Run.Message = e.Error
+		c.BackoffUntil = w.now.Add(w.spec(i.App, i.Version).Backoff.Base)
+		w.setPhase(c, state.PhaseEnded)
+		w.putInstance(c)
+		w.instances.add(c.ID)
+	}
+	if len(ask) > 0 {
+		w.master(Reconcile{Tasks: ask})
+	}
+}

@@ -1,0 +1,455 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/scheduler/place"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// What a person reads is bounded: so many agents are listed for a group, and so many of its instances get an entry of their own
+// when only the offers changed. State.WhyOf puts the rest together.
+const (
+	refusalAgents = 50
+	refusalWhys   = 20
+)
+
+// ready tells whether a waiting instance could be launched, or its volumes created, on a fitting offer.
+func (w *work) ready(i *state.Instance, spec *state.Spec) bool {
+	return len(w.obstacles(i, spec, true)) == 0
+}
+
+// obstacles says what keeps a waiting instance from any offer. first stops at the first.
+func (w *work) obstacles(i *state.Instance, spec *state.Spec, first bool) (rs []state.Reason) {
+	if i.BackoffUntil.After(w.now) {
+		rs = append(rs, state.Reason{Code: state.ReasonBackoff, Text: w.backoffText(i), Until: i.BackoffUntil})
+		if first {
+			return rs
+		}
+	}
+	if len(spec.Volumes) == 0 {
+		return rs
+	}
+	for n := range spec.Volumes {
+		m := &spec.Volumes[n]
+		if m.Kind == state.MountPersistent {
+			rs = append(rs, state.Reason{Code: state.ReasonNotSupported, Text: "local persistent volumes are not supported by this version"})
+		}
+		if m.Kind != state.MountExternal {
+			continue
+		}
+		if r := w.volumeObstacle(w.volumeByRef(refOf(m, i.Ordinal)), i); r.Code != "" {
+			rs = append(rs, r)
+		}
+		if first && len(rs) > 0 {
+			return rs
+		}
+	}
+	return rs
+}
+
+func (w *work) volumeObstacle(v *state.Volume, i *state.Instance) state.Reason {
+	if v != nil && !v.Shared && v.Instance != i.ID {
+		return state.Reason{Code: state.ReasonVolume, Text: fmt.Sprintf("volume %s belongs to instance %s", v.Ref, v.Instance)}
+	}
+	if _, text, until := w.volumeState(v); text != "" {
+		return state.Reason{Code: state.ReasonVolume, Text: text, Until: until}
+	}
+	if ses := w.session(); !ses.AuthoritySeen {
+		return state.Reason{Code: state.ReasonNoAuthority, Text: "the lease authority was not read yet"}
+	} else if ses.AuthorityLost != "" {
+		return state.Reason{Code: state.ReasonNoAuthority, Text: "the lease authority cannot be read: " + ses.AuthorityLost}
+	}
+	if v.Shared {
+		return state.Reason{}
+	}
+	c := w.claim(v.UID)
+	switch {
+	case c == nil:
+		return state.Reason{} // not seen yet; the grant will tell
+	case c.Tombstone:
+		return state.Reason{Code: state.ReasonClaim, Text: fmt.Sprintf("volume %s was removed", v.Ref)}
+	case c.State != state.ClaimFree:
+		return w.claimReason(v, c)
+	}
+	return state.Reason{}
+}
+
+// claimReason says who has a claim, since when, and what it takes to become free.
+func (w *work) claimReason(v *state.Volume, c *state.Claim) state.Reason {
+	if c.State == state.ClaimGranted {
+		return state.Reason{Code: state.ReasonClaim, Text: fmt.Sprintf("volume %s is granted to agent %s at epoch %d, and was not mounted yet", v.Ref, c.Agent, c.Epoch)}
+	}
+	text := fmt.Sprintf("volume %s is held by node %s since %s (epoch %d)", v.Ref, w.nodeName(c.Node), c.Since.UTC().Format(time.RFC3339), c.Epoch)
+	r := state.Reason{Code: state.ReasonClaim, Text: text}
+	n := w.node(c.Node)
+	switch {
+	case n == nil:
+		r.Text += "; no record of that node is known"
+	case !n.Alive:
+		r.Code = state.ReasonFencing
+		r.Text += "; the node's lease has run out"
+		if c.Policy == "operator" {
+			r.Text += ", and its policy waits for an operator's word"
+		} else if c.Policy == "lease" && c.MinGrade == "reset" && c.Fence != "reset" {
+			r.Text += fmt.Sprintf(", but it fences itself with grade %q only, which its policy does not accept: an operator has to say that it is dead", c.Fence)
+		}
+	case !n.SuspectSince.IsZero():
+		r.Code, r.Until = state.ReasonFencing, n.FreeBy
+		r.Text += fmt.Sprintf("; the node's lease has stood still since %s", n.SuspectSince.UTC().Format(time.RFC3339))
+		if !n.FreeBy.IsZero() {
+			r.Text += ", it is free by " + n.FreeBy.UTC().Format(time.RFC3339)
+		}
+	case c.Revoke:
+		r.Code = state.ReasonFencing
+		r.Text += "; the node lives and was asked to give it back"
+	}
+	return r
+}
+
+func (w *work) backoffText(i *state.Instance) string {
+	if i.Failures == 0 {
+		return "a short pause before the next attempt"
+	}
+	text := fmt.Sprintf("failed %d times in a row", i.Failures)
+	if i.Failures == 1 {
+		text = "failed once"
+	}
+	if a := w.app(i.App); a != nil && a.LastTaskFailure != nil && a.LastTaskFailure.Instance == i.ID {
+		f := a.LastTaskFailure
+		text += fmt.Sprintf(", the last time with %s on %s", f.State, f.Host)
+		if f.Message != "" {
+			text += " (" + f.Message + ")"
+		}
+	}
+	return text + "; it waits before the next start"
+}
+
+// unfit says why a site does not suit any instance of a definition.
+func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
+	var rs []state.Reason
+	if !s.pool.Fits(spec) {
+		rs = s.pool.Misfits(spec, s.agent.Total)
+	}
+	if len(spec.Volumes) == 0 {
+		return rs
+	}
+	need := map[string]int{} // by driver
+	for n := range spec.Volumes {
+		if m := &spec.Volumes[n]; m.Kind == state.MountExternal {
+			need[m.Driver]++
+		}
+	}
+	if len(need) == 0 {
+		return rs
+	}
+	add := func(code, text string, args ...any) {
+		rs = append(rs, state.Reason{Code: code, Text: fmt.Sprintf(text, args...)})
+	}
+	n := s.node
+	switch {
+	case n == nil:
+		add(state.ReasonNoNode, "no isolator is known beside this agent")
+		return rs
+	case !n.Alive:
+		add(state.ReasonNodeDead, "the lease of its isolator ran out")
+		return rs
+	case !n.SuspectSince.IsZero():
+		add(state.ReasonNodeDead, "the lease of its isolator has stood still since %s", n.SuspectSince.UTC().Format(time.RFC3339))
+		return rs
+	case n.Draining:
+		add(state.ReasonDraining, "the node is being drained")
+	}
+	for _, name := range sortedKeys(need) {
+		d, there := n.Drivers[name]
+		switch {
+		case !there:
+			add(state.ReasonDriver, "the node has no volume driver %q", name)
+		case !d.Ready:
+			add(state.ReasonDriver, "volume driver %q is not ready: %s", name, d.Because)
+		case d.AttachLimit > 0:
+			if used := w.attachedAt(s, name); used+need[name] > d.AttachLimit {
+				add(state.ReasonAttachLimit, "%d of at most %d volumes of driver %q are attached, %d more are needed", used, d.AttachLimit, name, need[name])
+			}
+		}
+	}
+	return rs
+}
+
+// attachedAt counts the volumes that are attached at a site's node, or will be by launches under way.
+func (w *work) attachedAt(s *site, driver string) int {
+	n := w.s.Attached(s.node.UID, driver) + w.attached[s.node.UID][driver] + s.used[driver]
+	for _, id := range w.s.InstancesOn(s.agent.ID) {
+		if i := w.s.Instances[id]; i.Phase == state.PhaseGranting {
+			for _, g := range i.Run.Claims {
+				if v, c := w.volume(g.Volume), w.claim(g.Volume); v != nil && v.Ref.Driver == driver && (c == nil || c.Epoch < g.Epoch) {
+					n++
+				}
+			}
+		}
+	}
+	return n
+}
+
+// unfitFor says why a site that suits the definition does not suit one instance of it.
+func (w *work) unfitFor(i *state.Instance, app *state.App, spec *state.Spec, s *site, tally place.Tally) (rs []state.Reason) {
+	if slices.Contains(i.Avoid, s.agent.ID) {
+		rs = append(rs, state.Reason{Code: state.ReasonAvoid, Text: "it was asked to move away from here"})
+	}
+	for _, c := range spec.Constraints {
+		if ok, text := place.Check(c, &s.at, tally, app.Instances); !ok {
+			rs = append(rs, state.Reason{Code: state.ReasonConstraint, Text: text})
+		}
+	}
+	if s.node != nil && len(spec.Volumes) > 0 {
+		for _, v := range w.volumesFor(i) {
+			if v == nil {
+				continue
+			}
+			if text := w.pinned(v, s.node); text != "" {
+				rs = append(rs, state.Reason{Code: state.ReasonVolume, Text: text})
+			}
+		}
+	}
+	return rs
+}
+
+// refusals collects why agents did not do.
+type refusals struct {
+	list []state.AgentReason
+	more int
+	at   map[state.AgentID]int
+}
+
+func (r *refusals) add(s *site, reasons []state.Reason) {
+	if r.at == nil {
+		r.at = map[state.AgentID]int{}
+	}
+	ar := state.AgentReason{Agent: s.agent.ID, Hostname: s.agent.Hostname, Reasons: reasons}
+	if n, ok := r.at[s.agent.ID]; ok {
+		if n >= 0 {
+			r.list[n] = ar
+		}
+		return
+	}
+	if len(r.list) >= refusalAgents {
+		r.more++
+		r.at[s.agent.ID] = -1
+		return
+	}
+	r.at[s.agent.ID] = len(r.list)
+	r.list = append(r.list, ar)
+}
+
+// refuse keeps why a group was not placed: what is new replaces what was known of the same agents.
+func (w *work) refuse(g *group, no *refusals) {
+	if len(no.list) == 0 {
+		return
+	}
+	id := state.DefID(g.App, g.Version)
+	now := &state.Refusal{Group: g.Group, At: w.now, Agents: slices.Clone(no.list), More: no.more}
+	if old := w.s.Refusals[g.Group]; old != nil {
+		for _, a := range old.Agents {
+			if _, new := no.at[a.Agent]; new || len(now.Agents) >= refusalAgents {
+				continue
+			}
+			if ag := w.agent(a.Agent); ag == nil || !ag.LostAt.IsZero() {
+				continue
+			}
+			now.Agents = append(now.Agents, a)
+		}
+		now.More = max(now.More, old.More)
+	}
+	slices.SortFunc(now.Agents, func(a, b state.AgentReason) int { return compare(a.Hostname, b.Hostname) })
+	w.put(state.KindRefusal, id, now)
+	for n, i := range g.list {
+		if n == refusalWhys {
+			break
+		}
+		w.touched[i.ID] = true
+	}
+}
+
+// explain keeps Why for every instance that this Step touched.
+func (w *work) explain() {
+	groups := map[state.Group]bool{}
+	for _, id := range sortedKeys(w.touched) {
+		i := w.instance(id)
+		if base := w.s.Instances[id]; base != nil && base.Waits() {
+			groups[base.Group()] = true
+		}
+		if i != nil {
+			w.setWhy(i)
+		} else if w.s.Why[id] != nil {
+			w.remove(state.KindWhy, string(id))
+		}
+	}
+	for g := range groups {
+		if w.s.Refusals[g] == nil {
+			continue
+		}
+		if len(w.waiting(g)) == 0 {
+			w.remove(state.KindRefusal, state.DefID(g.App, g.Version))
+		}
+	}
+}
+
+func (w *work) setWhy(i *state.Instance) {
+	old := w.s.Why[i.ID]
+	now := w.why(i)
+	switch {
+	case now == nil && old != nil:
+		w.remove(state.KindWhy, string(i.ID))
+	case now == nil:
+	case old != nil && sameWhy(old, now):
+	default:
+		now.Instance, now.At, now.Since = i.ID, w.now, i.Since
+		w.put(state.KindWhy, string(i.ID), now)
+	}
+}
+
+func sameWhy(a, b *state.Why) bool {
+	return a.Summary == b.Summary && slices.Equal(a.Reasons, b.Reasons) &&
+		slices.EqualFunc(a.Agents, b.Agents, func(x, y state.AgentReason) bool {
+			return x.Agent == y.Agent && slices.Equal(x.Reasons, y.Reasons)
+		})
+}
+
+// why says what an instance waits for; nil when it runs as wanted.
+func (w *work) why(i *state.Instance) *state.Why {
+	one := func(code, text string) *state.Why {
+		return &state.Why{Summary: text, Reasons: []state.Reason{{Code: code, Text: text}}}
+	}
+	switch i.Phase {
+	case state.PhaseWaiting:
+		return w.whyWaiting(i)
+	case state.PhasePreparing:
+		y := &state.Why{}
+		for _, v := range w.volumesFor(i) {
+			if _, text, until := w.volumeState(v); text != "" {
+				y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonVolume, Text: text, Until: until})
+			}
+		}
+		return summed(y)
+	case state.PhaseGranting:
+		return one(state.ReasonGranting, fmt.Sprintf("the claims of its volumes were asked for, for agent %s", i.Run.Hostname))
+	case state.PhaseLaunching:
+		return one(state.ReasonStarting, fmt.Sprintf("launched on %s, which has not reported yet", i.Run.Hostname))
+	case state.PhaseStaging:
+		return one(state.ReasonStarting, fmt.Sprintf("starting on %s", i.Run.Hostname))
+	case state.PhaseRunning:
+		if !w.up(i) {
+			return one(state.ReasonUnhealthy, fmt.Sprintf("runs on %s, its health checks do not pass yet", i.Run.Hostname))
+		}
+		return nil
+	case state.PhaseKilling:
+		return one(state.ReasonKilling, fmt.Sprintf("being stopped on %s: %s", i.Run.Hostname, i.KillReason))
+	case state.PhaseLost:
+		text := fmt.Sprintf("agent %s is out of reach (%s); the task may still run there", i.Run.Hostname, lostState(i.Run))
+		return w.whyClaims(i, state.Reason{Code: state.ReasonUnreachable, Text: text})
+	case state.PhaseEnded:
+		return w.whyClaims(i, state.Reason{Code: state.ReasonTaskFailures, Text: fmt.Sprintf("the task on %s ended with %s", i.Run.Hostname, i.Run.MesosState)})
+	}
+	return one(state.ReasonStarting, string(i.Phase))
+}
+
+func lostState(r *state.Run) string {
+	if meaningOf(r.MesosState) == missing {
+		return r.MesosState
+	}
+	return "agent lost"
+}
+
+// whyClaims is first, and the claims that are still to become free.
+func (w *work) whyClaims(i *state.Instance, first state.Reason) *state.Why {
+	y := &state.Why{Reasons: []state.Reason{first}}
+	for _, g := range i.Run.Claims {
+		v, c := w.volume(g.Volume), w.claim(g.Volume)
+		if g.Freed || v == nil {
+			continue
+		}
+		if c == nil {
+			y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonNoAuthority, Text: fmt.Sprintf("the claim of volume %s was not read yet", v.Ref)})
+			continue
+		}
+		if c.State != state.ClaimFree {
+			y.Reasons = append(y.Reasons, w.claimReason(v, c))
+		}
+	}
+	if len(y.Reasons) > 1 {
+		y.Summary = y.Reasons[1].Text
+	}
+	return summed(y)
+}
+
+func summed(y *state.Why) *state.Why {
+	if y.Summary == "" && len(y.Reasons) > 0 {
+		y.Summary = y.Reasons[0].Text
+	}
+	return y
+}
+
+func (w *work) whyWaiting(i *state.Instance) *state.Why {
+	y := &state.Why{Reasons: w.obstacles(i, w.spec(i.App, i.Version), false)}
+	switch ses := w.session(); {
+	case ses.Stopped != "":
+		y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonNoMaster, Text: "the master does not accept this framework: " + ses.Stopped})
+	case !ses.Connected:
+		y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonNoMaster, Text: "not connected to a Mesos master"})
+	}
+	if len(y.Reasons) > 0 {
+		return summed(y)
+	}
+	r := look(w, state.KindRefusal, state.DefID(i.App, i.Version), w.s.Refusals[i.Group()])
+	if r == nil {
+		y.Reasons = []state.Reason{{Code: state.ReasonNoOffers, Text: "waits for an offer"}}
+		return summed(y)
+	}
+	y.Agents = r.Agents
+	y.Summary = refusalText(r)
+	return y
+}
+
+// refusalText puts the agents' reasons in one line: the commonest first.
+func refusalText(r *state.Refusal) string {
+	count := map[string]int{}
+	never := 0
+	for _, a := range r.Agents {
+		code := a.Reasons[0]
+		if code.Code == state.ReasonNeverFits {
+			never++
+		}
+		count[code.Text]++
+	}
+	texts := sortedKeys(count)
+	slices.SortStableFunc(texts, func(a, b string) int { return count[b] - count[a] })
+	agents := func(n int) string {
+		if n == 1 {
+			return "1 agent"
+		}
+		return fmt.Sprintf("%d agents", n)
+	}
+	head := fmt.Sprintf("none of the %s looked at suits it", agents(len(r.Agents)+r.More))
+	if len(r.Agents)+r.More == 1 {
+		head = "the one agent looked at does not suit it"
+	}
+	if never == len(r.Agents) && r.More == 0 {
+		head = "it never fits: no agent seen has ever had that much"
+	}
+	var parts []string
+	for n, t := range texts {
+		if n == 3 {
+			parts = append(parts, "…")
+			break
+		}
+		if len(r.Agents) == 1 {
+			parts = append(parts, t)
+		} else {
+			parts = append(parts, fmt.Sprintf("%s (%s)", t, agents(count[t])))
+		}
+	}
+	return head + ": " + strings.Join(parts, "; ")
+}
