@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -173,13 +174,23 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.Handle("/", api.New(core, log.Named("api")))
+	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
 	if err := announce(c.dir, listener.Addr(), log); err != nil {
 		return err
 	}
-	return actors(ctx, core, listener, mux, log)
+	return actors(ctx, core, listener, handler, log)
+}
+
+// hosts are the names that people call the API by.
+func (c *frameworkConfig) hosts() []string {
+	out := []string{c.hostname}
+	if u, err := url.Parse(c.webui); err == nil && u.Hostname() != "" {
+		out = append(out, u.Hostname())
+	}
+	if h, _, err := net.SplitHostPort(c.listen); err == nil && h != "" {
+		out = append(out, h)
+	}
+	return out
 }
 
 // build makes the framework out of the settings.

@@ -154,10 +154,13 @@ func (c *Cluster) prepare(context.Context) error {
 	if _, err := os.Stat(c.dvdcli()); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "dvdcli must lie beside %s (make build)", self)
 	}
-	if n, err := killMarked(c.layout.mark(), 5*time.Second); err != nil {
-		return err
-	} else if n > 0 {
-		c.log.Warn("killed what an earlier run left behind", zap.Int("processes", n))
+	// Helpers and watchdogs first, then tasks, those of agents that are not started this time included.
+	for _, mark := range []string{c.layout.mark(), c.layout.taskMark()} {
+		if n, err := killMarked(mark, 5*time.Second); err != nil {
+			return err
+		} else if n > 0 {
+			c.log.Warn("killed what an earlier run left behind", zap.Int("processes", n))
+		}
 	}
 	before, err := readInfo(c.layout)
 	if err != nil && !fault.Is(err, fault.NotFound) {

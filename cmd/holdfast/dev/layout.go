@@ -156,6 +156,9 @@ func (l Layout) nodeSocket(name string) string { return filepath.Join(l.Sockets,
 // everything else on the machine.
 func (l Layout) mark() string { return "HOLDFAST_DEV=" + filepath.Base(l.Sockets) }
 
+// taskMark is in the environment of every task: its sandbox lies below the nodes' directories.
+func (l Layout) taskMark() string { return "MESOS_SANDBOX=" + l.nodes() }
+
 // lock takes the directory for this process. The lock goes with the process, however it ends.
 func (l Layout) lock() (*os.File, error) {
 	f, err := os.OpenFile(l.lockFile(), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)

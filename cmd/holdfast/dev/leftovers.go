@@ -109,7 +109,7 @@ func Leftovers(dir string) ([]string, error) {
 		return nil, err
 	}
 	var left []string
-	for _, pid := range marked(l.mark()) {
+	for _, pid := range append(marked(l.mark()), marked(l.taskMark())...) {
 		left = append(left, fmt.Sprintf("process %d", pid))
 	}
 	for _, m := range mountsBelow(l.Dir) {

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
+	"github.com/holdfast-io/holdfast/cmd/holdfast/devtest"
+	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/heavy"
+)
+
+// count asks an instance of examples/counter; add counts first.
+func count(t *testing.T, i client.Instance, add bool) string {
+	t.Helper()
+	method := http.MethodGet
+	if add {
+		method = http.MethodPost
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0]), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("ask %s: %v", i.ID, err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	return strings.TrimSpace(string(body))
+}
+
+func submit(t *testing.T, c *devtest.Cluster, example string) {
+	t.Helper()
+	root, err := devtest.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := os.ReadFile(filepath.Join(root, "examples", example, "app.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.API.PutApp(t.Context(), json.RawMessage(body), client.PutOptions{CreateOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHeavyResume stops a cluster in good order, and then kills its supervisor, and each time wants everything back.
+func TestHeavyResume(t *testing.T) {
+	heavy.Require(t)
+	c := devtest.Start(t)
+	submit(t, c, "counter")
+	before := c.Running("/counter", 3)
+	for n, i := range before {
+		for range n + 1 {
+			count(t, i, true)
+		}
+	}
+	info, err := c.API.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []struct {
+		name string
+		end  func()
+	}{
+		{"stop", func() {
+			if err := c.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			if left, err := dev.Leftovers(c.Dir); err != nil || len(left) > 0 {
+				t.Fatalf("left behind: %v, %v", left, err)
+			}
+		}},
+		{"kill -9", func() { c.Kill() }},
+	} {
+		end.end()
+		c.Spawn()
+		// Runs of before may be shown until the framework knows better.
+		after := make([]client.Instance, len(before))
+		for n := range before {
+			after[n] = c.Relaunched(before[n])
+		}
+		c.Running("/counter", 3)
+		now, err := c.API.Info(t.Context())
+		if err != nil || now.FrameworkID != info.FrameworkID || now.Cluster != info.Cluster {
+			t.Fatalf("after %s: %+v, %v; it was %+v", end.name, now, err, info)
+		}
+		for n, i := range after {
+			if i.Volumes[0].UID != before[n].Volumes[0].UID {
+				t.Errorf("after %s: %s has volume %s, not %s", end.name, i.ID, i.Volumes[0].UID, before[n].Volumes[0].UID)
+			}
+			if got := count(t, i, false); got != fmt.Sprint(n+1) {
+				t.Errorf("after %s: %s is at %s, not %d", end.name, i.ID, got, n+1)
+			}
+		}
+		before = after
+	}
+}
+
+// TestHeavyPartition pulls an agent's cables while its tasks go on: the volume follows only after the node has given it up.
+func TestHeavyPartition(t *testing.T) {
+	heavy.Require(t)
+	c := devtest.Start(t)
+	submit(t, c, "counter")
+	i := c.Running("/counter", 3)[0]
+	count(t, i, true)
+	if _, err := c.Control.Agent(t.Context(), i.Hostname, "partition", dev.Order{FromMaster: true, FromAuthority: true}); err != nil {
+		t.Fatal(err)
+	}
+	now := c.Relaunched(i)
+	if now.Hostname == i.Hostname {
+		t.Fatalf("%s runs on %s again", now.ID, now.Hostname)
+	}
+	if got := count(t, now, false); got != "1" {
+		t.Errorf("it is at %s", got)
+	}
+	if conn, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0])); err == nil {
+		conn.Body.Close()
+		t.Error("the old run still answers on the agent that was cut off: two writers")
+	}
+	if _, err := c.Control.Agent(t.Context(), i.Hostname, "heal", dev.Order{}); err != nil {
+		t.Fatal(err)
+	}
+	c.Running("/counter", 3)
+}
+
+// TestHeavyOneAtATime starts second clusters that collide with a running one.
+func TestHeavyOneAtATime(t *testing.T) {
+	heavy.Require(t)
+	c := devtest.Start(t, "--agents", "1")
+	program := filepath.Join(c.Bin, "holdfast")
+	run := func(args ...string) (int, string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		out, err := exec.CommandContext(ctx, program, append([]string{"dev"}, args...)...).CombinedOutput()
+		if exit, ok := err.(*exec.ExitError); ok {
+			return exit.ExitCode(), string(out)
+		}
+		return 0, string(out)
+	}
+	if code, out := run("--dir", c.Dir, "--port", "1"); code != fault.ExitConflict || !strings.Contains(out, "runs on "+c.Dir+" already") {
+		t.Errorf("same directory: exit %d: %s", code, out)
+	}
+	port := c.URL[strings.LastIndexByte(c.URL, ':')+1:]
+	if code, out := run("--dir", t.TempDir(), "--port", port); code != fault.ExitConflict || !strings.Contains(out, "--port") {
+		t.Errorf("same port: exit %d: %s", code, out)
+	}
+	if err := c.API.Ping(t.Context()); err != nil {
+		t.Errorf("the first one suffered: %v", err)
+	}
+}
+
+// TestHeavyDemoAsAnyUser runs the demo as a user without any rights.
+func TestHeavyDemoAsAnyUser(t *testing.T) {
+	heavy.Require(t, heavy.Root)
+	home, err := os.MkdirTemp("/tmp", "holdfast-nobody-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(home)
+	if err := os.Chown(home, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(devtest.Bin(t), "holdfast"), "demo")
+	cmd.Dir = home
+	cmd.Env = []string{"HOME=" + home, "TMPDIR=" + home, "PATH=/usr/bin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true}}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
