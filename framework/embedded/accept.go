@@ -195,8 +195,7 @@ func (m *Master) launch(x *acceptance, info *mesos.TaskInfo) {
 	}
 	t := m.addTask(x, info, nil)
 	fw, task := x.f.info, *info
-	t.ran = x.a.handle
-	x.a.link.send(func(h agent.Handle) { h.Run(fw, task) })
+	t.session = x.a.link.send(func(h agent.Handle) { h.Run(fw, task) })
 }
 
 func (m *Master) launchGroup(x *acceptance, g *mesos.Offer_Operation_LaunchGroup) {
@@ -220,11 +219,11 @@ func (m *Master) launchGroup(x *acceptance, g *mesos.Offer_Operation_LaunchGroup
 		return
 	}
 	m.addExecutor(x, e)
-	for i := range tasks {
-		m.addTask(x, &tasks[i], &e.ExecutorID).ran = x.a.handle
-	}
 	fw, ex := x.f.info, *e
-	x.a.link.send(func(h agent.Handle) { h.RunGroup(fw, ex, tasks) })
+	session := x.a.link.send(func(h agent.Handle) { h.RunGroup(fw, ex, tasks) })
+	for i := range tasks {
+		m.addTask(x, &tasks[i], &e.ExecutorID).session = session
+	}
 }
 
 // addExecutor counts an executor's resources as used, unless it runs already.

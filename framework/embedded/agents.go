@@ -197,7 +197,11 @@ func (m *Master) reregister(l *Link, r agent.Reregistration) error {
 
 // reregisterKnown is the return of an agent that was not given up.
 func (m *Master) reregisterKnown(l *Link, a *agentState, r agent.Reregistration) {
-	sameHandle := a.handle == r.Handle
+	// What was sent over a connection that still stands is under way; what was sent over an earlier one was lost.
+	session := uint64(0)
+	if a.handle == r.Handle {
+		session = l.currentSession()
+	}
 	m.dropPending(a, "agent reregistered before the operation was confirmed")
 	has := map[taskKey]*mesos.Task{}
 	for i := range r.Tasks {
@@ -206,7 +210,7 @@ func (m *Master) reregisterKnown(l *Link, a *agentState, r agent.Reregistration)
 	}
 	for k, t := range a.tasks {
 		theirs := has[k]
-		if theirs == nil && !terminal(t.GetState()) && (!sameHandle || t.ran != r.Handle) {
+		if theirs == nil && !terminal(t.GetState()) && (session == 0 || t.session != session) {
 			m.taskUnknown(a, t)
 		}
 	}
@@ -291,7 +295,7 @@ func (m *Master) adoptTasks(a *agentState, r agent.Reregistration, fresh bool, t
 			role = f.roles[0]
 		}
 		theirs.Resources = resource.AllocateMissing(resource.Upgrade(theirs.Resources), role)
-		t := &task{Task: theirs, ran: r.Handle, released: terminal(theirs.GetState())}
+		t := &task{Task: theirs, released: terminal(theirs.GetState())}
 		a.tasks[k], f.tasks[k.task] = t, t
 		if text != "" {
 			s := m.newStatus(a.id, k.task, theirs.GetState(), mesos.SOURCE_MASTER, text)

@@ -99,6 +99,22 @@ func (a *fakeAgent) live(ping time.Duration) {
 // kill ends the agent's process; its tasks live on for a successor.
 func (a *fakeAgent) kill() { a.once.Do(func() { close(a.stop) }) }
 
+// settle waits until every status has been acknowledged.
+func (a *fakeAgent) settle() {
+	for range 1000 {
+		n := 0
+		a.mu.Lock()
+		for _, t := range a.tasks {
+			n += len(t.pending)
+		}
+		a.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // restart makes the successor of a killed agent.
 func (a *fakeAgent) restart(ping time.Duration) *fakeAgent {
 	n := &fakeAgent{t: a.t, link: a.link, reg: a.reg, stop: make(chan struct{}), id: a.id, frameworks: a.frameworks, tasks: a.tasks}

@@ -23,6 +23,7 @@ type Link struct {
 	mu      sync.Mutex
 	cut     bool
 	handle  agent.Handle // where messages go; nil while there is no connection
+	session uint64       // counts connections
 	queue   []message
 	wake    chan struct{}
 	done    chan struct{}
@@ -90,21 +91,29 @@ func (l *Link) attach(h agent.Handle) {
 	defer l.mu.Unlock()
 	if l.handle != h {
 		l.handle, l.queue = h, nil
+		l.session++
 	}
 }
 
-// send queues a message to the peer; without a connection it is lost.
-func (l *Link) send(call func(agent.Handle)) {
+// send queues a message to the peer and returns the session it belongs to; without a connection it is lost.
+func (l *Link) send(call func(agent.Handle)) (session uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut || l.handle == nil {
-		return
+		return 0
 	}
 	l.queue = append(l.queue, message{l.handle, call})
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
+	return l.session
+}
+
+func (l *Link) currentSession() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.session
 }
 
 func (l *Link) run() {

@@ -109,8 +109,8 @@ type task struct {
 	released bool
 	// unacked is the newest status of the agent that the framework has not acknowledged.
 	unacked *mesos.TaskStatus
-	// ran is the agent object that was told to run the task; nil while it was not.
-	ran agent.Handle
+	// session is the connection over which the agent was told to run the task, 0 when it was not.
+	session uint64
 	// kill is asked for again when the agent comes back.
 	kill bool
 }
