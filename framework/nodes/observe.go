@@ -239,7 +239,7 @@ func (v view) prune(requests map[string][]lease.RequestVersion) {
 func nodeOf(nv lease.NodeVersion) *state.Node {
 	n := &state.Node{UID: state.NodeUID(nv.UID), Generation: nv.Generation, BootID: nv.BootID, Alive: nv.Alive, Hostname: nv.Hostname,
 		Agent: state.AgentID(nv.AgentID), AgentHostname: nv.AgentHostname, Zone: nv.Zone, Region: nv.Region, Grade: string(nv.Grade),
-		Draining: nv.Draining, Version: nv.Version, Drivers: map[string]state.Driver{}}
+		Draining: nv.Draining, Version: nv.Node.Version, Drivers: map[string]state.Driver{}}
 	if nv.DeadAt != nil {
 		n.DeadAt = *nv.DeadAt
 	}
