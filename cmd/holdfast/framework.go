@@ -236,8 +236,8 @@ func actors(ctx context.Context, core *framework.Framework, l net.Listener, h ht
 	var g run.Group
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, ErrorLog: zap.NewStdLog(log.Named("http"))}
+	server := api.Serve(h, log.Named("http"))
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	g.Add(func() error { return core.Run(ctx) }, func(error) { cancel() })
 	g.Add(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
