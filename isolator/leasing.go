@@ -3,6 +3,7 @@ package isolator
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,7 +65,8 @@ func (s *Service) target(v journal.Volume) fence.Target {
 	if verify == "" {
 		verify = fence.VerifyScan
 	}
-	return fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: verify}
+	return fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: verify,
+		Agent: strings.TrimPrefix(strings.TrimSuffix(s.o.AgentURL, "/"), "http://")}
 }
 
 // tellWatchdog hands the list of everything that may be mounted to the watchdog: before each mount, after each unmount.

@@ -95,7 +95,10 @@ func (a *Authority) Init(ctx context.Context, cluster string) (Root, error) {
 	fresh := Root{V: recordVersion, UUID: uuid.NewString(), Cluster: cluster, Generation: 1}
 	for {
 		root, err := a.readRoot(ctx)
-		if !fault.Is(err, fault.NotFound) {
+		switch {
+		case err == nil && root.Cluster != cluster:
+			return root, fault.Wrap(fault.Conflict, ErrRootChanged, "the authority is of cluster %s, not of %s", root.Cluster, cluster)
+		case !fault.Is(err, fault.NotFound):
 			return root, err
 		}
 		call, cancel := a.call(ctx)

@@ -33,10 +33,10 @@ func newHolder(t Timings, uid, boot string, lastGeneration uint64, lastDeadline 
 
 // start decides what a holder without a lease does, from the record as it stands (nil: none).
 //
-// The same boot, the generation that we remember, alive, and before its deadline: we are the process that held it, started anew, and
-// go on. A record of ours that is past its deadline: fence and verify, then the next generation. A live record that is
-// not ours by boot or by memory may be another machine's that has our uid, or our own from before a reboot: who cannot tell waits
-// until it has stood still as long as a taker would. A dead one: verify, then the next generation.
+// A live record of the generation that we remember is ours: on the same boot and before its deadline we are the process that held
+// it, started anew, and go on; otherwise fence and verify, then the next generation. A live record that we do not remember may be
+// another machine's that has our uid, or our own from before a reboot: who cannot tell waits until it has stood still as long as a
+// taker would. A dead one: verify, then the next generation.
 func (h *holder) start(now time.Duration, record *NodeVersion) phase {
 	switch {
 	case record == nil:
@@ -45,9 +45,9 @@ func (h *holder) start(now time.Duration, record *NodeVersion) phase {
 	case !record.Alive:
 		h.take(record)
 		return unverified
-	case record.BootID == h.boot && h.lastGeneration != 0 && record.Generation == h.lastGeneration:
+	case h.lastGeneration != 0 && record.Generation == h.lastGeneration:
 		h.take(record)
-		if now < h.lastDeadline {
+		if record.BootID == h.boot && now < h.lastDeadline {
 			h.phase, h.deadline = leased, h.lastDeadline
 			return leased
 		}
@@ -98,6 +98,7 @@ func (h *holder) collided(record *NodeVersion) (why string) {
 	case !record.Alive && record.Generation == h.generation:
 		return "the lease was declared dead by " + record.DeadBy
 	case record.BootID != h.boot || record.Generation != h.generation:
+		h.lastGeneration = 0 // it is not ours to continue or to end
 		return "another machine or process writes this node's record (boot " + record.BootID + ", host " + record.Hostname + ")"
 	case record.Seq > h.seq && !h.wasSent(record.Seq):
 		h.lastGeneration = 0 // it is not ours to continue or to end
