@@ -33,6 +33,7 @@ type executor struct {
 	mu        sync.Mutex
 	backlog   []mesos.TaskStatus // said while there was no agent process
 	silent    bool               // the machine is lost: nothing more is said
+	ended     bool               // too late to kill it
 	killedAt  time.Time          // when SIGTERM was sent, zero for never
 	escalate  *time.Timer
 	unhealthy bool // killed because of its health
@@ -115,6 +116,7 @@ func (e *executor) end(exit process.Exit) { e.ending.Do(func() { e.finish(exit) 
 
 func (e *executor) finish(exit process.Exit) {
 	e.mu.Lock()
+	e.ended = true
 	for _, stop := range e.timers {
 		stop()
 	}
@@ -165,6 +167,10 @@ func (e *executor) lastWord(exit process.Exit) mesos.TaskStatus {
 // grace period. Do not call it from within Agent.act: it speaks.
 func (e *executor) kill(grace time.Duration) {
 	e.mu.Lock()
+	if e.ended {
+		e.mu.Unlock()
+		return
+	}
 	if !e.killedAt.IsZero() {
 		left := max(0, grace-time.Since(e.killedAt))
 		if e.escalate != nil && e.escalate.Stop() {

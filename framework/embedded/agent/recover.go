@@ -197,33 +197,32 @@ func (a *Agent) resume(rec *recovery) {
 			a.record(c, s)
 		}
 	}
-	volumes := rec.volumes
-	a.spawn(func(ctx context.Context) { a.giveBack(ctx, volumes, rec) })
+	alive := map[string]bool{}
+	for _, c := range rec.tasks {
+		alive[c.id] = !c.isClean()
+	}
+	for _, c := range rec.dead {
+		alive[c.id] = false
+	}
+	release := rec.volumes.Recover(func(id string) bool { return alive[id] })
+	a.spawn(func(ctx context.Context) { a.giveBack(ctx, rec, release) })
 	for _, c := range rec.tasks { // acknowledged and clean, but the crash came before they were retired
 		a.retire(c)
 	}
 }
 
 // giveBack unmounts what the containers had that are not there any more.
-func (a *Agent) giveBack(ctx context.Context, volumes *dockervolume.Isolator, rec *recovery) {
-	gone := map[string]bool{}
+func (a *Agent) giveBack(ctx context.Context, rec *recovery, release func(context.Context)) {
 	for _, c := range append(append([]*container(nil), rec.dead...), rec.dropped...) {
-		if a.processes() {
-			for { // a volume is not given back under a living process
-				if _, err := a.killLeftovers(c); err == nil {
-					break
-				} else if ctx.Err() != nil {
-					return
-				}
+		for a.processes() { // a volume is not given back under a living process
+			if _, err := a.killLeftovers(c); err == nil {
+				break
+			} else if ctx.Err() != nil {
+				return
 			}
 		}
-		gone[c.id] = true
 	}
-	alive := map[string]bool{}
-	for _, c := range rec.tasks {
-		alive[c.id] = !gone[c.id] && !c.isClean()
-	}
-	volumes.Recover(ctx, func(id string) bool { return alive[id] })
+	release(ctx)
 	if ctx.Err() != nil {
 		return
 	}

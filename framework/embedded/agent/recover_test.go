@@ -33,10 +33,9 @@ func TestRestartKeepsTasks(t *testing.T) {
 	m, s := newMaster(t), newStandIn(t)
 	a := newAgent(t, m, withDvdcli(s))
 	a.peer.Run(framework(), withVolume(shell("on", "sleep 1000"), "data", "vol-1"))
-	a.peer.Run(framework(), withVolume(shell("ends", "while test ! -e "+s.dir+"/go; do sleep 0.01; done; exit 7"), "data", "vol-2"))
 	m.awaitState("on", mesos.TASK_RUNNING)
+	a.peer.Run(framework(), withVolume(shell("ends", "while test ! -e "+s.dir+"/go; do sleep 0.01; done; exit 7"), "data", "vol-2"))
 	m.awaitState("ends", mesos.TASK_RUNNING)
-	pid := a.Tasks()[0].Pid
 	id := a.ID()
 	url := a.URL()
 	a.Stop()
@@ -65,7 +64,6 @@ func TestRestartKeepsTasks(t *testing.T) {
 	kill(a, "on", -1)
 	m.awaitState("on", mesos.TASK_KILLED)
 	s.await(t, "mount vol-1", "mount vol-2", "unmount vol-2", "unmount vol-1")
-	_ = pid
 }
 
 func TestUpdatesAreRepeated(t *testing.T) {
@@ -89,7 +87,9 @@ func TestUpdatesAreRepeated(t *testing.T) {
 		t.Errorf("nothing may follow before the acknowledgement: %q", got)
 	}
 	restart(t, a)
+	m.mu.Lock()
 	before := len(m.updates)
+	m.mu.Unlock()
 	m.await("STARTING after the restart", func() bool { return len(m.updates) > before })
 	m.mu.Lock()
 	first, latest := m.updates[0].UUID, m.latest[len(m.latest)-1]

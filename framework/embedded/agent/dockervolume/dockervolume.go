@@ -96,15 +96,12 @@ func (i *Isolator) Prepare(ctx context.Context, container string, volumes []Volu
 	if i.cfg.Dvdcli == "" {
 		return nil, errors.New("no dvdcli was found when the agent started, so docker volumes cannot be mounted")
 	}
-	i.mu.Lock()
-	i.containers[container] = keys // before the file is there, so that a Recover going on leaves it alone
-	i.mu.Unlock()
 	if err := i.save(container, keys); err != nil {
-		i.mu.Lock()
-		delete(i.containers, container) // nothing was mounted
-		i.mu.Unlock()
 		return nil, err
 	}
+	i.mu.Lock()
+	i.containers[container] = keys
+	i.mu.Unlock()
 
 	points := make([]string, len(volumes))
 	errs := make([]error, len(volumes))
@@ -289,15 +286,17 @@ func (i *Isolator) enter(ctx context.Context, k key) (leave func(), err error) {
 	}
 }
 
-// Recover reads the checkpoints of an earlier run. Containers that alive knows keep their volumes; for the others
-// every volume that no living container uses is unmounted, once each even if several had it. It returns when that is done.
-func (i *Isolator) Recover(ctx context.Context, alive func(container string) bool) {
+// Recover reads the checkpoints of an earlier run. Containers that alive knows keep their volumes. For the others the function that it
+// returns unmounts every volume that no living container uses, once each even if several had it; call it when no process of
+// theirs is left.
+func (i *Isolator) Recover(alive func(container string) bool) (release func(ctx context.Context)) {
+	nothing := func(context.Context) {}
 	entries, err := os.ReadDir(i.cfg.Dir)
 	if err != nil {
 		if !errors.Is(err, os.ErrNotExist) {
 			i.cfg.Logger.Error("volume checkpoints cannot be read", zap.Error(err))
 		}
-		return
+		return nothing
 	}
 	dead := map[string][]key{}
 	i.mu.Lock()
@@ -329,7 +328,7 @@ func (i *Isolator) Recover(ctx context.Context, alive func(container string) boo
 		}
 	}
 	i.mu.Unlock()
-	i.releaseDead(ctx, owners)
+	return func(ctx context.Context) { i.releaseDead(ctx, owners) }
 }
 
 func (i *Isolator) releaseDead(ctx context.Context, owners map[key][]string) {

@@ -40,8 +40,10 @@ type Process struct {
 	space     *os.File // the task's mount namespace, held open while processes are looked for
 	spaceName string
 
-	mu     sync.Mutex
-	reaped bool
+	mu       sync.Mutex
+	reaped   bool
+	over     bool // no process is left: nothing may be killed in this task's name any more
+	sweeping sync.WaitGroup
 
 	exited chan struct{} // closed when the first process has ended and the first sweep is over
 	gone   chan struct{} // closed when no process of the task is left
@@ -113,16 +115,25 @@ func (p *Process) Terminate() {
 // Kill sends SIGKILL to every process of the task; Exited and Gone tell when they are over.
 func (p *Process) Kill() {
 	p.mu.Lock()
-	held := !p.reaped
-	if held {
+	if !p.reaped {
 		_ = syscall.Kill(-p.ID.Pid, syscall.SIGKILL)
 	}
 	p.mu.Unlock()
-	p.sweep(held)
+	p.sweep()
 }
 
 // sweep kills what is left of the task and says how many processes it found.
-func (p *Process) sweep(held bool) int {
+func (p *Process) sweep() int {
+	p.mu.Lock()
+	// From the moment when nothing is left the names by which processes are recognized may be somebody else's.
+	if p.over {
+		p.mu.Unlock()
+		return 0
+	}
+	held := !p.reaped
+	p.sweeping.Add(1)
+	p.mu.Unlock()
+	defer p.sweeping.Done()
 	found := p.table.members(p.ID, held, p.spaceName)
 	for _, m := range found {
 		m.signal(syscall.SIGKILL)
@@ -134,24 +145,28 @@ func (p *Process) watch() {
 	p.waitEnd()
 	deadline := time.Now().Add(sweepPatience)
 	pause := time.Millisecond
-	left := p.sweep(true)
+	left := p.sweep()
 	for left > 0 && time.Now().Before(deadline) {
 		time.Sleep(pause)
 		pause = min(2*pause, 50*time.Millisecond)
-		left = p.sweep(true)
+		left = p.sweep()
 	}
 	p.reap()
 	close(p.exited)
 	for left > 0 { // in uninterruptible sleep: killed already, but still holding what it holds
 		time.Sleep(250 * time.Millisecond)
-		left = p.sweep(false)
+		left = p.sweep()
 	}
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
+	p.sweeping.Wait()
+	p.mu.Lock()
 	if p.space != nil {
-		p.mu.Lock()
 		p.space.Close() // an open handle would keep the namespace and its mounts alive
 		p.space = nil
-		p.mu.Unlock()
 	}
+	p.mu.Unlock()
 	close(p.gone)
 }
 
