@@ -124,6 +124,11 @@ func (f *fakeState) SetMounts(t []fence.Target) error {
 func (f *fakeState) Drain()       {}
 func (f *fakeState) Close() error { return nil }
 
+// quick makes deadlines that a test can wait for.
+func quick(o *Options) {
+	o.Timings = lease.Timings{P: 50 * time.Millisecond, R: 50 * time.Millisecond, F: 400 * time.Millisecond, S: 100 * time.Millisecond, M: 50 * time.Millisecond, W: 500 * time.Millisecond}
+}
+
 // node is one isolator in this process.
 type node struct {
 	*Service
@@ -642,9 +647,7 @@ func TestDeadline(t *testing.T) {
 		t.Skip("takes as long as the lease")
 	}
 	c := newCluster(t)
-	n := c.node(func(o *Options) {
-		o.Timings = lease.Timings{P: 50 * time.Millisecond, R: 50 * time.Millisecond, F: 400 * time.Millisecond, S: 100 * time.Millisecond, M: 50 * time.Millisecond, W: 500 * time.Millisecond}
-	})
+	n := c.node(quick)
 	uid, ref := c.volume(n, "v")
 	path, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)})
 	if err != nil {
@@ -696,9 +699,7 @@ func TestRestartKeepsMounts(t *testing.T) {
 // After a reboot nothing is mounted: what was held is given back in the next generation.
 func TestReboot(t *testing.T) {
 	c := newCluster(t)
-	n := c.node(func(o *Options) {
-		o.Timings = lease.Timings{P: 50 * time.Millisecond, R: 50 * time.Millisecond, F: 400 * time.Millisecond, S: 100 * time.Millisecond, M: 50 * time.Millisecond, W: 500 * time.Millisecond}
-	})
+	n := c.node(quick)
 	uid, ref := c.volume(n, "v")
 	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)}); err != nil {
 		t.Fatal(err)
@@ -706,7 +707,7 @@ func TestReboot(t *testing.T) {
 	g := n.keeper.Generation()
 	n.stop()
 	n.boot, n.state = uuid.NewString(), &fakeState{}
-	n.start()
+	n.start(quick)
 	if n.keeper.Generation() <= g {
 		t.Errorf("generation %d -> %d", g, n.keeper.Generation())
 	}

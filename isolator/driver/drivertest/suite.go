@@ -27,8 +27,6 @@ type Fixture struct {
 	KeepsUID bool
 	// Options are needed to create; nil for none.
 	Options map[string]string
-	// Shared says that a volume mounted through one driver shows the same content through Again.
-	Shared bool
 }
 
 // Run tries a driver. fresh is called for every part.

@@ -32,7 +32,7 @@ func open(t *testing.T, o pool.Options) *pool.Pool {
 func TestSuitePlain(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
 		dir := t.TempDir()
-		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir}), KeepsUID: true, Shared: true,
+		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir}), KeepsUID: true,
 			Again: func() driver.Driver { return open(t, pool.Options{Dir: dir}) }}
 	})
 }
@@ -41,7 +41,7 @@ func TestHeavySuiteBind(t *testing.T) {
 	heavy.Require(t, heavy.Root)
 	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
 		dir := t.TempDir()
-		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir, Mounts: t.TempDir()}), KeepsUID: true, Shared: true,
+		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir, Mounts: t.TempDir()}), KeepsUID: true,
 			Again: func() driver.Driver { return open(t, pool.Options{Dir: dir, Mounts: t.TempDir()}) }}
 	})
 }

@@ -1,0 +1,219 @@
+package docker_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/docker"
+	"github.com/holdfast-io/holdfast/isolator/driver/dockertest"
+	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
+)
+
+var ctx = context.Background()
+
+func start(t *testing.T) (*dockertest.Plugin, *docker.Driver) {
+	t.Helper()
+	dir := shortDir(t)
+	p, err := dockertest.Start(dir, "fake")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	d, err := docker.New(docker.Options{Name: "fake", Dirs: docker.Dirs{Sockets: []string{dir}, Specs: []string{dir}}, ReadLimit: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, d
+}
+
+// shortDir gives a directory whose sockets stay within 107 bytes.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "hfd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func TestSuite(t *testing.T) {
+	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
+		_, d := start(t)
+		return drivertest.Fixture{Driver: d}
+	})
+}
+
+func TestSuiteLoose(t *testing.T) {
+	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
+		p, d := start(t)
+		p.LooseGet, p.LooseMount, p.Scope = true, true, "global"
+		return drivertest.Fixture{Driver: d}
+	})
+}
+
+// What a quirk makes of each call: NotFound only where the plugin has proved it, Unknown for the rest, and never success.
+func TestQuirks(t *testing.T) {
+	all := []dockertest.Quirk{dockertest.Err200, dockertest.Status500, dockertest.Slow, dockertest.Garbage, dockertest.Half, dockertest.Endless, dockertest.LostReply, dockertest.Refuse, dockertest.MultiLine}
+	for _, q := range all {
+		t.Run(string(q), func(t *testing.T) {
+			t.Parallel()
+			p, d := start(t)
+			if _, err := d.Create(ctx, driver.Spec{Name: "v"}); err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range []string{"Get", "Create", "Mount", "Unmount", "Remove", "List", "Path"} {
+				p.Set("VolumeDriver."+m, q)
+			}
+			calls := map[string]func(ctx context.Context) error{
+				"get":    func(ctx context.Context) error { _, err := d.Get(ctx, "v"); return err },
+				"create": func(ctx context.Context) error { _, err := d.Create(ctx, driver.Spec{Name: "w"}); return err },
+				"mount": func(ctx context.Context) error {
+					_, err := d.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"})
+					return err
+				},
+				"unmount": func(ctx context.Context) error { return d.Unmount(ctx, "v", "i") },
+				"list":    func(ctx context.Context) error { _, err := d.List(ctx); return err },
+				"path":    func(ctx context.Context) error { _, err := d.Path(ctx, "v"); return err },
+				"remove":  func(ctx context.Context) error { return d.Remove(ctx, "v", "") },
+			}
+			for name, call := range calls {
+				limit, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				err := call(limit)
+				cancel()
+				if !fault.Is(err, fault.Unknown) {
+					t.Errorf("%s: %v (class %q), want unknown", name, err, fault.ClassOf(err))
+				}
+				if err != nil && strings.Contains(err.Error(), "\n") {
+					t.Errorf("%s: error of several lines %q", name, err)
+				}
+			}
+		})
+	}
+}
+
+// A call with an effect is sent once, also when its reply is lost.
+func TestEffectOnce(t *testing.T) {
+	p, d := start(t)
+	p.Set("VolumeDriver.Create", dockertest.LostReply)
+	if _, err := d.Create(ctx, driver.Spec{Name: "v"}); !fault.Is(err, fault.Unknown) {
+		t.Fatal(err)
+	}
+	if n := p.Count("VolumeDriver.Create"); n != 1 {
+		t.Errorf("sent %d times", n)
+	}
+	if _, err := d.Get(ctx, "v"); err != nil {
+		t.Errorf("the effect was done: %v", err)
+	}
+}
+
+func TestEmptyAnswers(t *testing.T) {
+	p, d := start(t)
+	for _, m := range []string{"Get", "Mount"} {
+		p.Set("VolumeDriver."+m, dockertest.Empty200)
+	}
+	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("get: %v", err)
+	}
+	if path, err := d.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"}); !fault.Is(err, fault.Unknown) {
+		t.Errorf("mount: %q %v", path, err)
+	}
+	p.Set("VolumeDriver.Get", dockertest.OtherName)
+	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.Unknown) {
+		t.Errorf("another volume: %v", err)
+	}
+}
+
+func TestRestartOfPlugin(t *testing.T) {
+	p, d := start(t)
+	if _, err := d.Create(ctx, driver.Spec{Name: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"}); err != nil {
+		t.Fatal(err)
+	}
+	p.Stop()
+	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) {
+		t.Errorf("while it is down: %v", err)
+	}
+	if err := p.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Get(ctx, "v"); err != nil {
+		t.Errorf("after: %v", err)
+	}
+	if err := d.Unmount(ctx, "v", "i"); err != nil {
+		t.Errorf("unmount of what it forgot: %v", err)
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	p, d := start(t)
+	p.Set("VolumeDriver.Capabilities", dockertest.Unknown)
+	if f, err := d.Facts(ctx); err != nil || f.Scope != driver.ScopeNode {
+		t.Errorf("without the call: %+v %v", f, err)
+	}
+	p2, d2 := start(t)
+	p2.Scope = "global"
+	if f, err := d2.Facts(ctx); err != nil || f.Scope != driver.ScopeCluster {
+		t.Errorf("global: %+v %v", f, err)
+	}
+}
+
+func TestDiscovery(t *testing.T) {
+	dir := shortDir(t)
+	p, err := dockertest.Start(dir, "real")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	write := func(name, content string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("byspec.spec", "unix://"+p.Socket+"\n")
+	write("byjson.json", `{"Name":"byjson","Addr":"unix://`+p.Socket+`"}`)
+	write("badspec.spec", "ftp://host")
+	write("badjson.json", "{")
+	for name, want := range map[string]fault.Class{"real": fault.NotFound, "byspec": fault.NotFound, "byjson": fault.NotFound,
+		"badspec": fault.Invalid, "badjson": fault.Invalid, "nobody": fault.Unavailable, "a/b": fault.Unavailable} {
+		d, err := docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{dir}, Specs: []string{dir}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Get(ctx, "v"); !fault.Is(err, want) {
+			t.Errorf("%s: %v (class %q), want %q", name, err, fault.ClassOf(err), want)
+		}
+	}
+	if _, err := docker.New(docker.Options{Name: "../x"}); err == nil {
+		t.Error("a driver name that leaves the directory was taken")
+	}
+}
+
+// The words of real plugins, as recorded or met.
+func TestWords(t *testing.T) {
+	_, d := start(t)
+	for text, want := range map[string]fault.Class{
+		"volume not found": fault.NotFound, "no such volume": fault.NotFound, "Volume v not found": fault.NotFound, "volume v does not exist": fault.NotFound,
+		"get v: no such volume": fault.NotFound, "Unknown volume": fault.NotFound,
+		"connection refused": fault.Unknown, "didn't find section in config file": fault.Unknown, "timeout looking for volume": fault.Unknown,
+		"host not found": fault.Unknown, "token not found": fault.Unknown, "mount helper not found": fault.Unknown,
+	} {
+		if got := docker.ClassOfWords("VolumeDriver.Get", text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+	if got := docker.ClassOfWords("VolumeDriver.Create", "volume already exists"); got != fault.Exists {
+		t.Errorf("exists: %q", got)
+	}
+	if err := d.Unmount(ctx, "v", "i"); err != nil {
+		t.Errorf("unmount of nothing: %v", err)
+	}
+}

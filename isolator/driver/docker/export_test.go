@@ -1,0 +1,6 @@
+package docker
+
+import "github.com/holdfast-io/holdfast/internal/fault"
+
+// ClassOfWords lets tests ask what a plugin's words are taken for.
+func ClassOfWords(method, text string) fault.Class { return (&pluginError{text}).classify(method) }
