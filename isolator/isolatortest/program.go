@@ -1,0 +1,99 @@
+// Package isolatortest runs isolators for tests: as a process of its own that can be killed at any step, with an authority
+// beside it that outlives it.
+package isolatortest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/docker"
+	"github.com/holdfast-io/holdfast/isolator/driver/pool"
+	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/lease"
+	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/isolator/server"
+)
+
+// Program is the name under which a test binary runs Main, and WatchdogProgram that for the watchdog process.
+const (
+	Program         = "test-isolator"
+	WatchdogProgram = "test-watchdog"
+)
+
+// Main is an isolator process: the parts of `holdfast isolator`, with short waits.
+func Main() {
+	dir := flag.String("dir", "", "state")
+	socket := flag.String("socket", "", "socket")
+	authority := flag.String("authority", "", "authority")
+	poolDir := flag.String("pool", "", "pool directory")
+	plugins := flag.String("plugin-dir", "", "plugin directory")
+	boot := flag.String("boot-id", "", "boot id")
+	watchdog := flag.String("watchdog", "", "argv of the watchdog, by spaces")
+	flag.Parse()
+	if err := run(*dir, *socket, *authority, *poolDir, *plugins, *boot, strings.Fields(*watchdog)); err != nil {
+		fmt.Fprintln(os.Stderr, "isolator:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// Watchdog is the watchdog process.
+func Watchdog() { os.Exit(fence.WatchdogMain(os.Args[1:])) }
+
+func run(dir, socket, authority, poolDir, plugins, boot string, watchdog []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	c := zap.NewDevelopmentConfig()
+	c.DisableStacktrace = true
+	log, err := c.Build()
+	if err != nil {
+		return err
+	}
+	registers, err := embedded.Dial(authority)
+	if err != nil {
+		return err
+	}
+	defer registers.Close()
+	var drivers []driver.Driver
+	if poolDir != "" {
+		p, err := pool.Open(pool.Options{Dir: poolDir, Mounts: isolator.MountsDir(dir), Scope: driver.ScopeCluster})
+		if err != nil {
+			return err
+		}
+		drivers = append(drivers, p)
+	}
+	service, err := isolator.Open(isolator.Options{
+		Dir: dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
+		Resolve: func(name string) (driver.Driver, error) {
+			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{plugins}, Specs: []string{plugins}}, ReadLimit: time.Second})
+		},
+		Timings: lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC, BootID: boot, Log: log, Watchdog: watchdog,
+		Limits:   isolator.Limits{UsersMount: 2 * time.Second, UsersLeave: time.Second, RetryMin: 50 * time.Millisecond, RetryMax: 500 * time.Millisecond, Driver: 3 * time.Second},
+		Describe: isolator.Describe{Hostname: "test", Version: "test"},
+	})
+	if err != nil {
+		return err
+	}
+	defer service.Close()
+	srv, err := server.Listen(service, server.Options{Socket: socket, Group: -1, Log: log})
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ctx) }()
+	err = service.Run(ctx)
+	stop()
+	<-served
+	return err
+}
