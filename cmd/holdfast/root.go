@@ -33,8 +33,8 @@ type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
 
-// run executes one command line and gives its exit code, as internal/fault lists them.
-func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+// execute runs one command line and gives its exit code, as internal/fault lists them.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	c := &console{in: in, out: out, err: errOut}
 	root := rootCommand(c)
 	root.SetArgs(args)
