@@ -1,0 +1,425 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// how says what a body means for the app it names.
+type how struct {
+	create  bool // POST: the app must be new
+	partial bool // the fields given replace those of the app
+	mustBe  bool // PATCH: the app must exist
+}
+
+// deploymentResult is the answer to most commands.
+type deploymentResult struct {
+	Version      string `json:"version"`
+	DeploymentID string `json:"deploymentId"`
+}
+
+// change is one app's part of a command, ready to be sent.
+type change struct {
+	put      scheduler.AppPut
+	app      *marathon.App
+	isNew    bool
+	warnings []string
+}
+
+func (s *server) rules() marathon.Options {
+	return marathon.Options{Role: s.core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork}
+}
+
+func (s *server) createApp(w http.ResponseWriter, r *http.Request) {
+	v, err := readBody(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.write(w, r, how{create: true}, "", v)
+}
+
+func (s *server) putApp(w http.ResponseWriter, r *http.Request) {
+	v, err := readBody(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	patch := r.Method == http.MethodPatch
+	s.write(w, r, how{partial: patch || yes(r, "partialUpdate", true), mustBe: patch}, pathID(r), v)
+}
+
+// write changes one app: reads what there is, checks what is wanted, hands over the command, answers.
+func (s *server) write(w http.ResponseWriter, r *http.Request, h how, id state.AppID, v *document.Value) {
+	ctx, cancel := limited(r)
+	defer cancel()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		s.fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		return
+	}
+	defer unlock()
+	c, err := s.prepare(h, id, v, map[int]bool{})
+	if c != nil {
+		warn(w, c.warnings)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	reply, err := s.do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: yes(r, "force", false), Create: h.create})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.written(w, r, h, c, reply)
+}
+
+func (s *server) written(w http.ResponseWriter, r *http.Request, h how, c *change, reply scheduler.Reply) {
+	id := c.put.Def.App
+	result := s.result(w, reply)
+	if !c.isNew {
+		s.answer(w, r, http.StatusOK, result)
+		return
+	}
+	w.Header().Set("Location", location(r, id))
+	if !h.create {
+		s.answer(w, r, http.StatusCreated, result)
+		return
+	}
+	extra := append(members(counts{}), ',')
+	extra = append(extra, members(map[string]any{"deployments": []deploymentRef{{result.DeploymentID}}})...)
+	s.send(w, r, http.StatusCreated, marathon.Print(c.put.Def.Source, marathon.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
+}
+
+// location is where Marathon says that a new app is: the id resolved against the root, not against /v2/apps.
+func location(r *http.Request, id state.AppID) string {
+	scheme := "http"
+	if r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + string(id)
+}
+
+// result names the deployment of a reply, in header and body. What changed nothing gets a name too: clients insist on one.
+func (s *server) result(w http.ResponseWriter, reply scheduler.Reply) deploymentResult {
+	out := deploymentResult{Version: reply.Version, DeploymentID: string(reply.Deployment)}
+	if out.Version == "" {
+		out.Version = stamp(s.now())
+	}
+	if out.DeploymentID == "" {
+		out.DeploymentID = uuid.NewString()
+	}
+	w.Header().Set("Marathon-Deployment-Id", out.DeploymentID)
+	return out
+}
+
+// do hands a command to the framework. A refusal because of deployments under way becomes *locked.
+func (s *server) do(ctx context.Context, command scheduler.Event) (scheduler.Reply, error) {
+	reply, err := s.core.Do(ctx, command)
+	if err == nil {
+		err = reply.Err
+	}
+	if fault.Is(err, fault.Conflict) {
+		for _, d := range fault.DetailsOf(err) {
+			if d.Path == "/deployments" {
+				return reply, &locked{err, d.Errors}
+			}
+		}
+	}
+	return reply, err
+}
+
+// prepare makes the change of one app from a body. id "" means that the body names it. taken are service ports that other
+// apps of the same command got. The change is not nil when only its warnings are of use.
+func (s *server) prepare(h how, id state.AppID, v *document.Value, taken map[int]bool) (*change, error) {
+	if v.Kind == document.Object && id != "" {
+		v.Set("id", &document.Value{Kind: document.String, Text: string(id)})
+	}
+	c := &change{}
+	if id == "" {
+		if f := v.Fields["id"]; v.Kind == document.Object && f != nil && f.Kind == document.String {
+			id = state.AppID(marathon.AbsoluteID(f.Text))
+		}
+	}
+	base, baseDef, versions := s.before(id, taken)
+	if base == nil && h.mustBe {
+		return c, noApp(id)
+	}
+	if base != nil && h.create && !base.Removed {
+		// Say what is wrong with the body first, as Marathon does.
+		if _, warnings, err := marathon.Read(v, s.rules()); err != nil {
+			c.warnings = warnings
+			return c, err
+		}
+		return c, fault.New(fault.Exists, "An app with id [%s] already exists.", id)
+	}
+	c.isNew = base == nil || base.Removed
+	var err error
+	var old *marathon.App
+	if !c.isNew {
+		if old, err = marathon.Stored(baseDef.Source); err != nil {
+			return c, err
+		}
+	}
+	if h.partial && !c.isNew {
+		err = s.update(c, base, baseDef, v)
+	} else {
+		c.app, c.warnings, err = marathon.Read(v, s.rules())
+	}
+	if err != nil {
+		return c, err
+	}
+	return c, s.finish(c, old, baseDef, taken, nextVersion(s.now(), versions))
+}
+
+// before reads what there is of an app: its record, its definition, all its versions; and the service ports of all others.
+func (s *server) before(id state.AppID, taken map[int]bool) (base *state.App, def *state.Def, versions map[string]bool) {
+	versions = map[string]bool{}
+	s.core.View(func(st *state.State) {
+		base = st.Apps[id]
+		if base != nil {
+			if def = st.Def(id, base.Version); def == nil {
+				base = nil
+			}
+		}
+		for v := range st.Defs[id] {
+			versions[v] = true
+		}
+		for _, a := range st.Apps {
+			if d := st.Def(a.ID, a.Version); d != nil && a.ID != id {
+				for _, p := range servicePorts(d) {
+					taken[p] = true
+				}
+			}
+		}
+	})
+	return base, def, versions
+}
+
+// servicePorts are the service ports of a definition. On the host network the spec has them, elsewhere only the source.
+func servicePorts(d *state.Def) []int {
+	var out []int
+	switch d.Spec.Container.Network {
+	case "", marathon.NetworkHost:
+		if !d.Spec.RequirePort {
+			for _, p := range d.Spec.Ports {
+				out = append(out, p.Want)
+			}
+		}
+		return out
+	}
+	if a, err := marathon.Stored(d.Source); err == nil {
+		out = a.ServicePorts()
+	}
+	return out
+}
+
+// nextVersion is now, or the next millisecond that is not a version yet.
+func nextVersion(now time.Time, versions map[string]bool) string {
+	for versions[stamp(now)] {
+		now = now.Add(time.Millisecond)
+	}
+	return stamp(now)
+}
+
+// update applies a partial update, or a rollback.
+func (s *server) update(c *change, base *state.App, def *state.Def, v *document.Value) error {
+	u, warnings, err := marathon.ReadUpdate(v)
+	c.warnings = warnings
+	if err != nil {
+		return err
+	}
+	instances := base.Instances
+	if version := u.Version(); version != "" {
+		for _, k := range v.Keys {
+			if k != "version" && k != "id" && v.Fields[k].Kind != document.Null {
+				return fault.New(fault.Invalid, "The 'version' field may only be combined with the 'id' field.")
+			}
+		}
+		if version, err = parseVersion(version); err != nil {
+			return err
+		}
+		var old *state.Def
+		s.core.View(func(st *state.State) { old = st.Def(base.ID, version) })
+		if old == nil {
+			return noApp(base.ID)
+		}
+		def, instances = old, storedInstances(old)
+	}
+	stored, err := marathon.Stored(def.Source)
+	if err != nil {
+		return err
+	}
+	stored.Instances = &instances
+	app, more, err := u.Apply(stored, s.rules())
+	c.app, c.warnings = app, append(c.warnings, more...)
+	return err
+}
+
+// storedInstances is the number of instances that a definition was written with.
+func storedInstances(d *state.Def) int {
+	if a, err := marathon.Stored(d.Source); err == nil && a.Instances != nil {
+		return *a.Instances
+	}
+	return 0
+}
+
+// finish makes the definition of a checked app. One that says what the old one says, but for the number of instances, is the old one.
+func (s *server) finish(c *change, old *marathon.App, oldDef *state.Def, taken map[int]bool, version string) error {
+	a := c.app
+	if err := a.Unsupported(); err != nil {
+		return err
+	}
+	c.warnings = append(c.warnings, a.Notes()...)
+	if !a.AssignServicePorts(old, taken) {
+		return fault.New(fault.Conflict, "All ports in the range [10000-20000) are already in use")
+	}
+	for _, p := range a.ServicePorts() {
+		taken[p] = true
+	}
+	spec, err := a.Spec()
+	if err != nil {
+		return err
+	}
+	def := &state.Def{App: state.AppID(a.ID), Version: version, Spec: spec, Source: a.JSON()}
+	if len(def.Source) > maxDefinition {
+		return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{fmt.Sprintf("the definition is larger than %d KiB", maxDefinition>>10)}})
+	}
+	if old != nil && sameBut(a, old) {
+		def.Spec, def.Source = oldDef.Spec, oldDef.Source
+	}
+	c.put = scheduler.AppPut{Def: def, Instances: *a.Instances}
+	return nil
+}
+
+// sameBut tells whether two apps differ in nothing but the number of instances.
+func sameBut(a, b *marathon.App) bool {
+	n := *a.Instances
+	x, y := *a, *b
+	x.Instances, y.Instances = &n, &n
+	return string(x.JSON()) == string(y.JSON())
+}
+
+// putApps changes several apps in one deployment.
+func (s *server) putApps(w http.ResponseWriter, r *http.Request) {
+	v, err := readBody(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if v.Kind != document.Array {
+		s.fail(w, r, fault.WithDetails(fault.Invalid, "Invalid JSON", fault.Detail{Path: "/", Errors: []string{"error.expected.jsarray"}}))
+		return
+	}
+	ctx, cancel := limited(r)
+	defer cancel()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		s.fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		return
+	}
+	defer unlock()
+	patch := r.Method == http.MethodPatch
+	h := how{partial: patch || yes(r, "partialUpdate", true), mustBe: patch}
+	changes, warnings, err := s.prepareAll(h, v)
+	warn(w, warnings)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	reply := scheduler.Reply{}
+	if len(changes) > 0 {
+		if reply, err = s.do(ctx, scheduler.PutApp{Changes: changes, Force: yes(r, "force", false)}); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+	}
+	s.answer(w, r, http.StatusOK, s.result(w, reply))
+}
+
+// maxAppsAtOnce keeps one deployment within one batch of the store.
+const maxAppsAtOnce = 20
+
+func (s *server) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, warnings []string, err error) {
+	if len(v.List) > maxAppsAtOnce {
+		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request", maxAppsAtOnce)
+	}
+	taken := map[int]bool{}
+	for i, item := range v.List {
+		at := fmt.Sprintf("/(%d)", i)
+		if item.Kind != document.Object {
+			return nil, warnings, fault.WithDetails(fault.Invalid, "Invalid JSON", fault.Detail{Path: at, Errors: []string{"error.expected.jsobject"}})
+		}
+		if f := item.Fields["id"]; f == nil || f.Kind != document.String {
+			return nil, warnings, fault.New(fault.Invalid, "requirement failed: App Update must have app id set")
+		}
+		c, err := s.prepare(h, "", item, taken)
+		if c != nil {
+			warnings = append(warnings, c.warnings...)
+		}
+		if err != nil {
+			return nil, warnings, below0(err, at)
+		}
+		puts = append(puts, c.put)
+	}
+	return puts, warnings, nil
+}
+
+// below0 puts the place of an app in an array before the paths of its errors.
+func below0(err error, at string) error {
+	details := fault.DetailsOf(err)
+	if len(details) == 0 {
+		return err
+	}
+	out := make([]fault.Detail, len(details))
+	for i, d := range details {
+		out[i] = fault.Detail{Path: at + d.Path, Errors: d.Errors}
+	}
+	return fault.WithDetails(fault.ClassOf(err), err.Error(), out...)
+}
+
+func (s *server) deleteApp(w http.ResponseWriter, r *http.Request) {
+	id := pathID(r)
+	if s.missing(id) {
+		s.fail(w, r, noApp(id))
+		return
+	}
+	s.command(w, r, scheduler.RemoveApp{App: id, Force: yes(r, "force", true), Wipe: yes(r, "wipe", false)})
+}
+
+func (s *server) restartApp(w http.ResponseWriter, r *http.Request) {
+	id := pathID(r)
+	if s.missing(id) {
+		s.fail(w, r, noApp(id))
+		return
+	}
+	s.command(w, r, scheduler.RestartApp{App: id, Force: yes(r, "force", false)})
+}
+
+func (s *server) missing(id state.AppID) (missing bool) {
+	s.core.View(func(st *state.State) { missing = appOf(st, id) == nil })
+	return missing
+}
+
+// command sends a command whose answer is a DeploymentResult.
+func (s *server) command(w http.ResponseWriter, r *http.Request, e scheduler.Event) {
+	ctx, cancel := limited(r)
+	defer cancel()
+	reply, err := s.do(ctx, e)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.answer(w, r, http.StatusOK, s.result(w, reply))
+}

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+
+	"github.com/gorilla/mux"
+
+	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+type action struct {
+	Action string      `json:"action"`
+	App    state.AppID `json:"app"`
+}
+
+type currentAction struct {
+	Action           string      `json:"action"`
+	App              state.AppID `json:"app"`
+	ReadinessResults []struct{}  `json:"readinessCheckResults"`
+}
+
+type step struct {
+	Actions []action `json:"actions"`
+}
+
+type deployment struct {
+	ID             state.DeploymentID `json:"id"`
+	Version        string             `json:"version"`
+	AffectedApps   []state.AppID      `json:"affectedApps"`
+	AffectedPods   []state.AppID      `json:"affectedPods"`
+	Steps          []step             `json:"steps"`
+	CurrentActions []currentAction    `json:"currentActions"`
+	CurrentStep    int                `json:"currentStep"`
+	TotalSteps     int                `json:"totalSteps"`
+}
+
+func (s *server) listDeployments(w http.ResponseWriter, r *http.Request) {
+	var all []*state.Deployment
+	s.core.View(func(st *state.State) {
+		for _, d := range st.Deployments {
+			all = append(all, d)
+		}
+	})
+	slices.SortFunc(all, func(a, b *state.Deployment) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	out := []deployment{}
+	for _, d := range all {
+		out = append(out, deploymentOf(d))
+	}
+	s.answer(w, r, http.StatusOK, out)
+}
+
+func deploymentOf(d *state.Deployment) deployment {
+	out := deployment{ID: d.ID, Version: d.Version, AffectedApps: append([]state.AppID{}, d.Apps...), AffectedPods: []state.AppID{},
+		Steps: []step{}, CurrentActions: []currentAction{}, CurrentStep: min(d.Step+1, len(d.Steps)), TotalSteps: len(d.Steps)}
+	for i, in := range d.Steps {
+		one := step{Actions: []action{}}
+		for _, a := range in.Actions {
+			one.Actions = append(one.Actions, action{Action: a.Action, App: a.App})
+			if i == d.Step {
+				out.CurrentActions = append(out.CurrentActions, currentAction{Action: a.Action, App: a.App, ReadinessResults: []struct{}{}})
+			}
+		}
+		out.Steps = append(out.Steps, one)
+	}
+	return out
+}
+
+// cancelDeployment rolls back; with force it only stops, which Marathon answers with 202 and nothing.
+func (s *server) cancelDeployment(w http.ResponseWriter, r *http.Request) {
+	force := yes(r, "force", false)
+	ctx, cancel := limited(r)
+	defer cancel()
+	reply, err := s.do(ctx, scheduler.CancelDeployment{Deployment: state.DeploymentID(mux.Vars(r)["id"]), Force: force})
+	switch {
+	case err != nil:
+		s.fail(w, r, err)
+	case force:
+		w.WriteHeader(http.StatusAccepted)
+	default:
+		s.answer(w, r, http.StatusOK, s.result(w, reply))
+	}
+}

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+func (s *server) ping(w http.ResponseWriter, r *http.Request) {
+	body, kind := "pong", "text/plain; charset=utf-8"
+	if a := r.Header.Get("Accept"); strings.Contains(a, "application/json") && !strings.Contains(a, "*/*") && !strings.Contains(a, "text/") {
+		body, kind = `"pong"`, "application/json"
+	}
+	w.Header().Set("Content-Type", kind)
+	_, _ = w.Write([]byte(body))
+}
+
+// info has Marathon's shape; settings that this program does not have are null, as unset ones are there.
+func (s *server) info(w http.ResponseWriter, r *http.Request) {
+	in := s.core.Info()
+	config := map[string]any{"checkpoint": true, "failover_timeout": in.FailoverTimeoutSeconds, "framework_name": in.Name, "ha": false, "hostname": in.Hostname,
+		"master": in.Master, "mesos_leader_ui_url": nil, "mesos_role": in.Role, "mesos_user": in.User, "webui_url": in.Webui, "features": []string{"external_volumes"},
+		"local_port_min": 10000, "local_port_max": 20000, "default_network_name": nil, "env_vars_prefix": nil, "executor": "//cmd", "access_control_allow_origin": nil}
+	if s.opt.DefaultNetwork != "" {
+		config["default_network_name"] = s.opt.DefaultNetwork
+	}
+	for _, name := range []string{"decline_offer_duration", "launch_token", "launch_token_refresh_interval", "leader_proxy_connection_timeout_ms", "leader_proxy_read_timeout_ms",
+		"max_instances_per_offer", "mesos_bridge_name", "mesos_heartbeat_failure_threshold", "mesos_heartbeat_interval", "new_group_enforce_role", "min_revive_offers_interval",
+		"offer_matching_timeout", "on_elected_prepare_timeout", "reconciliation_initial_delay", "reconciliation_interval", "scale_apps_initial_delay", "scale_apps_interval",
+		"store_cache", "task_launch_confirm_timeout", "task_launch_timeout", "task_lost_expunge_initial_delay", "task_lost_expunge_interval", "task_reservation_timeout", "maintenance_mode"} {
+		config[name] = nil
+	}
+	zookeeper := map[string]any{"zk": nil, "zk_compression": nil, "zk_compression_threshold": nil, "zk_connection_timeout": nil, "zk_max_node_size": nil,
+		"zk_max_versions": nil, "zk_session_timeout": nil, "zk_timeout": nil}
+	port := any(nil)
+	if _, p, ok := strings.Cut(hostPort(in.HTTPAddress), ":"); ok {
+		port = portNumber(p)
+	}
+	s.answer(w, r, http.StatusOK, map[string]any{"name": in.Name, "version": in.Version, "buildref": in.Version, "elected": in.Elected, "leader": in.Leader,
+		"frameworkId": in.FrameworkID, "marathon_config": config, "zookeeper_config": zookeeper, "http_config": map[string]any{"http_port": port, "https_port": nil}})
+}
+
+// hostPort gives "x:port" of an address, whatever its host looks like.
+func hostPort(address string) string {
+	if i := strings.LastIndexByte(address, ':'); i >= 0 {
+		return "x" + address[i:]
+	}
+	return ""
+}
+
+func portNumber(text string) any {
+	n := 0
+	for _, c := range text {
+		if c < '0' || c > '9' || n > 65535 {
+			return nil
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+func (s *server) leader(w http.ResponseWriter, r *http.Request) {
+	in := s.core.Info()
+	if in.Leader == "" {
+		s.fail(w, r, fault.New(fault.NotFound, "There is no leader"))
+		return
+	}
+	s.answer(w, r, http.StatusOK, map[string]string{"leader": in.Leader})
+}
+
+func (s *server) ourInfo(w http.ResponseWriter, r *http.Request) {
+	in := s.core.Info()
+	out := client.Info{Name: in.Name, Version: in.Version, Cluster: in.Cluster, FrameworkID: in.FrameworkID, Master: in.Master, Leader: in.Leader, Elected: in.Elected,
+		Role: in.Role, Hostname: in.Hostname, HTTPAddress: in.HTTPAddress, Store: in.Store, Authority: in.Authority}
+	s.core.View(func(st *state.State) {
+		out.Connected, out.Reconciled, out.AuthoritySeen, out.Stopped = st.Session.Connected, st.Session.Reconciled, st.Session.AuthoritySeen, st.Session.Stopped
+		out.Apps, out.Instances, out.Volumes, out.Nodes, out.Deployments = len(st.Apps), len(st.Instances), len(st.Volumes), len(st.Nodes), len(st.Deployments)
+		for _, i := range st.Instances {
+			if i.Phase == state.PhaseRunning {
+				out.Running++
+			}
+		}
+	})
+	s.answer(w, r, http.StatusOK, out)
+}

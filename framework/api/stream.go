@@ -1,0 +1,214 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-io/holdfast/framework"
+	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/framework/api/show"
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+const (
+	heartbeat = 10 * time.Second
+	// logPause is how often a log that is followed is looked at.
+	logPause = 400 * time.Millisecond
+)
+
+// stream writes an answer that goes on, frame by frame. A reader that does not take a frame in time is cut.
+type stream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func newStream(w http.ResponseWriter, contentType string) *stream {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{}) // the request is read; the connection is watched for its end only
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Accel-Buffering", "no")
+	return &stream{w, rc}
+}
+
+func (s *stream) write(p []byte) error {
+	_ = s.rc.SetWriteDeadline(time.Now().Add(frameTime))
+	if _, err := s.w.Write(p); err != nil {
+		return err
+	}
+	return s.rc.Flush()
+}
+
+func (s *server) events(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	notices := s.core.Events(ctx)
+	out := newStream(w, "text/event-stream; charset=utf-8")
+	if out.write([]byte(": holdfast\r\n\r\n")) != nil {
+		return
+	}
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-beat.C:
+			if out.write([]byte("\r\n")) != nil {
+				return
+			}
+		case n, ok := <-notices:
+			// A closed channel says that this reader was too slow, or that the framework stops: the client lists anew.
+			if !ok || out.write(frame(n)) != nil {
+				return
+			}
+		}
+	}
+}
+
+func frame(n framework.Notice) []byte {
+	e := client.Event{Type: n.Type, ID: n.ID, Gone: n.Gone}
+	if n.Instance != nil {
+		i := show.Run(n.Instance)
+		e.Instance = &i
+	}
+	if n.Deployment != nil {
+		d := show.Deployment(n.Deployment)
+		e.Deployment = &d
+	}
+	out := append([]byte("event: "+n.Type+"\r\ndata: "), document.Marshal(e)...)
+	return append(out, "\r\n\r\n"...)
+}
+
+// logs sends a file of an instance's sandbox from an offset (negative: from the end), and with follow what comes after, over relaunches.
+func (s *server) logs(w http.ResponseWriter, r *http.Request) {
+	id := instanceID(r)
+	q := r.URL.Query()
+	file := q.Get("file")
+	if file == "" {
+		file = "stdout"
+	}
+	if len(file) > 1024 || strings.HasPrefix(file, "/") || hasDots(file) {
+		s.fail(w, r, fault.New(fault.Invalid, "file must be a relative path in the sandbox without '..'"))
+		return
+	}
+	offset := int64(0)
+	if text := q.Get("offset"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			s.fail(w, r, fault.New(fault.Invalid, "offset must be a number of bytes"))
+			return
+		}
+		offset = n
+	}
+	l := &logReader{server: s, id: id, file: file, follow: yes(r, "follow", false)}
+	if err := l.start(r.Context(), offset); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	l.copy(r.Context(), newStream(w, "text/plain; charset=utf-8"))
+}
+
+func hasDots(path string) bool {
+	for _, s := range strings.Split(path, "/") {
+		if s == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// logReader reads on in a file whose instance may be relaunched meanwhile.
+type logReader struct {
+	*server
+	id     state.InstanceID
+	file   string
+	follow bool
+	offset int64
+	task   state.TaskID
+}
+
+// start finds the offset to begin at, and whether there is anything to read.
+func (l *logReader) start(ctx context.Context, offset int64) error {
+	var err error
+	l.core.View(func(st *state.State) { _, err = findInstance(st, l.id) })
+	if err != nil {
+		return err
+	}
+	l.task = l.current()
+	size, err := l.size(ctx)
+	if l.follow && fault.Is(err, fault.NotFound) {
+		return nil // it may come yet
+	}
+	if err != nil {
+		return err
+	}
+	l.offset = offset
+	if offset < 0 {
+		l.offset = max(0, size+offset)
+	}
+	return nil
+}
+
+func (l *logReader) size(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	_, size, err := l.core.ReadLog(ctx, l.id, l.file, -1)
+	return size, err
+}
+
+// current is the task whose sandbox is read; "" when there is none.
+func (l *logReader) current() (task state.TaskID) {
+	l.core.View(func(st *state.State) {
+		if i := st.Instances[l.id]; i != nil && i.Run != nil {
+			task = i.Run.Task
+		}
+	})
+	return task
+}
+
+func (l *logReader) copy(ctx context.Context, out *stream) {
+	if out.write(nil) != nil {
+		return
+	}
+	for ctx.Err() == nil {
+		data, err := l.read(ctx)
+		if len(data) > 0 {
+			if out.write(data) != nil {
+				return
+			}
+			continue
+		}
+		if !l.follow || err != nil && !passing(err) {
+			return
+		}
+		if task := l.current(); task != l.task && task != "" {
+			l.task, l.offset = task, 0 // a new run writes a new file
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(logPause):
+		}
+	}
+}
+
+// read gives what there is at the offset, and moves on.
+func (l *logReader) read(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	data, next, err := l.core.ReadLog(ctx, l.id, l.file, l.offset)
+	if err == nil {
+		l.offset = next
+	}
+	return data, err
+}
+
+// passing tells whether a log that cannot be read now may be readable later: between two runs, or while the agent is away.
+func passing(err error) bool {
+	return fault.Is(err, fault.NotFound) || fault.Is(err, fault.Unavailable) || fault.Is(err, fault.Unknown)
+}

@@ -1,0 +1,440 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// task is Marathon's Task.
+type task struct {
+	AppID              state.AppID    `json:"appId"`
+	HealthCheckResults []healthResult `json:"healthCheckResults"`
+	Host               string         `json:"host"`
+	ID                 state.TaskID   `json:"id"`
+	IPAddresses        []ipAddress    `json:"ipAddresses"`
+	Ports              []int          `json:"ports"`
+	ServicePorts       []int          `json:"servicePorts"`
+	SlaveID            state.AgentID  `json:"slaveId"`
+	State              string         `json:"state"`
+	StagedAt           string         `json:"stagedAt,omitempty"`
+	StartedAt          string         `json:"startedAt,omitempty"`
+	Version            string         `json:"version,omitempty"`
+	LocalVolumes       []struct{}     `json:"localVolumes"`
+	Region             string         `json:"region,omitempty"`
+	Zone               string         `json:"zone,omitempty"`
+	// Instance is ours: the numbered instance that this is a run of.
+	Instance state.InstanceID `json:"instance"`
+}
+
+type healthResult struct {
+	Alive               bool             `json:"alive"`
+	ConsecutiveFailures int              `json:"consecutiveFailures"`
+	InstanceID          state.InstanceID `json:"instanceId"`
+}
+
+type ipAddress struct {
+	Address  string `json:"ipAddress"`
+	Protocol string `json:"protocol"`
+}
+
+// hasTask tells whether an instance has something that Marathon would list as a task: launched, and not known to be over.
+func hasTask(i *state.Instance) bool {
+	if i.Run == nil {
+		return false
+	}
+	switch i.Phase {
+	case state.PhaseLaunching, state.PhaseStaging, state.PhaseRunning, state.PhaseKilling, state.PhaseLost:
+		return true
+	}
+	return false
+}
+
+func taskState(i *state.Instance) string {
+	switch i.Phase {
+	case state.PhaseLaunching:
+		return "TASK_STAGING"
+	case state.PhaseKilling:
+		return "TASK_KILLING"
+	case state.PhaseLost:
+		return cmp.Or(i.Run.MesosState, "TASK_UNREACHABLE")
+	case state.PhaseRunning:
+		return "TASK_RUNNING"
+	}
+	return cmp.Or(i.Run.MesosState, "TASK_STAGING")
+}
+
+// tasksOf lists the tasks of instances. servicePorts are filled for /v2/tasks only, as in Marathon.
+func tasksOf(st *state.State, instances []*state.Instance, withServicePorts bool) []task {
+	out := []task{}
+	for _, i := range instances {
+		if hasTask(i) {
+			out = append(out, taskOf(st, i, withServicePorts))
+		}
+	}
+	return out
+}
+
+func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
+	r := i.Run
+	t := task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
+		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: stamp(r.StagedAt), StartedAt: stamp(r.StartedAt), Version: r.Version,
+		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone, Instance: i.ID}
+	if r.ContainerIP != "" {
+		protocol := "IPv4"
+		if strings.Contains(r.ContainerIP, ":") {
+			protocol = "IPv6"
+		}
+		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, protocol})
+	}
+	if r.Healthy != nil {
+		t.HealthCheckResults = append(t.HealthCheckResults, healthResult{Alive: *r.Healthy, InstanceID: i.ID})
+	}
+	if withServicePorts {
+		if d := st.Def(i.App, r.Version); d != nil {
+			t.ServicePorts = append(t.ServicePorts, servicePorts(d)...)
+		}
+	}
+	return t
+}
+
+func (s *server) appTasks(w http.ResponseWriter, r *http.Request) {
+	var tasks []task
+	group, isGroup := groupOf(r)
+	id := pathID(r)
+	s.core.View(func(st *state.State) {
+		switch {
+		case isGroup:
+			tasks = []task{}
+			for _, a := range sortedApps(st) {
+				if below(a.ID, group) {
+					tasks = append(tasks, tasksOf(st, st.InstancesOf(a.ID), false)...)
+				}
+			}
+		case appOf(st, id) != nil:
+			tasks = tasksOf(st, st.InstancesOf(id), false)
+		}
+	})
+	if tasks == nil {
+		s.fail(w, r, noApp(id))
+		return
+	}
+	if plainText(r) {
+		s.taskTable(w, r, func(a state.AppID) bool { return a == id || isGroup && below(a, group) })
+		return
+	}
+	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+}
+
+func sortedApps(st *state.State) []*state.App {
+	apps := make([]*state.App, 0, len(st.Apps))
+	for _, a := range st.Apps {
+		apps = append(apps, a)
+	}
+	slices.SortFunc(apps, func(x, y *state.App) int { return cmp.Compare(x.ID, y.ID) })
+	return apps
+}
+
+// plainText tells whether text is wanted rather than JSON, as old haproxy bridges do.
+func plainText(r *http.Request) bool {
+	accept := r.Header.Get("Accept")
+	return strings.Contains(accept, "text/plain") && !strings.Contains(accept, "json")
+}
+
+func (s *server) listTasks(w http.ResponseWriter, r *http.Request) {
+	if plainText(r) {
+		s.taskTable(w, r, func(state.AppID) bool { return true })
+		return
+	}
+	q := r.URL.Query()
+	want := map[string]bool{}
+	for _, v := range append(q["status"], q["status[]"]...) {
+		switch v {
+		case "running":
+			want["TASK_RUNNING"] = true
+		case "staging":
+			want["TASK_STAGING"], want["TASK_STARTING"] = true, true
+		}
+	}
+	tasks := []task{}
+	s.core.View(func(st *state.State) {
+		for _, a := range sortedApps(st) {
+			for _, t := range tasksOf(st, st.InstancesOf(a.ID), true) {
+				if len(want) == 0 || want[t.State] {
+					tasks = append(tasks, t)
+				}
+			}
+		}
+	})
+	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+}
+
+// taskTable prints "app<TAB>service port<TAB>host:port<TAB>…", one line per service port.
+func (s *server) taskTable(w http.ResponseWriter, _ *http.Request, want func(state.AppID) bool) {
+	var b strings.Builder
+	s.core.View(func(st *state.State) {
+		for _, a := range sortedApps(st) {
+			d := st.Def(a.ID, a.Version)
+			if d == nil || a.Removed || !want(a.ID) {
+				continue
+			}
+			writeAppTable(&b, d, st.InstancesOf(a.ID))
+		}
+	})
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(b.String()))
+}
+
+func writeAppTable(b *strings.Builder, d *state.Def, instances []*state.Instance) {
+	name := d.App.Safe()
+	ports := servicePorts(d)
+	if len(ports) == 0 {
+		fmt.Fprintf(b, "%s\t \t", name)
+		for _, i := range instances {
+			if i.Phase == state.PhaseRunning && i.Run != nil {
+				fmt.Fprintf(b, "%s\t", i.Run.Hostname)
+			}
+		}
+		b.WriteString("\n")
+	}
+	for n, p := range ports {
+		fmt.Fprintf(b, "%s\t%d\t", name, p)
+		for _, i := range instances {
+			if i.Phase == state.PhaseRunning && i.Run != nil && n < len(i.Run.Ports) {
+				fmt.Fprintf(b, "%s:%d\t", i.Run.Hostname, i.Run.Ports[n])
+			}
+		}
+		b.WriteString("\n")
+	}
+}
+
+type taskStats struct {
+	Counts struct {
+		Staged    int `json:"staged"`
+		Running   int `json:"running"`
+		Healthy   int `json:"healthy"`
+		Unhealthy int `json:"unhealthy"`
+	} `json:"counts"`
+	LifeTime *lifeTime `json:"lifeTime,omitempty"`
+}
+
+type lifeTime struct {
+	Average float64 `json:"averageSeconds"`
+	Median  float64 `json:"medianSeconds"`
+}
+
+// taskStats are counted in four ways; a group without tasks is left out.
+func (s *server) taskStats(a *state.App, instances []*state.Instance) map[string]any {
+	out := map[string]any{}
+	add := func(name string, want func(*state.Instance) bool) {
+		var some []*state.Instance
+		for _, i := range instances {
+			if hasTask(i) && want(i) {
+				some = append(some, i)
+			}
+		}
+		if len(some) > 0 {
+			out[name] = map[string]any{"stats": statsOf(some, s.now())}
+		}
+	}
+	add("startedAfterLastScaling", func(i *state.Instance) bool { return !i.Run.StagedAt.Before(a.LastScalingAt) })
+	add("withLatestConfig", func(i *state.Instance) bool { return i.Run.Version == a.Version })
+	add("withOutdatedConfig", func(i *state.Instance) bool { return i.Run.Version != a.Version })
+	add("totalSummary", func(*state.Instance) bool { return true })
+	return out
+}
+
+func statsOf(instances []*state.Instance, now time.Time) taskStats {
+	var out taskStats
+	c := countsOf(instances)
+	out.Counts.Staged, out.Counts.Running, out.Counts.Healthy, out.Counts.Unhealthy = c.Staged, c.Running, c.Healthy, c.Unhealthy
+	var ages []float64
+	sum := 0.0
+	for _, i := range instances {
+		if !i.Run.StartedAt.IsZero() {
+			ages = append(ages, now.Sub(i.Run.StartedAt).Seconds())
+			sum += ages[len(ages)-1]
+		}
+	}
+	if n := len(ages); n > 0 {
+		slices.Sort(ages)
+		out.LifeTime = &lifeTime{Average: sum / float64(n), Median: (ages[(n-1)/2] + ages[n/2]) / 2}
+	}
+	return out
+}
+
+func (s *server) killTask(w http.ResponseWriter, r *http.Request) {
+	id, taskID := pathID(r), state.TaskID(mux.Vars(r)["task"])
+	s.kill(w, r, id, "task", fault.New(fault.NotFound, "Task '%s' does not exist", taskID), func(i *state.Instance) bool { return i.Run.Task == taskID || string(i.ID) == string(taskID) })
+}
+
+func (s *server) killAppTasks(w http.ResponseWriter, r *http.Request) {
+	host := r.URL.Query().Get("host")
+	s.kill(w, r, pathID(r), "tasks", nil, func(i *state.Instance) bool { return host == "" || host == "*" || i.Run.Hostname == host })
+}
+
+// kill ends the tasks of one app that are chosen. With scale the app gets smaller by as many.
+func (s *server) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name string, none error, chosen func(*state.Instance) bool) {
+	scale, ok := s.killMode(w, r)
+	if !ok {
+		return
+	}
+	var victims []*state.Instance
+	var tasks []task
+	found := false
+	s.core.View(func(st *state.State) {
+		if appOf(st, id) == nil {
+			return
+		}
+		found = true
+		for _, i := range st.InstancesOf(id) {
+			if hasTask(i) && chosen(i) {
+				victims = append(victims, i)
+			}
+		}
+		tasks = tasksOf(st, victims, false)
+	})
+	switch {
+	case !found:
+		s.fail(w, r, noApp(id))
+		return
+	case len(victims) == 0 && none != nil:
+		s.fail(w, r, none)
+		return
+	}
+	if scale {
+		s.scaleAway(w, r, id, victims)
+		return
+	}
+	if err := s.restartEach(r.Context(), victims); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if name == "task" {
+		s.answer(w, r, http.StatusOK, map[string]any{"task": tasks[0]})
+		return
+	}
+	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+}
+
+// killMode reads scale and wipe.
+func (s *server) killMode(w http.ResponseWriter, r *http.Request) (scale, ok bool) {
+	scale = yes(r, "scale", false)
+	if yes(r, "wipe", false) {
+		if scale {
+			s.badRequest(w, r, "You cannot use scale and wipe at the same time.")
+		} else {
+			s.fail(w, r, fault.New(fault.Invalid, "wipe is not supported here: stop the instance (scale down, or delete the app), then delete its volume with DELETE /v1/volumes/<volume>"))
+		}
+		return false, false
+	}
+	return scale, true
+}
+
+// restartEach kills the runs of instances; each instance keeps its number and volumes and runs again.
+func (s *server) restartEach(ctx context.Context, victims []*state.Instance) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	for _, i := range victims {
+		// One that ended by itself in the meantime is as good as killed.
+		if _, err := s.do(ctx, scheduler.RestartInstance{Instance: i.ID}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+			return err
+		}
+	}
+	return nil
+}
+
+// scaleAway makes an app smaller. Instances have numbers and volumes, so only those with the highest numbers can go.
+func (s *server) scaleAway(w http.ResponseWriter, r *http.Request, id state.AppID, victims []*state.Instance) {
+	var app *state.App
+	s.core.View(func(st *state.State) { app = appOf(st, id) })
+	if app == nil {
+		s.fail(w, r, noApp(id))
+		return
+	}
+	n := app.Instances - len(victims)
+	for _, i := range victims {
+		if i.Ordinal < n {
+			s.fail(w, r, fault.New(fault.Conflict, "instances are numbered and keep their volumes: scaling %s down to %d ends the highest numbers, not %s; kill it without scale, or scale the app", id, n, i.ID))
+			return
+		}
+	}
+	s.command(w, r, scheduler.ScaleApp{App: id, Instances: max(0, n), Force: yes(r, "force", false)})
+}
+
+func (s *server) killTasks(w http.ResponseWriter, r *http.Request) {
+	v, err := readBody(w, r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	run := &document.Run{}
+	in := run.Read(v)
+	in.Require("ids")
+	ids := in.Strs("ids")
+	in.Close()
+	warn(w, run.Warnings)
+	if err := run.Problems.Err("Invalid JSON"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	scale, ok := s.killMode(w, r)
+	if !ok {
+		return
+	}
+	var victims []*state.Instance
+	var tasks []task
+	bad := ""
+	s.core.View(func(st *state.State) { victims, tasks, bad = findTasks(st, ids) })
+	if bad != "" {
+		s.badRequest(w, r, "Invalid task id '%s'. [taskId %s no valid identifier]", bad, bad)
+		return
+	}
+	if scale {
+		s.scaleMany(w, r, victims)
+		return
+	}
+	if err := s.restartEach(r.Context(), victims); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+}
+
+// findTasks finds tasks by id. Ids of tasks that are no more are skipped; bad is one that is no task id at all.
+func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks []task, bad string) {
+	for _, id := range ids {
+		if _, _, ok := state.ParseTaskID(state.TaskID(id)); !ok {
+			return nil, nil, id
+		}
+		if i := st.InstanceByTask(state.TaskID(id)); i != nil && hasTask(i) && !slices.Contains(victims, i) {
+			victims = append(victims, i)
+		}
+	}
+	return victims, tasksOf(st, victims, false), ""
+}
+
+func (s *server) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {
+	if len(victims) == 0 {
+		s.answer(w, r, http.StatusOK, s.result(w, scheduler.Reply{}))
+		return
+	}
+	for _, i := range victims {
+		if i.App != victims[0].App {
+			s.fail(w, r, fault.New(fault.Invalid, "scale works for the tasks of one app at a time in this version; got %s and %s", victims[0].App, i.App))
+			return
+		}
+	}
+	s.scaleAway(w, r, victims[0].App, victims)
+}
