@@ -85,6 +85,10 @@ func (w *work) claimSeen(c *state.Claim) {
 		return
 	}
 	if v.Phase == state.VolumeRemoving {
+		if c.State == state.ClaimGranted && v.Op != "" {
+			// A grant that was called off arrived late. Nobody was told its nonce.
+			w.authority(CancelGrant{Volume: c.Volume, Epoch: c.Epoch, Nonce: c.Nonce})
+		}
 		w.tryRemove(v)
 		return
 	}

@@ -82,15 +82,15 @@ func (w *work) askForAll() {
 			w.sendKill(i)
 		}
 	}
+	for _, id := range sortedKeys(w.s.Strange) {
+		w.put(state.KindUnanswered, string(id), &state.Unanswered{Agent: w.s.Strange[id].Agent})
+	}
 	w.reconcile(true)
 }
 
 // reconcile asks for the tasks that are not answered yet, and sets the time of the next round.
 func (w *work) reconcile(implicit bool) {
-	var tasks []ReconcileTask
-	for _, t := range w.unanswered() {
-		tasks = append(tasks, t)
-	}
+	tasks := w.unanswered()
 	for part := range slices.Chunk(tasks, reconcileBatch) {
 		w.master(Reconcile{Tasks: part})
 	}

@@ -190,24 +190,31 @@ func (w *work) strange(e Status, m meaning) {
 			t.Reason = fmt.Sprintf("run %d of instance %s was replaced by %s", n, id, i.Run.Task)
 		}
 	}
-	if known != nil {
+	if known != nil && (known.State == "TASK_UNREACHABLE") == (t.State == "TASK_UNREACHABLE") {
 		t.KillAfter = known.KillAfter
 	}
 	w.killStrange(t)
 }
 
-// killStrange kills a strange task once the reconciliation is complete: before, an instance's record may still be catching up.
+// killStrange kills a strange task once the reconciliation is complete: before, an instance's record may still be catching up. Of one that is
+// out of reach the master is asked again from time to time.
 func (w *work) killStrange(t *state.StrangeTask) {
 	if t == nil {
 		return
 	}
 	c := *t
-	if w.session().Reconciled && c.State != "TASK_UNREACHABLE" && !c.KillAfter.After(w.now) {
+	switch due := !c.KillAfter.After(w.now); {
+	case !w.session().Reconciled:
+		c.KillAfter = time.Time{}
+	case !due:
+	case c.State == "TASK_UNREACHABLE":
+		if !c.KillAfter.IsZero() {
+			w.master(Reconcile{Tasks: []ReconcileTask{{c.Task, c.Agent}}})
+		}
+		c.KillAfter = w.now.Add(w.env.Config.ReconcileMax)
+	default:
 		w.master(Kill{Task: c.Task, Agent: c.Agent})
 		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
-	}
-	if !w.session().Reconciled || c.State == "TASK_UNREACHABLE" {
-		c.KillAfter = time.Time{}
 	}
 	w.put(state.KindStrange, string(c.Task), &c)
 }

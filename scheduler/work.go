@@ -41,7 +41,6 @@ type work struct {
 	placeable bool // something came to wait for an offer, or an offer came
 	newcomer  bool // an instance came to wait for an offer: filters of declined offers are in its way
 	more      bool // a bound of this Step was reached: go on at once
-	wakes     []time.Time
 	entropy   uint64
 }
 
