@@ -59,14 +59,14 @@ func (m *Master) checkpointed(a *agentState, p *pendingOp, err error) {
 	a.pending = nil
 	a.link.attach(nil) // drops what was queued on the strength of it
 	a.link.attach(a.handle)
-	m.agentFromAllocator(a)
-	a.total = before
-	m.agentToAllocator(a)
-	for _, t := range a.tasks {
+	for _, t := range a.tasks { // before the allocator forgets what they hold
 		if t.GetState() == mesos.TASK_STAGING && !resource.Contains(before, resource.Unallocate(t.Resources)) {
 			m.taskUnknown(a, t)
 		}
 	}
+	m.agentFromAllocator(a)
+	a.total = before
+	m.agentToAllocator(a)
 	m.wantCycle(m.timing.Recovered)
 }
 
