@@ -192,7 +192,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 		return "", m.undo(ctx, err)
 	}
 	crashAt("mount.driver")
-	if err := m.verify(ctx, path); err != nil {
+	if path, err = m.verify(ctx, path); err != nil {
 		return "", m.undo(ctx, err)
 	}
 	crashAt("mount.verified")
@@ -228,28 +228,29 @@ func (m *mounting) callDriver(ctx context.Context) (string, error) {
 	return m.d.Mount(ctx, driver.MountSpec{Name: m.req.Ref.Name, UID: uid, ID: m.v.MountID, Options: m.user})
 }
 
-// verify looks at what the driver gave, and whether the lease still covers it.
-func (m *mounting) verify(ctx context.Context, path string) error {
+// verify looks at what the driver gave, and whether the lease still covers it. It gives the path without links.
+func (m *mounting) verify(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := mount.CheckPath(ctx, path, m.facts.Root); err != nil {
-		return fault.Op(err, "mount volume %s", m.req.Ref)
+	path, err := mount.CheckPath(ctx, path, m.facts.Root)
+	if err != nil {
+		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
 	at, err := mount.At(path)
 	if err != nil {
-		return fault.Op(err, "mount volume %s", m.req.Ref)
+		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
-	m.v.Shown = len(at) > 0
+	m.v.Path, m.v.Shown = path, len(at) > 0
 	if m.v.Shared {
-		return nil
+		return path, nil
 	}
 	if err := m.s.keeper.MayMount(m.s.o.Clock.Now(), 0); err != nil {
-		return fault.Op(err, "mount volume %s: it took too long", m.req.Ref)
+		return "", fault.Op(err, "mount volume %s: it took too long", m.req.Ref)
 	}
 	if m.s.keeper.Generation() != m.v.Generation {
-		return fault.New(fault.Unavailable, "mount volume %s: the node's lease was lost meanwhile", m.req.Ref)
+		return "", fault.New(fault.Unavailable, "mount volume %s: the node's lease was lost meanwhile", m.req.Ref)
 	}
-	return nil
+	return path, nil
 }
 
 // undo takes down whatever the driver may have done and gives the claim back; what does not work now is repeated until it

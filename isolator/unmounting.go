@@ -246,7 +246,7 @@ func (s *Service) releaseUnjournaled(ctx context.Context, ref volume.Ref) error 
 func (s *Service) present(ctx context.Context, v journal.Volume) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := mount.CheckPath(ctx, v.Path, ""); err != nil {
+	if _, err := mount.CheckPath(ctx, v.Path, ""); err != nil {
 		return err
 	}
 	if !v.Shown {

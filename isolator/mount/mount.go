@@ -126,8 +126,24 @@ func SameDir(a, b string) (bool, error) {
 }
 
 // CheckPath says whether a mount path that a driver gave may be used: absolute, clean, one line, an existing
-// directory, and, when root is not empty, below root also after links are resolved. The error is fault.Conflict.
-func CheckPath(ctx context.Context, path, root string) error {
+// directory, and, when root is not empty, below root also after links are resolved. It gives the path without links. The error
+// is fault.Conflict.
+func CheckPath(ctx context.Context, path, root string) (string, error) {
+	if err := checkShape(path); err != nil {
+		return "", err
+	}
+	var real string
+	err := Within(ctx, "look at "+path, func() (err error) {
+		real, err = checkPlace(path, root)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return real, nil
+}
+
+func checkShape(path string) error {
 	switch {
 	case path == "":
 		return fault.New(fault.Conflict, "the driver gave no mount point")
@@ -136,34 +152,37 @@ func CheckPath(ctx context.Context, path, root string) error {
 	case !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/":
 		return fault.New(fault.Conflict, "the driver gave mount point %q, which is not a clean absolute path", path)
 	}
-	return Within(ctx, "look at "+path, func() error {
-		real, err := filepath.EvalSymlinks(path)
+	return nil
+}
+
+// checkPlace may hang.
+func checkPlace(path, root string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fault.Wrap(class(err), err, "look at mount point %s", path)
+	}
+	if root != "" {
+		realRoot, err := filepath.EvalSymlinks(root)
 		if err != nil {
-			return fault.Wrap(class(err), err, "look at mount point %s", path)
+			return "", fault.Wrap(class(err), err, "look at %s", root)
 		}
-		if root != "" {
-			realRoot, err := filepath.EvalSymlinks(root)
-			if err != nil {
-				return fault.Wrap(class(err), err, "look at %s", root)
-			}
-			if !strings.HasPrefix(real, strings.TrimSuffix(realRoot, "/")+"/") {
-				return fault.New(fault.Conflict, "mount point %s lies outside the driver's directory %s", real, root)
-			}
+		if !strings.HasPrefix(real, strings.TrimSuffix(realRoot, "/")+"/") {
+			return "", fault.New(fault.Conflict, "mount point %s lies outside the driver's directory %s", real, root)
 		}
-		for _, d := range systemDirs {
-			if real == d || strings.HasPrefix(real, d+"/") {
-				return fault.New(fault.Conflict, "mount point %s is a part of the system", real)
-			}
+	}
+	for _, d := range systemDirs {
+		if real == d || strings.HasPrefix(real, d+"/") {
+			return "", fault.New(fault.Conflict, "mount point %s is a part of the system", real)
 		}
-		fi, err := os.Stat(real)
-		if err != nil {
-			return fault.Wrap(class(err), err, "look at mount point %s", path)
-		}
-		if !fi.IsDir() {
-			return fault.New(fault.Conflict, "mount point %s is not a directory", path)
-		}
-		return nil
-	})
+	}
+	fi, err := os.Stat(real)
+	if err != nil {
+		return "", fault.Wrap(class(err), err, "look at mount point %s", path)
+	}
+	if !fi.IsDir() {
+		return "", fault.New(fault.Conflict, "mount point %s is not a directory", path)
+	}
+	return real, nil
 }
 
 // No driver mounts volumes in these; one that says so is mistaken or hostile.
