@@ -34,7 +34,8 @@ type Config struct {
 	Agents     int // default 3
 	Port       int // of the API
 	MasterPort int // default: any
-	// Resources of each agent; by default sized from the machine, with plenty to spare.
+	// Resources of each agent that is made now; by default sized from the machine, with plenty to spare. Those that
+	// were made at an earlier start keep what they have.
 	CPUs, MemMB, DiskMB float64
 	Version             string
 	Log                 *zap.Logger
@@ -80,7 +81,7 @@ type Cluster struct {
 	layout    Layout
 	log       *zap.Logger
 	lock      *os.File
-	ports     *portBlock
+	ports     []*portBlock
 	spawn     *spawner
 	clusterID string
 
@@ -99,14 +100,13 @@ type Cluster struct {
 
 // Info is <dir>/run/dev.json: how to reach a cluster, and what the next start on the directory wants to know.
 type Info struct {
-	PID       int    `json:"pid"`
-	Cluster   string `json:"cluster"`
-	API       string `json:"api"`
-	Master    string `json:"master"`
-	Control   string `json:"control"`
-	Agents    int    `json:"agents"`
-	PortBlock int    `json:"portBlock"`
-	Version   string `json:"version"`
+	PID     int    `json:"pid"`
+	Cluster string `json:"cluster"`
+	API     string `json:"api"`
+	Master  string `json:"master"`
+	Control string `json:"control"`
+	Agents  int    `json:"agents"`
+	Version string `json:"version"`
 }
 
 // Start takes the directory, cleans up what a killed predecessor left there, and starts everything. On an error nothing is
@@ -162,19 +162,11 @@ func (c *Cluster) prepare(context.Context) error {
 			c.log.Warn("killed what an earlier run left behind", zap.Int("processes", n))
 		}
 	}
-	before, err := readInfo(c.layout)
-	if err != nil && !fault.Is(err, fault.NotFound) {
-		c.log.Warn("what is known of an earlier run cannot be read", zap.Error(err))
-	}
 	if c.clusterID, err = c.mintCluster(); err != nil {
 		return err
 	}
-	if err := checkPort(c.cfg.Port); err != nil {
-		return err
-	}
-	c.ports, err = takePorts(before.PortBlock)
 	c.spawn = newSpawner()
-	return err
+	return checkPort(c.cfg.Port)
 }
 
 // mintCluster reads the cluster's UUID or mints it, once for ever: the store, the authority and reservation labels carry it.
@@ -256,13 +248,18 @@ func (c *Cluster) newNode(i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{name: name, zone: fmt.Sprintf("zone%d", 1+i%3), rack: fmt.Sprintf("rack%d", i+1), layout: c.layout, log: c.log, spawn: c.spawn,
-		holdfast: c.holdfast, claim: door, link: c.master.Link(name), boot: uuid.NewString(), state: nodeOff, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
-	first, last := c.ports.forAgent(i, c.cfg.Agents)
+	m, block, err := openMachine(c.layout.Node(name), machine{CPUs: c.cfg.CPUs, MemMB: c.cfg.MemMB, Disk: c.cfg.DiskMB,
+		Zone: fmt.Sprintf("zone%d", 1+i%3), Rack: fmt.Sprintf("rack%d", i+1)})
+	if err != nil {
+		return nil, fault.Op(err, "agent %s", name)
+	}
+	c.ports = append(c.ports, block)
+	n := &node{name: name, zone: m.Zone, rack: m.Rack, layout: c.layout, log: c.log, spawn: c.spawn, holdfast: c.holdfast, claim: door,
+		link: c.master.Link(name), boot: uuid.NewString(), state: nodeOff, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	n.agent, err = agent.New(agent.Config{
 		Dir: filepath.Join(c.layout.Node(name), "agent"), Hostname: name, Listen: fmt.Sprintf("127.0.0.1:%d", port),
 		Attributes: map[string]string{"rack": n.rack, "zone": n.zone},
-		Resources:  agent.Resources{CPUs: c.cfg.CPUs, Mem: c.cfg.MemMB, Disk: c.cfg.DiskMB, PortsBegin: uint64(first), PortsEnd: uint64(last)},
+		Resources:  agent.Resources{CPUs: m.CPUs, Mem: m.MemMB, Disk: m.Disk, PortsBegin: uint64(m.Ports), PortsEnd: uint64(m.Ports + portsBlock - 1)},
 		Dvdcli:     c.dvdcli(), Env: []string{"HOLDFAST_ISOLATOR=" + c.layout.nodeSocket(name)},
 		TaskEnv:    c.taskEnv(),
 		MountRoots: []string{c.layout.nodes(), c.layout.Pool()},
@@ -358,20 +355,18 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 	if c.spawn != nil {
 		c.spawn.close()
 	}
-	if c.ports != nil {
-		errs = append(errs, c.ports.lock.Close())
+	for _, block := range c.ports {
+		errs = append(errs, block.lock.Close())
 	}
 	// The cluster's sockets are all in a directory of its own.
-	if c.control != nil {
-		errs = append(errs, os.RemoveAll(c.layout.Sockets))
-	}
+	errs = append(errs, os.RemoveAll(c.layout.Sockets))
 	errs = append(errs, c.lock.Close())
 	return errors.Join(errs...)
 }
 
 func (c *Cluster) writeInfo() error {
 	raw, err := json.MarshalIndent(Info{PID: os.Getpid(), Cluster: c.clusterID, API: c.API(), Master: c.master.URL(), Control: c.layout.controlSocket(),
-		Agents: c.cfg.Agents, PortBlock: c.ports.first, Version: c.cfg.Version}, "", "  ")
+		Agents: c.cfg.Agents, Version: c.cfg.Version}, "", "  ")
 	if err == nil {
 		err = writeFile(c.layout.infoFile(), append(raw, '\n'))
 	}

@@ -92,28 +92,40 @@ func TestNothingIsStartedOnAnUnusableDirectory(t *testing.T) {
 }
 
 func TestPortBlocksAreDisjoint(t *testing.T) {
-	a, err := takePorts(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.lock.Close()
-	b, err := takePorts(a.first) // taken
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.lock.Close()
-	if a.first == b.first {
-		t.Errorf("two clusters have block %d", a.first)
-	}
 	seen := map[int]bool{}
-	for i := range MaxAgents {
-		first, last := a.forAgent(i, MaxAgents)
-		for p := first; p <= last; p++ {
-			if seen[p] || p < a.first || p >= a.first+portsBlock {
-				t.Fatalf("agent %d gets port %d", i, p)
-			}
-			seen[p] = true
+	for range 5 {
+		b, err := takePorts("the same asker")
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer b.lock.Close()
+		if seen[b.first] || b.first < portsFirst || b.first+portsBlock > 32000 {
+			t.Errorf("block %d after %v", b.first, seen)
+		}
+		seen[b.first] = true
+	}
+}
+
+func TestMachineStaysAsItWasMade(t *testing.T) {
+	dir := t.TempDir()
+	made, block, err := openMachine(dir, machine{CPUs: 4, MemMB: 100, Disk: 10, Zone: "z", Rack: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openMachine(dir, machine{}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("its ports were given out twice: %v", err)
+	}
+	block.lock.Close()
+	again, block, err := openMachine(dir, machine{CPUs: 8})
+	if err != nil || again != made {
+		t.Errorf("it is now %+v, not %+v: %v", again, made, err)
+	}
+	block.lock.Close()
+	if err := os.WriteFile(filepath.Join(dir, "machine.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := openMachine(dir, machine{}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a damaged file: %v", err)
 	}
 }
 

@@ -2,17 +2,19 @@ package dev
 
 import (
 	"fmt"
+	"hash/fnv"
 	"net"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-// Task ports come in blocks below the range that the kernel hands out for outgoing connections. A cluster takes one block and
-// deals it out to its agents, so that no two agents of any cluster on this machine offer the same port.
+// Task ports come in blocks, below the range that the kernel hands out for outgoing connections. Every agent has a block of its
+// own for good (a Mesos agent must not change its resources), so that no two agents of any clusters that run on this machine offer the
+// same port.
 const (
-	portsFirst = 20000
-	portsBlock = 1000
-	portBlocks = 12
+	portsFirst = 10000
+	portsBlock = 200
+	portBlocks = 110
 )
 
 // portBlock is a block that this process has, for as long as the listener is open. The lock is an abstract unix socket: it
@@ -22,28 +24,27 @@ type portBlock struct {
 	lock  net.Listener
 }
 
-// takePorts takes the preferred block if it can, else the first free one from the top.
-func takePorts(preferred int) (*portBlock, error) {
-	try := []int{preferred}
-	for i := portBlocks - 1; i >= 0; i-- {
-		try = append(try, portsFirst+i*portsBlock)
-	}
-	for _, first := range try {
-		if first < portsFirst || (first-portsFirst)%portsBlock != 0 || first >= portsFirst+portBlocks*portsBlock {
-			continue
-		}
-		lock, err := net.Listen("unix", fmt.Sprintf("@holdfast-dev-ports-%d", first))
-		if err == nil {
-			return &portBlock{first: first, lock: lock}, nil
+// takePorts takes a free block; where it begins to look depends on who asks, so that clusters that do not run at the same time
+// seldom choose the same.
+func takePorts(asker string) (*portBlock, error) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(asker))
+	begin := int(h.Sum32() % portBlocks)
+	for i := range portBlocks {
+		if b, err := lockPorts(portsFirst + (begin+i)%portBlocks*portsBlock); err == nil {
+			return b, nil
 		}
 	}
-	return nil, fault.New(fault.Unavailable, "%d clusters run on this machine already: no block of task ports is left", portBlocks)
+	return nil, fault.New(fault.Unavailable, "%d agents run on this machine already: no block of task ports is left", portBlocks)
 }
 
-// forAgent gives the inclusive range of agent i of n.
-func (b *portBlock) forAgent(i, n int) (first, last int) {
-	each := portsBlock / n
-	return b.first + i*each, b.first + (i+1)*each - 1
+// lockPorts takes the block that begins at first.
+func lockPorts(first int) (*portBlock, error) {
+	lock, err := net.Listen("unix", fmt.Sprintf("@holdfast-dev-ports-%d", first))
+	if err != nil {
+		return nil, fault.Wrap(fault.Conflict, err, "task ports %d to %d are those of an agent of another cluster that runs now: stop that one first", first, first+portsBlock-1)
+	}
+	return &portBlock{first: first, lock: lock}, nil
 }
 
 // checkPort tells whether the API's port can be had.
