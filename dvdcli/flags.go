@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -124,6 +125,9 @@ func (c *command) set(flag, value string) error {
 	return nil
 }
 
+// oldMissingDriver is in the old one's words, which scripts look for.
+const oldMissingDriver = "Missing volume driver name"
+
 func (c *command) check() error {
 	v, ok := verbs[c.verb]
 	switch {
@@ -132,7 +136,7 @@ func (c *command) check() error {
 	case c.verb == "version":
 		return nil
 	case c.driver == "":
-		return fmt.Errorf("Missing volume driver name") //nolint:staticcheck // the old one's words, which scripts look for
+		return errors.New(oldMissingDriver)
 	case v.name && c.name == "":
 		return fmt.Errorf("missing volume name: give --volumename")
 	case !v.opts && len(c.options) > 0:

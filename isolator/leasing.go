@@ -3,7 +3,6 @@ package isolator
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,6 +19,9 @@ import (
 func (s *Service) prepareLease() error {
 	if s.fencer = s.o.fencer; s.fencer == nil {
 		s.fencer = fence.New(fence.Options{Log: s.log, Limit: s.o.Timings.S})
+	}
+	if state, ok := s.state.(*fence.State); ok {
+		state.SetLimit(s.o.Timings.S)
 	}
 	generation, deadline := s.state.Deadline()
 	var err error
@@ -66,7 +68,7 @@ func (s *Service) target(v journal.Volume) fence.Target {
 		verify = fence.VerifyScan
 	}
 	return fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: verify,
-		Agent: strings.TrimPrefix(strings.TrimSuffix(s.o.AgentURL, "/"), "http://")}
+		Agent: s.o.PlayedAgent}
 }
 
 // tellWatchdog hands the list of everything that may be mounted to the watchdog: before each mount, after each unmount.

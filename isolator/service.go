@@ -106,6 +106,9 @@ type Describe struct {
 	Region     string
 	Attributes map[string]string
 	AgentURL   string // endpoint of the Mesos agent beside; "" has none
+	// PlayedAgent is that agent's host:port where one machine plays several nodes: tasks of the others are not users then. "" on a
+	// real node, where every process counts: an agent may go by several addresses.
+	PlayedAgent string
 	Version    string
 }
 
@@ -150,6 +153,11 @@ func Open(o Options) (*Service, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open isolator directory")
 	}
+	real, err := filepath.EvalSymlinks(o.Dir) // the kernel shows mounts without links
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "open isolator directory")
+	}
+	o.Dir = real
 	j, err := journal.Open(filepath.Join(o.Dir, "journal"))
 	if err != nil {
 		return nil, err

@@ -28,7 +28,6 @@ type cluster struct {
 	server *embedded.Server
 	auth   *lease.Authority
 	pool   string
-	epoch  volume.Epoch
 }
 
 func newCluster(t *testing.T) *cluster {

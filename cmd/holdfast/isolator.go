@@ -225,6 +225,10 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		}
 		watchdog = []string{exe, "isolator", "watchdog"}
 	}
+	played := ""
+	if f.bootID != "" { // one machine plays several nodes
+		played = strings.TrimSuffix(strings.TrimPrefix(f.agentURL, "http://"), "/")
+	}
 	service, err := isolator.Open(isolator.Options{
 		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
@@ -234,7 +238,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		BootID: f.bootID, Log: log, Watchdog: watchdog,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
 		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,
-			AgentURL: f.agentURL, Version: version},
+			AgentURL: f.agentURL, PlayedAgent: played, Version: version},
 	})
 	if err != nil {
 		registers.Close()

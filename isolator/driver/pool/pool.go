@@ -105,6 +105,9 @@ func Open(o Options) (*Pool, error) {
 		if err := os.MkdirAll(p.o.Mounts, 0o755); err != nil {
 			return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
 		}
+		if p.o.Mounts, err = filepath.EvalSymlinks(p.o.Mounts); err != nil {
+			return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
+		}
 	}
 	return p, nil
 }
