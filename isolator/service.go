@@ -109,7 +109,7 @@ type Describe struct {
 	// PlayedAgent is that agent's host:port where one machine plays several nodes: tasks of the others are not users then. "" on a
 	// real node, where every process counts: an agent may go by several addresses.
 	PlayedAgent string
-	Version    string
+	Version     string
 }
 
 // Service is one node's isolator.
