@@ -48,7 +48,8 @@ type Allocator struct {
 type agent struct {
 	id     string
 	total  resource.List
-	free   resource.List // total without what is offered or used; unallocated
+	taken  resource.List // offered or used; unallocated
+	free   resource.List // total without taken
 	active bool
 	gpu    bool
 }
@@ -118,8 +119,15 @@ func (a *Allocator) AddAgent(id string, total resource.List, used map[string]res
 
 // take counts allocated resources as not free.
 func (a *Allocator) take(ag *agent, fw string, l resource.List) {
-	ag.free = resource.Subtract(ag.free, resource.Unallocate(l)...)
+	ag.take(resource.Unallocate(l), nil)
 	a.account(fw, l, 1)
+}
+
+// take counts some plain resources as taken and others as given back. What is free is worked out from the total
+// every time, so that an agent that has less than is taken of it never seems to have more.
+func (ag *agent) take(more, less resource.List) {
+	ag.taken = resource.Add(resource.Subtract(ag.taken, less...), more...)
+	ag.free = resource.Subtract(ag.total, ag.taken...)
 }
 
 func (a *Allocator) account(fw string, l resource.List, sign float64) {
@@ -177,9 +185,10 @@ func (a *Allocator) Convert(id, fw string, from, to resource.List, taken bool) {
 	plainFrom, plainTo := resource.Unallocate(from), resource.Unallocate(to)
 	ag.total = resource.Add(resource.Subtract(ag.total, plainFrom...), plainTo...)
 	if !taken {
-		ag.free = resource.Add(resource.Subtract(ag.free, plainFrom...), plainTo...)
+		ag.take(nil, nil)
 		return
 	}
+	ag.take(plainTo, plainFrom)
 	a.account(fw, from, -1)
 	a.account(fw, to, 1)
 }
@@ -315,7 +324,7 @@ func (a *Allocator) Recover(fw, agentID string, l resource.List, refuse time.Dur
 	if ag == nil {
 		return
 	}
-	ag.free = resource.Add(ag.free, resource.Unallocate(l)...)
+	ag.take(nil, resource.Unallocate(l))
 	f := a.fws[fw]
 	if f == nil || refuse <= 0 {
 		return
