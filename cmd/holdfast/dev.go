@@ -149,6 +149,10 @@ func tail(name string, lines int) string {
 func (c *console) showExample(ctx context.Context, api *client.Client, app []byte) error {
 	id := appID(app)
 	r, err := api.PutApp(ctx, app, client.PutOptions{CreateOnly: true})
+	for fault.Is(err, fault.Unavailable) && ctx.Err() == nil { // it answers, but has not read its state yet
+		time.Sleep(30 * time.Millisecond)
+		r, err = api.PutApp(ctx, app, client.PutOptions{CreateOnly: true})
+	}
 	switch {
 	case fault.Is(err, fault.Exists):
 		fmt.Fprintf(c.out, "App %s is there already and is left as it is.\n", id)

@@ -108,7 +108,11 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.api.PutApp(ctx, body, client.PutOptions{CreateOnly: true}); err != nil {
+	err = d.await(ctx, "the app is taken", func() (bool, string, error) {
+		_, err := d.api.PutApp(ctx, body, client.PutOptions{CreateOnly: true})
+		return err == nil, "", err
+	})
+	if err != nil {
 		return err
 	}
 	began := time.Now()
