@@ -209,7 +209,7 @@ func (c Claim) keepsAfterDeath() string {
 	switch {
 	case c.Policy.Mode != PolicyLease:
 		return fmt.Sprintf("its policy is %q: it waits for %s", c.Policy.Mode, waitsFor(c.Policy.Mode))
-	case rank(c.Fence) < max(rank(c.Policy.MinGrade), rank(GradeSoft)):
+	case rank(c.Fence) < rank(minGrade(c.Policy)):
 		return fmt.Sprintf("its policy accepts fence grade %q, the node had %q: it waits for an operator's word", minGrade(c.Policy), c.Fence)
 	}
 	return ""
@@ -225,14 +225,15 @@ func waitsFor(mode string) string {
 	return "an operator's word"
 }
 
+// minGrade is the weakest grade that frees: soft where somebody has said so, otherwise, and whatever else is written there, reset.
 func minGrade(p Policy) Grade {
-	if p.MinGrade == "" {
-		return GradeReset
+	if p.MinGrade == GradeSoft {
+		return GradeSoft
 	}
-	return p.MinGrade
+	return GradeReset
 }
 
-// rank orders the grades. What is not known is trusted with nothing, and asked of everything.
+// rank orders the grades. One that is not known is trusted with nothing.
 func rank(g Grade) int {
 	switch g {
 	case GradeReset:

@@ -16,6 +16,8 @@ type holder struct {
 	// bootstrap: what was known before a restart of the process.
 	lastGeneration uint64
 	lastDeadline   time.Duration
+	// attempted is a generation whose registration was sent and got no answer.
+	attempted uint64
 }
 
 type phase int
@@ -51,6 +53,9 @@ func (h *holder) start(now time.Duration, record *NodeVersion) phase {
 			h.phase, h.deadline = leased, h.lastDeadline
 			return leased
 		}
+		return unverified
+	case h.attempted != 0 && record.Generation == h.attempted && record.BootID == h.boot:
+		h.take(record)
 		return unverified
 	}
 	return standing

@@ -303,6 +303,9 @@ func (k *Keeper) next(ctx context.Context) (again bool) {
 	nv, err := k.a.PutNode(call, n, expect)
 	cancel()
 	if err != nil {
+		k.mu.Lock()
+		k.h.attempted = n.Generation // it may have been written, or may be yet
+		k.mu.Unlock()
 		k.noLease("the node could not be registered: "+err.Error(), err)
 		return false
 	}

@@ -182,6 +182,12 @@ func leaseID(n NodeVersion) string { return fmt.Sprintf("%s %d", n.UID, n.Genera
 
 // parallel calls f(0) to f(n-1), a few at a time, and waits for all.
 func (t *Taker) parallel(n int, f func(int)) {
+	if t.o.Workers == 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, t.o.Workers)
 	for i := range n {

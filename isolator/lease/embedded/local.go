@@ -3,6 +3,7 @@ package embedded
 import (
 	"context"
 
+	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 )
 
@@ -11,11 +12,24 @@ func (s *Server) Registers() lease.Registers { return local{s} }
 
 type local struct{ s *Server }
 
-func (l local) Get(_ context.Context, key string) (lease.Entry, error) { return l.s.get(key) }
+func (l local) Get(ctx context.Context, key string) (lease.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return lease.Entry{}, fault.Wrap(fault.Unavailable, err, "get register %s", key)
+	}
+	return l.s.get(key)
+}
 
-func (l local) List(_ context.Context, prefix string) ([]lease.Entry, error) { return l.s.list(prefix) }
+func (l local) List(ctx context.Context, prefix string) ([]lease.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "list registers %s", prefix)
+	}
+	return l.s.list(prefix)
+}
 
 func (l local) Txn(ctx context.Context, ops ...lease.Op) ([]lease.Entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "transaction")
+	}
 	return l.s.txn(ctx, ops)
 }
 
