@@ -143,8 +143,8 @@ func (w *work) cancelLeftovers(i *state.Instance) (any bool) {
 
 // grantResult: L1 was done, or refused.
 func (w *work) grantResult(e GrantResult) {
-	if e.Claim != nil {
-		w.putClaim(e.Claim)
+	if e.Claim != nil && !older(e.Claim, w.claim(e.Volume)) {
+		w.claimSeen(e.Claim) // it may have been overtaken by a ClaimsSeen
 	}
 	v := w.volume(e.Volume)
 	var i *state.Instance
@@ -213,4 +213,10 @@ func (w *work) nextEpoch(v *state.Volume) volume.Epoch {
 		e = max(e, c.Epoch)
 	}
 	return e + 1
+}
+
+// older tells whether a record of a claim is older than another. Within one epoch a claim is granted, then held, then free.
+func older(c, than *state.Claim) bool {
+	rank := map[string]int{state.ClaimGranted: 1, state.ClaimHeld: 2, state.ClaimFree: 3}
+	return than != nil && (c.Epoch < than.Epoch || (c.Epoch == than.Epoch && rank[c.State] < rank[than.State]))
 }

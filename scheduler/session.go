@@ -78,7 +78,7 @@ func (w *work) askForAll() {
 			continue
 		}
 		w.put(state.KindUnanswered, string(i.Run.Task), &state.Unanswered{Agent: i.Run.Agent})
-		if i.Phase == state.PhaseKilling {
+		if i.Phase == state.PhaseKilling && !w.session().Reconciled {
 			w.sendKill(i)
 		}
 	}
@@ -99,7 +99,7 @@ func (w *work) reconcile(implicit bool) {
 	}
 	w.setSession(func(s *state.Session) {
 		if len(tasks) == 0 {
-			s.Reconciled, s.ReconcileAt = true, w.now.Add(reconcileEvery)
+			s.Reconciled, s.ReconcileTries, s.ReconcileAt = true, 0, w.now.Add(reconcileEvery)
 			return
 		}
 		delay := w.env.Config.ReconcileMin << min(s.ReconcileTries, 16)
@@ -140,7 +140,9 @@ func (w *work) answered(t state.TaskID) {
 
 // reconciled: every task that should be there is accounted for; what else there is, is strange.
 func (w *work) reconciled() {
-	w.setSession(func(s *state.Session) { s.Reconciled, s.ReconcileAt = true, w.now.Add(reconcileEvery) })
+	w.setSession(func(s *state.Session) {
+		s.Reconciled, s.ReconcileTries, s.ReconcileAt = true, 0, w.now.Add(reconcileEvery)
+	})
 	for _, t := range sortedKeys(w.s.Strange) {
 		w.killStrange(w.s.Strange[t])
 	}
@@ -151,7 +153,11 @@ func (w *work) reconcileAgain() {
 	if !ses.Connected || ses.ReconcileAt.IsZero() || ses.ReconcileAt.After(w.now) {
 		return
 	}
-	w.reconcile(ses.Reconciled)
+	if len(w.s.Unanswered) > 0 {
+		w.reconcile(false)
+		return
+	}
+	w.askForAll() // once in a while: a status may have been lost with nobody noticing
 }
 
 func (w *work) disconnected(e Disconnected) {

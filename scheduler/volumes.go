@@ -197,9 +197,7 @@ func (w *work) tryRemove(v *state.Volume) {
 func (w *work) removeResult(v *state.Volume, e RequestResult) {
 	if e.OK {
 		w.remove(state.KindVolume, string(v.UID))
-		if i := w.instance(v.Instance); i != nil {
-			w.instances.add(i.ID)
-		}
+		w.touchUsers(v)
 		return
 	}
 	c := *v

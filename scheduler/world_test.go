@@ -390,6 +390,11 @@ func (w *world) request(op string, node state.NodeUID, v *state.Volume, create b
 		}
 		return
 	}
+	if c := w.claims[v.UID]; c != nil && c.Tombstone {
+		// The volume is gone for good. A repetition must not touch what may have its name now.
+		w.fromAuth = append(w.fromAuth, RequestResult{Op: op, Volume: v.UID, Node: node, OK: !create, Outcome: "absent", Class: "not-found"})
+		return
+	}
 	for _, h := range w.hosts {
 		if h.node.UID == node {
 			w.requests[op] = &wRequest{op: op, host: h, create: create, vol: v}
@@ -412,6 +417,8 @@ func (w *world) nodeWork() {
 	r := w.requests[open[w.r.Intn(len(open))]]
 	res := RequestResult{Op: r.op, Volume: r.vol.UID, Node: r.host.node.UID, OK: true, Scope: "cluster"}
 	switch {
+	case w.claims[r.vol.UID] != nil && w.claims[r.vol.UID].Tombstone:
+		res.OK, res.Outcome, res.Class = !r.create, "absent", "not-found"
 	case r.host.dead || r.host.cut:
 		if r.host.node.Alive {
 			return
