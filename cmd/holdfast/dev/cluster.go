@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/embedded"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/lease"
 	authority "github.com/holdfast-io/holdfast/isolator/lease/embedded"
 )
 
@@ -186,10 +187,14 @@ func (c *Cluster) mintCluster() (string, error) {
 
 func (c *Cluster) dvdcli() string { return filepath.Join(filepath.Dir(c.holdfast), "dvdcli") }
 
-func (c *Cluster) startAuthority(context.Context) (err error) {
+func (c *Cluster) startAuthority(ctx context.Context) (err error) {
 	c.authority, err = authority.Open(filepath.Join(c.layout.authorityDir(), "registers.db"))
 	if err != nil {
 		return err
+	}
+	// Before any node asks for it: a node that finds no root waits and tries again later.
+	if _, err := lease.New(c.authority.Registers(), lease.Options{Cluster: c.clusterID}).Init(ctx, c.clusterID); err != nil {
+		return fault.Op(err, "set up the lease authority")
 	}
 	_, err = c.listenAuthority(c.layout.frameworkAuthority())
 	return err

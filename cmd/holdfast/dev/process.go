@@ -65,7 +65,10 @@ func (p *Process) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
 	for {
-		err := p.API.Ping(ctx)
+		info, err := p.API.Info(ctx)
+		if err == nil && !info.Connected {
+			err = fault.New(fault.Unavailable, "the framework is not connected to the engine yet")
+		}
 		if err == nil {
 			p.Control, err = Connect(p.dir)
 		}
