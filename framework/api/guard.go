@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
 var slashes = regexp.MustCompile(`/+`)
@@ -35,6 +37,11 @@ func (s *server) guard(next http.Handler) http.Handler {
 			s.message(w, r, http.StatusForbidden, text)
 			return
 		}
+		if needsState(r.URL.Path) && !s.loaded() {
+			h.Set("Retry-After", "1")
+			s.message(w, r, http.StatusServiceUnavailable, "the framework has not loaded its state yet")
+			return
+		}
 		if r.ContentLength != 0 && !jsonBody(r) {
 			s.message(w, r, http.StatusUnsupportedMediaType, "Unsupported Media Type: send JSON with Content-Type: application/json")
 			return
@@ -53,6 +60,21 @@ func (s *server) guard(next http.Handler) http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// needsState tells whether a request would be answered wrongly (an app that "does not exist") before the state is loaded.
+func needsState(path string) bool {
+	switch path {
+	case "/v1/info", "/v2/info", "/v2/leader":
+		return false
+	}
+	return path == "/ping" || strings.HasPrefix(path, "/v1") || strings.HasPrefix(path, "/v2")
+}
+
+// loaded: the record of the framework is always there once the state is.
+func (s *server) loaded() (ok bool) {
+	s.core.View(func(st *state.State) { ok = st.Framework != nil })
+	return ok
 }
 
 // recovered answers 500 for a bug in a handler, and writes it down. Ids and definitions are not in the answer.
