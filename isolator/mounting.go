@@ -38,6 +38,9 @@ type Caller struct {
 	Started time.Duration
 }
 
+// String names the process for good: a pid alone comes again.
+func (c Caller) String() string { return fmt.Sprintf("%d@%d", c.PID, c.Started) }
+
 // mounting is one mount on its way through the steps.
 type mounting struct {
 	s     *Service
@@ -176,6 +179,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 		return "", m.giveBack(ctx, err)
 	}
 	m.v.Phase, m.v.BootID, m.v.MountBoot = journal.Mounting, m.s.o.BootID, m.begun
+	m.v.Mounter = m.req.Caller.String()
 	m.v.MountID = fmt.Sprintf("holdfast-%s-%d", m.v.UID, m.v.Epoch)
 	if p, ok := m.d.(driver.Placer); ok {
 		m.v.Path = p.WillMountAt(m.req.Ref.Name)

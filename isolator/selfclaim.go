@@ -125,7 +125,7 @@ func (m *mounting) rekey(ctx context.Context, v journal.Volume) (string, error) 
 		return "", fault.Op(err, "mount volume %s", v.Ref)
 	}
 	next := v
-	next.Nonce, next.MountBoot, next.Self, next.Task = s.o.NewNonce(), m.begun, true, ""
+	next.Nonce, next.MountBoot, next.Self, next.Task, next.Mounter = s.o.NewNonce(), m.begun, true, "", m.req.Caller.String()
 	err := s.persist(ctx, "claim "+v.Ref.String()+" anew", func(ctx context.Context) error {
 		cv, err := s.auth.Rekey(ctx, lease.RekeyArgs{VolumeUID: v.UID, Epoch: v.Epoch, OldNonce: v.Nonce, Nonce: next.Nonce, Node: s.nodeUID,
 			Generation: v.Generation, Grade: s.grade(), Owner: m.req.Owner})

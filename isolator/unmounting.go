@@ -53,8 +53,7 @@ func (s *Service) unmount(ctx context.Context, r UnmountRequest) (string, error)
 	if !ok || !active(v) {
 		return NotMounted, s.releaseUnjournaled(ctx, r.Ref)
 	}
-	// A process's start is known to the clock tick of 10 ms, rounded down.
-	if r.Caller.Started > 0 && v.BootID == s.o.BootID && int64(r.Caller.Started+10*time.Millisecond) < v.MountBoot {
+	if s.late(v, r) {
 		return "", fault.New(fault.Conflict, "unmount volume %s: the caller (pid %d) started before the present mount of epoch %d and means an earlier one",
 			r.Ref, r.Caller.PID, v.Epoch)
 	}
@@ -88,6 +87,14 @@ func (s *Service) retryLater(ref volume.Ref, cause error) (string, error) {
 	s.log.Warn("unmount is being repeated", zap.Stringer("volume", ref), zap.Error(cause))
 	s.retryTakeDown(v, cause)
 	return Retrying, nil
+}
+
+// late tells whether an unmount surely means an earlier mount: Mesos starts a dvdcli for each, so one that is older than the
+// mount cannot mean it. A process that mounts and unmounts by itself, and other owners, who name what they mounted, may live long.
+// A process's start is known to the clock tick of 10 ms, rounded down.
+func (s *Service) late(v journal.Volume, r UnmountRequest) bool {
+	return r.Owner == OwnerMesos && r.Caller.Started > 0 && v.BootID == s.o.BootID && r.Caller.String() != v.Mounter &&
+		int64(r.Caller.Started+10*time.Millisecond) < v.MountBoot
 }
 
 // takeDown says how to take a volume down.

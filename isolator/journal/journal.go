@@ -80,6 +80,8 @@ type Volume struct {
 	MountedAt time.Time `json:"mountedAt,omitzero"`
 	MountBoot int64     `json:"mountBoot,omitempty"`
 	BootID    string    `json:"bootId,omitempty"`
+	// Mounter is the process that asked for the mount, as "pid@start".
+	Mounter string `json:"mounter,omitempty"`
 }
 
 // Record is one step of one operation.

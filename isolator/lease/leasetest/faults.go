@@ -2,6 +2,7 @@ package leasetest
 
 import (
 	"context"
+	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
@@ -24,6 +25,7 @@ type Faulty struct {
 	lease.Registers
 	Mishap func(write bool, ops []lease.Op) Mishap
 
+	mu   sync.Mutex
 	late [][]lease.Op
 }
 
@@ -58,7 +60,9 @@ func (f *Faulty) Txn(ctx context.Context, ops ...lease.Op) ([]lease.Entry, error
 		_, _ = f.Registers.Txn(ctx, ops...)
 		return nil, lost
 	case LateCall:
+		f.mu.Lock()
 		f.late = append(f.late, append([]lease.Op(nil), ops...))
+		f.mu.Unlock()
 		return nil, lost
 	}
 	return f.Registers.Txn(ctx, ops...)
@@ -73,8 +77,10 @@ func (f *Faulty) befalls(write bool, ops []lease.Op) Mishap {
 
 // arrive lets the late calls happen.
 func (f *Faulty) arrive() {
+	f.mu.Lock()
 	late := f.late
 	f.late = nil
+	f.mu.Unlock()
 	for _, ops := range late {
 		_, _ = f.Registers.Txn(context.Background(), ops...)
 	}
