@@ -43,7 +43,9 @@ type Nodes struct {
 	taker *lease.Taker
 	calls *callQueue
 	out   *eventQueue
-	view  view
+	// answers and view are what was reported.
+	answers *answers
+	view    view
 }
 
 // New checks the timings and returns a Nodes that Run starts.
@@ -73,7 +75,7 @@ func New(a *lease.Authority, c Config) (*Nodes, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Nodes{a: a, c: c, log: c.Log, taker: taker, calls: newCallQueue(), out: newEventQueue(), view: newView()}, nil
+	return &Nodes{a: a, c: c, log: c.Log, taker: taker, calls: newCallQueue(), out: newEventQueue(), answers: newAnswers()}, nil
 }
 
 // Run watches and works until ctx ends; then no event comes any more, and calls not yet made are forgotten. It begins

@@ -15,49 +15,45 @@ import (
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// view is what was read last, to report changes only.
+// view is what was read last, to report changes only. It is observe's own.
 type view struct {
 	claims map[string]uint64 // volume uid -> version reported
 	nodes  []*state.Node     // as reported
 	whole  bool              // everything was reported since the authority was last lost
 	lost   bool              // AuthorityLost was reported
 	fails  int
-
-	shared *sharedView
 }
 
-// sharedView is the part that workers use, too.
-type sharedView struct {
+// answers is what was reported of requests, and what is needed to report them. Workers use it, too.
+type answers struct {
 	mu       sync.Mutex
 	reported map[string]string // op -> what was reported of it
 	scopes   map[string]string // "node driver" -> scope
 }
 
-func newView() view {
-	return view{claims: map[string]uint64{}, shared: &sharedView{reported: map[string]string{}, scopes: map[string]string{}}}
-}
+func newAnswers() *answers { return &answers{reported: map[string]string{}, scopes: map[string]string{}} }
 
-func (v view) forget(op string) {
-	v.shared.mu.Lock()
-	defer v.shared.mu.Unlock()
-	delete(v.shared.reported, op)
+func (v *answers) forget(op string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.reported, op)
 }
 
 // report tells whether this is news of op, and notes it.
-func (v view) report(op, what string) bool {
-	v.shared.mu.Lock()
-	defer v.shared.mu.Unlock()
-	if v.shared.reported[op] == what {
+func (v *answers) report(op, what string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.reported[op] == what {
 		return false
 	}
-	v.shared.reported[op] = what
+	v.reported[op] = what
 	return true
 }
 
-func (v view) scope(node, driver string) string {
-	v.shared.mu.Lock()
-	defer v.shared.mu.Unlock()
-	return v.shared.scopes[node+" "+driver]
+func (v *answers) scope(node, driver string) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.scopes[node+" "+driver]
 }
 
 // gap is the least time between two readings: a burst of changes is one reading.
@@ -138,13 +134,13 @@ func (n *Nodes) seeNodes(nodes []lease.NodeVersion) {
 		waits[w.UID] = w
 	}
 	seen := make([]*state.Node, 0, len(nodes))
-	n.view.shared.mu.Lock()
+	n.answers.mu.Lock()
 	for _, nv := range nodes {
 		for _, d := range nv.Drivers {
-			n.view.shared.scopes[nv.UID+" "+d.Name] = d.Scope
+			n.answers.scopes[nv.UID+" "+d.Name] = d.Scope
 		}
 	}
-	n.view.shared.mu.Unlock()
+	n.answers.mu.Unlock()
 	for _, nv := range nodes {
 		node := nodeOf(nv)
 		if w, ok := waits[nv.UID]; ok && nv.Alive && w.Seq == nv.Seq {
@@ -202,36 +198,36 @@ func (n *Nodes) seeRequests(ctx context.Context, nodes []lease.NodeVersion, requ
 		for _, rv := range list {
 			switch {
 			case rv.State != lease.RequestPending:
-				if !n.view.report(rv.Op, string(rv.State)) {
+				if !n.answers.report(rv.Op, string(rv.State)) {
 					continue
 				}
 				if err := n.finished(ctx, node, rv); err != nil {
-					n.view.forget(rv.Op)
+					n.answers.forget(rv.Op)
 					return err
 				}
-			case !alive[node] && n.view.report(rv.Op, "gone"):
+			case !alive[node] && n.answers.report(rv.Op, "gone"):
 				n.out.add(scheduler.RequestResult{Op: rv.Op, Volume: state.VolumeUID(rv.VolumeUID), Node: state.NodeUID(node),
 					Gone: true, Error: "the node died before it answered"})
 			}
 		}
 	}
-	n.view.prune(requests)
+	n.answers.prune(requests)
 	return nil
 }
 
 // prune forgets what was reported of requests that are no longer there.
-func (v view) prune(requests map[string][]lease.RequestVersion) {
+func (v *answers) prune(requests map[string][]lease.RequestVersion) {
 	there := map[string]bool{}
 	for _, list := range requests {
 		for _, rv := range list {
 			there[rv.Op] = true
 		}
 	}
-	v.shared.mu.Lock()
-	defer v.shared.mu.Unlock()
-	for op := range v.shared.reported {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for op := range v.reported {
 		if !there[op] {
-			delete(v.shared.reported, op)
+			delete(v.reported, op)
 		}
 	}
 }

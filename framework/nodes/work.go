@@ -114,7 +114,7 @@ func (n *Nodes) ask(ctx context.Context, op string, node state.NodeUID, v *state
 	case err != nil:
 		return n.refused(op, node, v, err)
 	case rv.State == lease.RequestPending:
-		n.view.forget(op) // report it, or that its node is gone, even if an earlier one was reported
+		n.answers.forget(op) // report it, or that its node is gone, even if an earlier one was reported
 		return nil
 	}
 	return n.finished(ctx, string(node), rv)
@@ -132,7 +132,7 @@ func (n *Nodes) refused(op string, node state.NodeUID, v *state.Volume, err erro
 // that cannot be undone by a late mount.
 func (n *Nodes) finished(ctx context.Context, node string, rv lease.RequestVersion) error {
 	r := scheduler.RequestResult{Op: rv.Op, Volume: state.VolumeUID(rv.VolumeUID), Node: state.NodeUID(node),
-		OK: rv.State == lease.RequestDone, Outcome: rv.Outcome, Class: rv.Class, Error: rv.Error, Scope: n.view.scope(node, rv.Ref.Driver)}
+		OK: rv.State == lease.RequestDone, Outcome: rv.Outcome, Class: rv.Class, Error: rv.Error, Scope: n.answers.scope(node, rv.Ref.Driver)}
 	if r.OK && rv.Kind == lease.RequestRemove {
 		_, err := n.a.Tombstone(ctx, rv.VolumeUID)
 		switch {
