@@ -36,6 +36,7 @@ type fakeAgent struct {
 type fakeTask struct {
 	task    mesos.Task
 	pending []mesos.TaskStatus // oldest is on its way
+	script  []func()           // what comes after every acknowledgement
 	box     mesos.ContainerStatus
 }
 
@@ -214,6 +215,9 @@ func (a *fakeAgent) Run(f mesos.FrameworkInfo, info mesos.TaskInfo) {
 	}
 	a.status(k, t, mesos.TASK_STARTING, mesos.SOURCE_EXECUTOR, nil)
 	a.status(k, t, mesos.TASK_RUNNING, mesos.SOURCE_EXECUTOR, nil)
+	if info.HealthCheck != nil {
+		a.healthScript(k, t, info.HealthCheck)
+	}
 	switch cmd := info.GetCommand().GetValue(); {
 	case cmd == "true":
 		a.status(k, t, mesos.TASK_FINISHED, mesos.SOURCE_EXECUTOR, saying("Command exited with status 0"))
@@ -260,12 +264,18 @@ func volumeError(info *mesos.TaskInfo, t *fakeTask) string {
 func (a *fakeAgent) RunGroup(f mesos.FrameworkInfo, e mesos.ExecutorInfo, tasks []mesos.TaskInfo) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, info := range tasks {
+	box := uuid.NewString()
+	for i, info := range tasks {
 		a.note("run %s in %s", info.TaskID.Value, e.ExecutorID.Value)
 		k, t := a.add(f, info)
 		id := e.ExecutorID
 		t.task.ExecutorID = &id
-		a.status(k, t, mesos.TASK_STARTING, mesos.SOURCE_EXECUTOR, nil)
+		t.box.ContainerID.Parent = &mesos.ContainerID{Value: box}
+		a.status(k, t, mesos.TASK_STARTING, mesos.SOURCE_EXECUTOR, func(s *mesos.TaskStatus) {
+			if i == 0 { // recorded so: the first one's container was not there yet
+				s.ContainerStatus.ExecutorPID, s.ContainerStatus.NetworkInfos = nil, nil
+			}
+		})
 		a.status(k, t, mesos.TASK_RUNNING, mesos.SOURCE_EXECUTOR, nil)
 	}
 }
@@ -295,6 +305,31 @@ func (a *fakeAgent) Acknowledge(fw mesos.FrameworkID, id mesos.TaskID, uid []byt
 		delete(a.tasks, k)
 	case len(t.pending) > 0:
 		a.transmit(k, t)
+	case len(t.script) > 0:
+		next := t.script[0]
+		t.script = t.script[1:]
+		next()
+	}
+}
+
+// healthScript is what the recorded health checks came to.
+func (a *fakeAgent) healthScript(k taskKey, t *fakeTask, h *mesos.HealthCheck) {
+	check := func(ok bool) func() {
+		return func() {
+			a.status(k, t, mesos.TASK_RUNNING, mesos.SOURCE_EXECUTOR, func(s *mesos.TaskStatus) {
+				s.Healthy, s.Reason = &ok, mesos.REASON_TASK_HEALTH_CHECK_STATUS_UPDATED.Enum()
+			})
+		}
+	}
+	t.script = append(t.script, check(true))
+	if h.Type == mesos.HealthCheck_COMMAND {
+		t.script = append(t.script, check(false), check(false), check(false), func() {
+			a.status(k, t, mesos.TASK_KILLED, mesos.SOURCE_EXECUTOR, func(s *mesos.TaskStatus) {
+				no := false
+				saying("Command terminated with signal Terminated")(s)
+				s.Healthy = &no
+			})
+		})
 	}
 }
 

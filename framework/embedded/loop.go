@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -68,6 +67,7 @@ func (m *Master) tick(now time.Time) {
 	defer m.mu.Unlock()
 	m.heartbeats(now)
 	m.expireOffers(now)
+	m.askToLeave(now)
 	m.allocate(now)
 }
 
@@ -124,11 +124,11 @@ func (m *Master) allocate(now time.Time) {
 }
 
 func (m *Master) makeOffer(f *framework, a allocator.Allocation, now time.Time) (mesos.Offer, error) {
-	n, err := m.nextOffer()
+	id, err := m.offerID()
 	if err != nil {
 		return mesos.Offer{}, err
 	}
-	o := &offer{id: fmt.Sprintf("%s-O%d", m.id, n), framework: f.id, agent: a.Agent, role: a.Role, resources: a.Resources, made: now}
+	o := &offer{id: id, framework: f.id, agent: a.Agent, role: a.Role, resources: a.Resources, made: now}
 	ag := m.agents[a.Agent]
 	m.offers[o.id], f.offers[o.id], ag.offers[o.id] = o, o, o
 	m.counts.offers++

@@ -20,6 +20,8 @@ func (m *Master) offerMessage(f *framework, a *agentState, o *offer) mesos.Offer
 		ID: mesos.OfferID{Value: o.id}, FrameworkID: mesos.FrameworkID{Value: f.id}, AgentID: mesos.AgentID{Value: a.id},
 		Hostname: a.info.Hostname, URL: agentURL(a), Domain: a.info.Domain, Attributes: a.info.Attributes, Resources: o.resources,
 	}
+	host, ip := machineOf(a)
+	msg.Unavailability = m.upkeep.For(host, ip)
 	for k, e := range f.executors {
 		if k.agent == a.id {
 			msg.ExecutorIDs = append(msg.ExecutorIDs, e.info.ExecutorID)

@@ -93,6 +93,12 @@ func (m *Master) look(c *master.Call) *master.Response {
 		return &master.Response{Type: master.Response_GET_ROLES, GetRoles: m.viewRoles()}
 	case master.Call_GET_OPERATIONS:
 		return &master.Response{Type: master.Response_GET_OPERATIONS, GetOperations: m.viewOperations()}
+	case master.Call_GET_MAINTENANCE_STATUS:
+		return &master.Response{Type: master.Response_GET_MAINTENANCE_STATUS,
+			GetMaintenanceStatus: &master.Response_GetMaintenanceStatus{Status: m.viewMaintenance()}}
+	case master.Call_GET_MAINTENANCE_SCHEDULE:
+		return &master.Response{Type: master.Response_GET_MAINTENANCE_SCHEDULE,
+			GetMaintenanceSchedule: &master.Response_GetMaintenanceSchedule{Schedule: m.upkeep.Schedule()}}
 	case master.Call_GET_METRICS:
 		resp := &master.Response_GetMetrics{}
 		for _, x := range view.Sorted(m.metrics()) {
@@ -122,6 +128,8 @@ func (m *Master) act(c *master.Call, principal *string) (int, error) {
 			return 0, wire.BadRequest("No framework found with specified ID")
 		}
 		return http.StatusOK, m.teardown(id, true)
+	case master.Call_UPDATE_MAINTENANCE_SCHEDULE:
+		return http.StatusOK, m.setSchedule(c.UpdateMaintenanceSchedule.Schedule)
 	case master.Call_DRAIN_AGENT:
 		return http.StatusOK, m.drainCall(c.DrainAgent)
 	case master.Call_DEACTIVATE_AGENT:

@@ -168,8 +168,10 @@ func (m *Master) lockedCall(f *framework, c *scheduler.Call) error {
 		m.reconcile(f, c.Reconcile.Tasks)
 	case scheduler.Call_RECONCILE_OPERATIONS:
 		m.reconcileOperations(f, c.ReconcileOperations.Operations)
-	case scheduler.Call_ACCEPT_INVERSE_OFFERS, scheduler.Call_DECLINE_INVERSE_OFFERS:
-		// No inverse offers are made, so these name none that is valid: ignored, as Mesos does.
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		m.answerInverse(f, c.AcceptInverseOffers.InverseOfferIDs, true, c.AcceptInverseOffers.Filters)
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		m.answerInverse(f, c.DeclineInverseOffers.InverseOfferIDs, false, c.DeclineInverseOffers.Filters)
 	case scheduler.Call_MESSAGE:
 		m.log.Debug("engine master: message to an executor dropped: the engine's executors take none", zap.String("framework", f.id))
 	case scheduler.Call_REQUEST:

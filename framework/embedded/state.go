@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
 	"github.com/holdfast-io/holdfast/framework/embedded/allocator"
+	"github.com/holdfast-io/holdfast/framework/embedded/maintenance"
 	"github.com/holdfast-io/holdfast/framework/embedded/registry"
 	"github.com/holdfast-io/holdfast/framework/embedded/resource"
 	"github.com/holdfast-io/holdfast/framework/embedded/validate"
@@ -51,6 +52,7 @@ type Master struct {
 	alloc     *allocator.Allocator
 	cycleAt   time.Time // an allocation is wanted by then, zero when only by the interval
 	offerIDs  counter
+	upkeep    *maintenance.Planner
 	counts    counts
 }
 
@@ -190,6 +192,12 @@ type counter struct{ next, end uint64 }
 
 const offerBlock = 100000
 
+// offerID mints the id of an offer; the caller holds mu.
+func (m *Master) offerID() (string, error) {
+	n, err := m.nextOffer()
+	return fmt.Sprintf("%s-O%d", m.id, n), err
+}
+
 // nextOffer takes a number; the caller holds mu, which is held over a write once in offerBlock times.
 func (m *Master) nextOffer() (uint64, error) {
 	c := &m.offerIDs
@@ -206,6 +214,9 @@ func (m *Master) nextOffer() (uint64, error) {
 
 // recover reads the registry at start.
 func (m *Master) recover(now time.Time) error {
+	if err := m.loadSchedule(); err != nil {
+		return fmt.Errorf("maintenance schedule: %w", err)
+	}
 	agents, err := m.reg.Agents()
 	if err != nil {
 		return err

@@ -190,6 +190,20 @@ func (r *Registry) put(bucket []byte, n int, record func(i int) (string, any, er
 	})
 }
 
+// PutDocument writes a document of the master's own under a name.
+func (r *Registry) PutDocument(name string, data []byte) error {
+	return r.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put([]byte("doc-"+name), data) })
+}
+
+// Document reads what PutDocument wrote, nil when there is none.
+func (r *Registry) Document(name string) (data []byte, err error) {
+	err = r.db.View(func(tx *bolt.Tx) error {
+		data = append([]byte(nil), tx.Bucket(bucketMeta).Get([]byte("doc-"+name))...)
+		return nil
+	})
+	return data, err
+}
+
 // DeleteAgents forgets agents.
 func (r *Registry) DeleteAgents(ids ...string) error {
 	return r.remove(bucketAgents, ids)

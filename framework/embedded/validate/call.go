@@ -115,6 +115,8 @@ func OperatorCall(c *master.Call) error {
 		need("grow_volume", c.GrowVolume == nil)
 	case master.Call_SHRINK_VOLUME:
 		need("shrink_volume", c.ShrinkVolume == nil)
+	case master.Call_UPDATE_MAINTENANCE_SCHEDULE:
+		need("update_maintenance_schedule", c.UpdateMaintenanceSchedule == nil)
 	case master.Call_DRAIN_AGENT:
 		need("drain_agent", c.DrainAgent == nil)
 	case master.Call_DEACTIVATE_AGENT:

@@ -190,7 +190,7 @@ func Group(tasks []mesos.TaskInfo, e *mesos.ExecutorInfo, c TaskContext) error {
 			err = invalidf("Task has duplicate ID: %s", t.TaskID.Value)
 		case t.Executor == nil:
 			err = invalidf("'TaskInfo.executor' must be set")
-		case t.GetContainer().GetType() == mesos.ContainerInfo_DOCKER:
+		case isDocker(t.Container):
 			err = invalidf("Docker ContainerInfo is not supported on the task")
 		}
 		if err != nil {
@@ -224,7 +224,7 @@ func groupExecutor(e *mesos.ExecutorInfo, c TaskContext) error {
 	switch {
 	case e.Type == mesos.ExecutorInfo_UNKNOWN:
 		return invalidf("'ExecutorInfo.type' must be set")
-	case e.GetContainer().GetType() == mesos.ContainerInfo_DOCKER:
+	case isDocker(e.Container):
 		return invalidf("Docker ContainerInfo is not supported on the executor")
 	case !resource.Has(e.Resources, "cpus"):
 		return invalidf("Executor '%s' uses less CPUs (None) than the minimum required (0.01)", id)
@@ -239,6 +239,9 @@ func groupExecutor(e *mesos.ExecutorInfo, c TaskContext) error {
 	}
 	return nil
 }
+
+// isDocker is careful about mesos-go's GetType, which says DOCKER of no container at all.
+func isDocker(c *mesos.ContainerInfo) bool { return c != nil && c.GetType() == mesos.ContainerInfo_DOCKER }
 
 // overlap says whether two lists name the same ports or set items.
 func overlap(a, b resource.List) bool {
