@@ -62,21 +62,21 @@ type site struct {
 	load   int            // instances of any app there
 	used   map[string]int // by driver: volumes that will be attached by launches of this and earlier Steps
 	bundle string
+	until  time.Time // how long the offers may be held
 }
 
-// sites puts together the offers that are free to use.
+// sites puts together the offers of an agent and role: those that are free to use, and what is left of bundles whose ACCEPT waits for
+// grants, so that the next instance need not wait for the next offer.
 func (w *work) sites() []*site {
-	type agentRole struct {
+	type bundle struct {
 		agent state.AgentID
 		role  string
+		id    string
 	}
-	by := map[agentRole]*site{}
+	by := map[bundle]*site{}
 	var list []*site
 	for _, o := range w.offers() {
-		if o.Bundle != "" {
-			continue
-		}
-		k := agentRole{o.Agent, o.Role}
+		k := bundle{o.Agent, o.Role, o.Bundle}
 		s := by[k]
 		if s == nil {
 			a := w.agent(o.Agent)
@@ -84,7 +84,7 @@ func (w *work) sites() []*site {
 				continue
 			}
 			s = &site{agent: a, node: w.nodeOf(o.Agent), at: place.Site{Hostname: a.Hostname, Region: a.Region, Zone: a.Zone, Attributes: a.Attributes},
-				load: len(w.s.InstancesOn(o.Agent)), bundle: o.ID}
+				load: len(w.s.InstancesOn(o.Agent)), bundle: o.ID, until: w.now.Add(w.env.Config.HoldFor)}
 			by[k] = s
 			list = append(list, s)
 		}
@@ -92,6 +92,15 @@ func (w *work) sites() []*site {
 	}
 	for _, s := range list {
 		s.pool = place.NewPool(s.offers)
+		if id := s.offers[0].Bundle; id != "" {
+			s.bundle = id
+			for _, i := range w.holders(s.agent.ID, id) {
+				s.pool.Take(w.spec(i.App, i.Run.Version), i.Run.Ports, 0)
+				if i.WakeAt.Before(s.until) {
+					s.until = i.WakeAt
+				}
+			}
+		}
 	}
 	slices.SortStableFunc(list, func(a, b *site) int { return compare(a.agent.Hostname, b.agent.Hostname) })
 	return list
@@ -322,6 +331,9 @@ func (w *work) prepare(i *state.Instance, volumes []*state.Volume, s *site) {
 	w.putInstance(c)
 	for _, o := range s.offers {
 		k := *w.offer(o.ID)
+		if k.Bundle != "" {
+			continue
+		}
 		k.HeldFor = i.ID
 		w.put(state.KindOffer, k.ID, &k)
 	}
@@ -355,7 +367,7 @@ func (w *work) begin(i *state.Instance, spec *state.Spec, s *site, ports []int, 
 		s.used[v.Ref.Driver]++
 	}
 	w.setPhase(c, state.PhaseGranting)
-	c.WakeAt = w.now.Add(w.env.Config.HoldFor)
+	c.WakeAt = s.until
 	w.putInstance(c)
 	for _, o := range s.offers {
 		k := *w.offer(o.ID)

@@ -48,7 +48,7 @@ func runScenario(t *testing.T, file string) {
 		}
 		got, err := s.do(line)
 		if err != nil {
-			t.Fatalf("%s:%d: %s: %v", file, n+1, line, err)
+			t.Fatalf("%s:%d: %s: %v, after\n%s", file, n+1, line, err, out.String()[max(0, out.Len()-6000):])
 		}
 		out.WriteString(line + "\n----\n" + got)
 		if n+1 < len(lines) && lines[n+1] == "----" {

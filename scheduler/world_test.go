@@ -589,6 +589,9 @@ func (w *world) makeOffers() {
 			taken = taken || o.Agent == a.id
 		}
 		cpus := 4.0
+		if w.calm {
+			cpus = 12 // an instance that was moved away stays away, so there must be room elsewhere
+		}
 		for _, t := range a.tasks {
 			if t.phase != "over" {
 				cpus--
@@ -1049,6 +1052,18 @@ func (w *world) trouble() string {
 	}
 	for _, t := range sortedKeys(w.s.Strange) {
 		say("task %s is strange", t)
+	}
+	if len(all) > 0 {
+		for _, h := range w.hosts {
+			running := 0
+			for _, t := range h.agent.tasks {
+				if t.phase != "over" {
+					running++
+				}
+			}
+			say("(%s: %d tasks, filter until %s, reachable %v)", h.agent.id, running, w.filters[h.agent.id].Sub(w.now), h.agent.reachable)
+		}
+		say("(offers at %v, held %v, suppressed %v)", sortedKeys(w.offered), sortedKeys(w.s.Offers), w.suppressed)
 	}
 	if len(w.s.Why) > 0 && len(all) == 0 {
 		say("whys are left: %v", sortedKeys(w.s.Why))
