@@ -113,14 +113,7 @@ func (p *Process) Terminate() {
 }
 
 // Kill sends SIGKILL to every process of the task; Exited and Gone tell when they are over.
-func (p *Process) Kill() {
-	p.mu.Lock()
-	if !p.reaped {
-		_ = syscall.Kill(-p.ID.Pid, syscall.SIGKILL)
-	}
-	p.mu.Unlock()
-	p.sweep()
-}
+func (p *Process) Kill() { p.sweep() } // look first: the death of a parent hides its children
 
 // sweep kills what is left of the task and says how many processes it found.
 func (p *Process) sweep() int {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +24,7 @@ type Outcome struct {
 }
 
 // Run runs a helper command to its end (a dvdcli call, a health check). When ctx ends, its whole tree is killed and the
-// context's cause is the error. Stdin is /dev/null; Stdin, Stdout and Stderr of the spec are not used.
+// context's cause is the error. Stdin is /dev/null; Stdin, Stdout, Stderr and Marker of the spec are not used.
 func (t *Table) Run(ctx context.Context, spec Spec) (Outcome, error) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
@@ -40,6 +42,11 @@ func (t *Table) Run(ctx context.Context, spec Spec) (Outcome, error) {
 	}
 	defer errs.close()
 	spec.Stdin, spec.Stdout, spec.Stderr = null, out.write, errs.write
+	spec.Marker = uuid.NewString()
+	if spec.Env == nil {
+		spec.Env = os.Environ()
+	}
+	spec.Env = append(slices.Clip(spec.Env), callName+"="+spec.Marker)
 	p, err := t.Start(spec)
 	if err != nil {
 		return Outcome{}, err

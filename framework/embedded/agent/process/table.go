@@ -26,13 +26,16 @@ import (
 // MarkerName is the environment variable that marks the processes of one task; its value is unique to a container.
 const MarkerName = "MESOS_SANDBOX"
 
+// callName marks the processes of a helper command in the same way. A command that runs beside a task has both marks.
+const callName = "HOLDFAST_ENGINE_CALL"
+
 // proc is what one look at /proc says about one process.
 type proc struct {
 	pid, ppid, group, session int
 	start                     uint64 // clock ticks since boot: pid and start together name a process
 	state                     byte
 	namespace                 string // mount namespace, "" when it may not be read
-	marker                    string // value of MarkerName in its first environment
+	marker, call              string // values of MarkerName and callName in its first environment
 }
 
 // Table looks at the processes of this machine on behalf of many tasks: looks that are asked for at the same
@@ -96,7 +99,7 @@ func scan() map[int]proc {
 		}
 		if p.state != 'Z' {
 			p.namespace, _ = os.Readlink("/proc/" + name + "/ns/mnt")
-			p.marker = readMarker(name)
+			p.marker, p.call = readMarkers(name)
 		}
 		procs[pid] = p
 	}
@@ -125,24 +128,19 @@ func readStat(pid int) (proc, error) {
 	return p, err
 }
 
-func readMarker(pid string) string {
+func readMarkers(pid string) (marker, call string) {
 	data, err := os.ReadFile("/proc/" + pid + "/environ")
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	key := []byte(MarkerName + "=")
-	for len(data) > 0 {
-		entry := data
-		if i := bytes.IndexByte(data, 0); i >= 0 {
-			entry, data = data[:i], data[i+1:]
-		} else {
-			data = nil
-		}
-		if bytes.HasPrefix(entry, key) {
-			return string(entry[len(key):])
+	for entry := range bytes.SplitSeq(data, []byte{0}) {
+		if v, ok := bytes.CutPrefix(entry, []byte(MarkerName+"=")); ok {
+			marker = string(v)
+		} else if v, ok := bytes.CutPrefix(entry, []byte(callName+"=")); ok {
+			call = string(v)
 		}
 	}
-	return ""
+	return marker, call
 }
 
 // Identity is how the processes of one task are recognized, also by a program that did not start them.
@@ -169,7 +167,7 @@ func (t *Table) members(id Identity, held bool, namespace string) []proc {
 	}
 	self := os.Getpid()
 	for pid, p := range procs {
-		if id.Marker != "" && p.marker == id.Marker ||
+		if id.Marker != "" && (p.marker == id.Marker || p.call == id.Marker) ||
 			held && id.Pid != 0 && (p.session == id.Pid || p.group == id.Pid) {
 			in[pid] = true
 		}
