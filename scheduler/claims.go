@@ -10,17 +10,12 @@ import (
 // nodesSeen takes the new picture of the nodes. A node's death frees nothing here: its claims become free one by one.
 func (w *work) nodesSeen(e NodesSeen) {
 	seen := map[state.NodeUID]bool{}
-	changed := !w.session().NodesSeen
+	changed := !w.session().NodesSeen || w.session().AuthorityLost != ""
 	for _, n := range e.Nodes {
 		seen[n.UID] = true
-		old := w.s.Nodes[n.UID]
-		if old != nil && old.Alive == n.Alive && old.Generation == n.Generation && old.Agent == n.Agent {
-			changed = changed || drivers(old) != drivers(n) || old.Draining != n.Draining || old.SuspectSince.IsZero() != n.SuspectSince.IsZero()
-		} else {
+		if old := w.s.Nodes[n.UID]; old == nil || standing(old) != standing(n) {
 			changed = true
-			for _, id := range w.s.InstancesOn(n.Agent) {
-				w.instances.add(id)
-			}
+			w.touchNode(n)
 		}
 		w.put(state.KindNode, string(n.UID), n)
 	}
@@ -36,6 +31,29 @@ func (w *work) nodesSeen(e NodesSeen) {
 	})
 	if changed {
 		w.placeable, w.newcomer = true, w.newcomer || w.waitingCount() > 0
+	}
+}
+
+// standing is what of a node decides, or is told to people.
+func standing(n *state.Node) any {
+	return struct {
+		agent           state.AgentID
+		generation      uint64
+		alive, draining bool
+		suspect, freeBy time.Time
+		drivers         int
+	}{n.Agent, n.Generation, n.Alive, n.Draining, n.SuspectSince, n.FreeBy, drivers(n)}
+}
+
+// touchNode looks again at the instances on a node's agent, and at those whose volumes it holds.
+func (w *work) touchNode(n *state.Node) {
+	for _, id := range w.s.InstancesOn(n.Agent) {
+		w.instances.add(id)
+	}
+	for _, uid := range w.s.ClaimsAt(n.UID) {
+		if v := w.volume(uid); v != nil {
+			w.instances.add(v.Instance)
+		}
 	}
 }
 

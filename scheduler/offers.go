@@ -541,7 +541,7 @@ func (w *work) interest() {
 	case !waits && !ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = true })
 		w.master(Suppress{})
-	case waits && (ses.Suppressed || (w.newcomer && w.unplaced())):
+	case w.newcomer && w.unplaced():
 		w.setSession(func(s *state.Session) { s.Suppressed = false })
 		w.master(Revive{})
 	}

@@ -450,7 +450,12 @@ func (w *work) master(c Call) {
 }
 
 // authority asks for a call to the lease authority.
-func (w *work) authority(c Call) { w.otherCalls = append(w.otherCalls, c) }
+func (w *work) authority(c Call) {
+	if _, ok := c.(CancelGrant); ok && slices.Contains(w.otherCalls, c) {
+		return
+	}
+	w.otherCalls = append(w.otherCalls, c)
+}
 
 // random gives fresh bytes, the same for the same Step.
 func (w *work) random() [32]byte {

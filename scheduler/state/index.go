@@ -121,6 +121,7 @@ type index struct {
 
 	nodeOf   map[AgentID]NodeUID
 	attached map[NodeUID]map[string]int // granted and held claims by driver
+	claimsAt map[NodeUID]map[VolumeUID]bool
 
 	offersOn map[AgentID][]string // sorted
 	due      dueHeap
@@ -136,7 +137,7 @@ func newIndex() index {
 		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
 		onAgent: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
 		volInst: map[InstanceID][]VolumeUID{}, volOp: map[string]VolumeUID{}, nodeOf: map[AgentID]NodeUID{},
-		attached: map[NodeUID]map[string]int{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
+		attached: map[NodeUID]map[string]int{}, claimsAt: map[NodeUID]map[VolumeUID]bool{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
 	}
 }
 
@@ -294,6 +295,15 @@ func (x *index) countClaim(c *Claim, n int) {
 	setOrDelete(m, c.Ref.Driver, m[c.Ref.Driver]+n)
 	if len(m) == 0 {
 		delete(x.attached, c.Node)
+	}
+	at := x.claimsAt[c.Node]
+	if at == nil {
+		at = map[VolumeUID]bool{}
+		x.claimsAt[c.Node] = at
+	}
+	setOrDelete(at, c.Volume, n > 0)
+	if len(at) == 0 {
+		delete(x.claimsAt, c.Node)
 	}
 }
 

@@ -84,6 +84,16 @@ func (s *State) NodeOf(agent AgentID) *Node { return s.Nodes[s.index.nodeOf[agen
 // Attached counts the granted and held claims of a driver's volumes at a node.
 func (s *State) Attached(node NodeUID, driver string) int { return s.index.attached[node][driver] }
 
+// ClaimsAt gives the volumes whose claim is granted to or held by a node, sorted by uid.
+func (s *State) ClaimsAt(node NodeUID) []VolumeUID {
+	list := make([]VolumeUID, 0, len(s.index.claimsAt[node]))
+	for uid := range s.index.claimsAt[node] {
+		list = append(list, uid)
+	}
+	slices.Sort(list)
+	return list
+}
+
 // OffersOn gives the ids of the offers that are held of an agent, sorted.
 func (s *State) OffersOn(agent AgentID) []string { return s.index.offersOn[agent] }
 
