@@ -30,7 +30,6 @@ type fakeMaster struct {
 	latest   []mesos.TaskState
 	rereg    []Reregistration
 	reg      []Registration
-	arrived  chan struct{}
 	watchers []chan struct{}
 }
 

@@ -128,7 +128,8 @@ func (a *Agent) operate(call operatorCall, files *files) (map[string]any, error)
 		return map[string]any{"get_state": map[string]any{"get_tasks": a.tasksJSON(), "get_frameworks": a.frameworksJSON()}}, nil
 	case "READ_FILE":
 		if call.ReadFile == nil {
-			return nil, errors.New("Expecting 'read_file' to be present") //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return nil, errors.New("Expecting 'read_file' to be present")
 		}
 		length := int64(-1)
 		if call.ReadFile.Length != nil {
@@ -138,12 +139,14 @@ func (a *Agent) operate(call operatorCall, files *files) (map[string]any, error)
 		return map[string]any{"read_file": map[string]any{"size": size, "data": data}}, err
 	case "LIST_FILES":
 		if call.ListFiles == nil {
-			return nil, errors.New("Expecting 'list_files' to be present") //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return nil, errors.New("Expecting 'list_files' to be present")
 		}
 		infos, err := files.list(call.ListFiles.Path)
 		return map[string]any{"list_files": map[string]any{"file_infos": infos}}, err
 	case "":
-		return nil, errors.New("Failed to validate agent::Call: Expecting 'type' to be present") //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return nil, errors.New("Failed to validate agent::Call: Expecting 'type' to be present")
 	}
 	return nil, fmt.Errorf("call %.64q: %w", call.Type, errNotImplemented)
 }

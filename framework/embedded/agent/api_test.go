@@ -38,7 +38,7 @@ func post(t testing.TB, url, body string) (int, string) {
 func TestEndpoint(t *testing.T) {
 	m := newMaster(t)
 	a := newAgent(t, m, nil)
-	a.peer.Run(framework(), shell("t1", "printf 'hello\\n'; ln -s /etc/passwd leak; mkfifo pipe; sleep 1000"))
+	a.peer.Run(framework(), shell("t1", "ln -s /etc/passwd leak; mkfifo pipe; printf 'hello\\n'; sleep 1000"))
 	a.peer.Run(framework(), shell("t2", "true"))
 	m.awaitState("t1", mesos.TASK_RUNNING)
 	m.awaitState("t2", mesos.TASK_FINISHED)

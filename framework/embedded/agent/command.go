@@ -43,7 +43,8 @@ func (a *Agent) command(cmd *mesos.CommandInfo, framework, agentID, container st
 	}
 	if cmd.Shell == nil || *cmd.Shell {
 		if cmd.Value == nil {
-			return process.Spec{}, errors.New("Shell specified but no command value provided") //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return process.Spec{}, errors.New("Shell specified but no command value provided")
 		}
 		spec.Path, spec.Args = "/bin/sh", []string{"sh", "-c", value}
 		return spec, nil

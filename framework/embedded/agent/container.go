@@ -32,9 +32,7 @@ type container struct {
 	due      time.Time          // when pending[0] is to be sent (again)
 	backoff  time.Duration
 	clean    bool
-	retired  bool
 	silent   bool // its framework is gone: updates go nowhere
-	dropped  bool // its journal is removed
 }
 
 type killOrder struct{ policy *mesos.KillPolicy }

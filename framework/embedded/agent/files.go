@@ -81,7 +81,8 @@ func (f *files) read(p string, offset, length int64) (data []byte, size int64, e
 		return nil, 0, err
 	}
 	if st.IsDir() {
-		return nil, 0, errors.New("Cannot read a directory") //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return nil, 0, errors.New("Cannot read a directory")
 	}
 	if length < 0 || length > maxRead {
 		length = maxRead
@@ -194,7 +195,8 @@ func number(r *http.Request, name string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < -1 {
-		return 0, fmt.Errorf("Failed to parse %s: '%.32s'", name, text) //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return 0, fmt.Errorf("Failed to parse %s: '%.32s'", name, text)
 	}
 	return n, nil
 }

@@ -129,7 +129,8 @@ func (a *Agent) prepare(ctx context.Context, c *container, framework mesos.Frame
 		return process.Spec{}, nil, err
 	}
 	if err := sandbox.Fetch(ctx, c.sandbox, c.task.Command.URIs, user); err != nil {
-		return process.Spec{}, nil, fmt.Errorf("Failed to fetch all URIs for container '%s': %w", c.id, err) //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return process.Spec{}, nil, fmt.Errorf("Failed to fetch all URIs for container '%s': %w", c.id, err)
 	}
 	spec, err := a.command(c.task.Command, c.framework, c.agent, c.id, c.task, c.sandbox)
 	if err != nil {
@@ -209,7 +210,8 @@ func (a *Agent) startProcess(e *executor, spec process.Spec) error {
 	defer null.Close()
 	spec.Stdin = null
 	if e.proc, err = a.table.Start(spec); err != nil {
-		return fmt.Errorf("Failed to execute '%s': %s", spec.Path, process.ErrText(err)) //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return fmt.Errorf("Failed to execute '%s': %s", spec.Path, process.ErrText(err))
 	}
 	for _, o := range e.outputs {
 		o.Begin()

@@ -149,7 +149,8 @@ func (a *Agent) target(path string, mode *mesos.Volume_Mode) (attachment, error)
 			}
 		}
 		if _, err := os.Stat(clean); err != nil {
-			return attachment{}, fmt.Errorf("Absolute container path '%s' does not exist", clean) //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return attachment{}, fmt.Errorf("Absolute container path '%s' does not exist", clean)
 		}
 	}
 	return attachment{path: clean, absolute: absolute, readOnly: mode != nil && *mode == mesos.RO, docker: -1}, nil

@@ -177,7 +177,8 @@ func healthProbe(hc mesos.HealthCheck, t Target) probe {
 		return func(ctx context.Context) (int, error) {
 			code, err := get(ctx)
 			if err == nil && (code < 200 || code >= 400) {
-				err = fmt.Errorf("Unexpected HTTP response code: %s", statusLine(code)) //nolint:staticcheck // Mesos's text
+				//lint:ignore ST1005 Mesos's own text
+				err = fmt.Errorf("Unexpected HTTP response code: %s", statusLine(code))
 			}
 			return code, err
 		}
@@ -189,7 +190,8 @@ func healthProbe(hc mesos.HealthCheck, t Target) probe {
 		return func(ctx context.Context) (int, error) {
 			code, err := run(ctx)
 			if err == nil && code != 0 {
-				err = fmt.Errorf("Command exited with status %d", code) //nolint:staticcheck // Mesos's text
+				//lint:ignore ST1005 Mesos's own text
+				err = fmt.Errorf("Command exited with status %d", code)
 			}
 			return code, err
 		}
@@ -228,7 +230,8 @@ func commandProbe(cmd mesos.CommandInfo, t Target) probe {
 			return 0, err
 		}
 		if out.Exit.Signal != 0 {
-			return 0, errors.New("Command " + out.Exit.Describe()) //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return 0, errors.New("Command " + out.Exit.Describe())
 		}
 		return out.Exit.Code, nil
 	}

@@ -129,9 +129,11 @@ func check(container string, volumes []Volume) ([]key, error) {
 		k := key{v.Driver, v.Name}
 		switch {
 		case v.Driver == "":
-			return nil, fmt.Errorf("The volume driver is not specified for volume '%s' with container %s", v.Name, container) //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return nil, fmt.Errorf("The volume driver is not specified for volume '%s' with container %s", v.Name, container)
 		case seen[k]:
-			return nil, fmt.Errorf("Found duplicate docker volume with driver '%s' and name '%s'", v.Driver, v.Name) //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return nil, fmt.Errorf("Found duplicate docker volume with driver '%s' and name '%s'", v.Driver, v.Name)
 		}
 		words := []string{v.Driver, v.Name}
 		for _, o := range v.Options {
@@ -194,7 +196,8 @@ func (i *Isolator) run(ctx context.Context, limit time.Duration, args []string) 
 		return out, err
 	}
 	if !out.Exit.OK() {
-		return out, fmt.Errorf("Unexpected termination of the subprocess: %s", out.Stderr) //nolint:staticcheck // Mesos's text
+		//lint:ignore ST1005 Mesos's own text
+		return out, fmt.Errorf("Unexpected termination of the subprocess: %s", out.Stderr)
 	}
 	return out, nil
 }
@@ -341,13 +344,16 @@ func (i *Isolator) releaseDead(ctx context.Context, owners map[key][]string) {
 		go func() {
 			defer wg.Done()
 			if err := i.unmount(ctx, k); err != nil {
-				i.cfg.Logger.Warn("volume of a dead container is not unmounted; tried again at the next start",
-					zap.String("driver", k.driver), zap.String("volume", k.name), zap.Error(err))
 				mu.Lock()
 				for _, c := range containers {
 					failed[c] = true
 				}
 				mu.Unlock()
+				if ctx.Err() != nil {
+					return
+				}
+				i.cfg.Logger.Warn("volume of a dead container is not unmounted; tried again at the next start",
+					zap.String("driver", k.driver), zap.String("volume", k.name), zap.Error(err))
 			}
 		}()
 	}

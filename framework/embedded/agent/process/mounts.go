@@ -107,7 +107,8 @@ func (m *Mounts) openTarget(target string, dir bool) (int, error) {
 	if filepath.IsAbs(target) {
 		fd, err := unix.Open(target, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if errors.Is(err, unix.ENOENT) {
-			return -1, fmt.Errorf("Absolute container path '%s' does not exist", target) //nolint:staticcheck // Mesos's text
+			//lint:ignore ST1005 Mesos's own text
+			return -1, fmt.Errorf("Absolute container path '%s' does not exist", target)
 		}
 		if err != nil {
 			return -1, fmt.Errorf("open absolute container path '%s': %w", target, err)
