@@ -31,7 +31,9 @@ type answers struct {
 	scopes   map[string]string // "node driver" -> scope
 }
 
-func newAnswers() *answers { return &answers{reported: map[string]string{}, scopes: map[string]string{}} }
+func newAnswers() *answers {
+	return &answers{reported: map[string]string{}, scopes: map[string]string{}}
+}
 
 func (v *answers) forget(op string) {
 	v.mu.Lock()

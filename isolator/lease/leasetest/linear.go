@@ -60,8 +60,9 @@ var model = porcupine.NondeterministicModel{
 }
 
 // Linearizable lets workers read and write two registers at once and has porcupine look for an order that explains what they saw.
-// disturb, when given, may cut connections meanwhile; it is called over and over until the workers are done.
-func Linearizable(t *testing.T, s Server, workers, each int, disturb func()) {
+// disturb, when given, may cut connections meanwhile; it is called over and over until it returns false or the workers are done. Each
+// lost reply makes the search longer, so a few cuts are better than many.
+func Linearizable(t *testing.T, s Server, workers, each int, disturb func() bool) {
 	t.Helper()
 	var (
 		mu      sync.Mutex
@@ -79,10 +80,18 @@ func Linearizable(t *testing.T, s Server, workers, each int, disturb func()) {
 			defer wg.Done()
 			c := &clerk{r: s.Client(), rng: rand.New(rand.NewPCG(seed, uint64(w))), fresh: fresh}
 			for range each {
-				call := time.Since(begin)
-				in, out, ok := c.operate()
-				if !ok {
-					continue
+				var in input
+				var out output
+				var call time.Duration
+				for tries, ok := 0, false; !ok; tries++ {
+					if tries == 100 {
+						t.Error("the authority does not come back")
+						return
+					}
+					call = time.Since(begin)
+					if in, out, ok = c.operate(); !ok {
+						time.Sleep(time.Millisecond)
+					}
 				}
 				mu.Lock()
 				history = append(history, porcupine.Operation{ClientId: w, Input: in, Output: out, Call: int64(call), Return: int64(time.Since(begin))})
@@ -97,10 +106,8 @@ func Linearizable(t *testing.T, s Server, workers, each int, disturb func()) {
 		case <-over:
 			running = false
 		default:
-			if disturb == nil {
+			if disturb == nil || !disturb() {
 				<-over
-			} else {
-				disturb()
 			}
 		}
 	}
@@ -126,7 +133,7 @@ func check(t *testing.T, history []porcupine.Operation) {
 	if done == 0 {
 		t.Error("no write succeeded")
 	}
-	switch porcupine.CheckOperationsTimeout(model.ToModel(), history, 20*time.Second) {
+	switch porcupine.CheckOperationsTimeout(model.ToModel(), history, 5*time.Second) {
 	case porcupine.Illegal:
 		t.Errorf("the history is not linearizable: %+v", history)
 	case porcupine.Unknown:
@@ -177,7 +184,8 @@ func (c *clerk) operate() (in input, out output, ok bool) {
 		}
 		return in, output{done: true}, true
 	case fault.Is(err, fault.Conflict):
-		c.known[0], _ = c.r.Get(ctx, linearKeys[0]) // not part of the history
+		// Look again, so that the next one may succeed. This is not part of the history.
+		c.known[0], _ = c.r.Get(ctx, linearKeys[0])
 		c.known[1], _ = c.r.Get(ctx, linearKeys[1])
 		return in, output{}, true
 	case fault.Is(err, fault.Unknown):
