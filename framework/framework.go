@@ -114,8 +114,10 @@ func New(c Config) (*Framework, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	return &Framework{c: c, log: c.Log, view: state.New(), runs: map[state.InstanceID]*state.Run{},
-		subs: map[*subscriber]struct{}{}, why: "the state is not loaded yet"}, nil
+	f := &Framework{c: c, log: c.Log, view: state.New(), runs: map[state.InstanceID]*state.Run{},
+		subs: map[*subscriber]struct{}{}, why: "the state is not loaded yet"}
+	c.Metrics.watch(f)
+	return f, nil
 }
 
 // Run leads until ctx ends (nil then). After a failed commit it forgets everything, loads the state anew and goes on; it

@@ -17,9 +17,8 @@ type Metrics struct {
 	sizes     prometheus.Histogram
 	commits   *prometheus.CounterVec
 	commitDur prometheus.Histogram
-	instances *prometheus.GaugeVec
-	connected prometheus.Gauge
-	observed  time.Time
+
+	registry prometheus.Registerer
 }
 
 // NewMetrics registers the metrics with r; nil registers them nowhere.
@@ -33,11 +32,10 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Help: "Events in one turn of the loop."}),
 		commits:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "holdfast_commits_total", Help: "Commits to the state store, by result (ok or fault class)."}, []string{"result"}),
 		commitDur: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "holdfast_commit_seconds", Buckets: latency, Help: "Time of one commit."}),
-		instances: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "holdfast_instances", Help: "Instances by phase."}, []string{"phase"}),
-		connected: prometheus.NewGauge(prometheus.GaugeOpts{Name: "holdfast_master_connected", Help: "1 while subscribed to a Mesos master."}),
+		registry:  r,
 	}
 	if r != nil {
-		r.MustRegister(m.events, m.batches, m.sizes, m.commits, m.commitDur, m.instances, m.connected)
+		r.MustRegister(m.events, m.batches, m.sizes, m.commits, m.commitDur)
 	}
 	return m
 }
@@ -58,24 +56,53 @@ func (m *Metrics) commit(_ int, d time.Duration, err error) {
 	m.commitDur.Observe(d.Seconds())
 }
 
-// observe counts instances, at most once a second: it looks at all of them. The caller holds the lock of the view.
-func (m *Metrics) observe(view *state.State) {
-	now := time.Now()
-	if now.Sub(m.observed) < time.Second {
-		return
+// watch adds what is counted in the state whenever somebody asks.
+func (m *Metrics) watch(core Core) {
+	if m.registry != nil {
+		m.registry.MustRegister(census{core})
 	}
-	m.observed = now
-	counts := map[state.Phase]int{}
-	for _, i := range view.Instances {
-		counts[i.Phase]++
+}
+
+// census counts what is in the committed state.
+type census struct{ core Core }
+
+var (
+	instancesDesc = prometheus.NewDesc("holdfast_instances", "Instances by phase.", []string{"phase"}, nil)
+	appsDesc      = prometheus.NewDesc("holdfast_apps", "Apps.", nil, nil)
+	volumesDesc   = prometheus.NewDesc("holdfast_volumes", "Volumes by phase.", []string{"phase"}, nil)
+	offersDesc    = prometheus.NewDesc("holdfast_offers_held", "Offers that are held now.", nil, nil)
+	connectedDesc = prometheus.NewDesc("holdfast_master_connected", "1 while subscribed to a Mesos master.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c census) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, out) }
+
+// Collect implements prometheus.Collector.
+func (c census) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
-	m.instances.Reset()
-	for p, n := range counts {
-		m.instances.WithLabelValues(string(p)).Set(float64(n))
+	instances, volumes := map[state.Phase]int{}, map[state.VolumePhase]int{}
+	var apps, offers, connected int
+	c.core.View(func(s *state.State) {
+		apps, offers = len(s.Apps), len(s.Offers)
+		for _, i := range s.Instances {
+			instances[i.Phase]++
+		}
+		for _, v := range s.Volumes {
+			volumes[v.Phase]++
+		}
+		if s.Session.Connected {
+			connected = 1
+		}
+	})
+	for p, n := range instances {
+		gauge(instancesDesc, n, string(p))
 	}
-	connected := 0.0
-	if view.Session.Connected {
-		connected = 1
+	for p, n := range volumes {
+		gauge(volumesDesc, n, string(p))
 	}
-	m.connected.Set(connected)
+	gauge(appsDesc, apps)
+	gauge(offersDesc, offers)
+	gauge(connectedDesc, connected)
 }

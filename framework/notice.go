@@ -67,7 +67,6 @@ func (f *Framework) publish(done []planned) {
 			}
 		}
 	}
-	f.c.Metrics.observe(f.view)
 }
 
 // notice tells what a write means to a person; it is called before the write is applied to the view.
