@@ -128,10 +128,22 @@ func (s *Service) createByHand(ctx context.Context, d driver.Driver, ref volume.
 	if !fault.Is(err, fault.NotFound) {
 		return err
 	}
+	if known, ok := s.journal.Volume(ref); ok && known.Phase == journal.Creating {
+		if err := s.recoverCreate(ctx, known); err != nil {
+			return err
+		}
+	}
 	v := journal.Volume{Ref: ref, UID: s.o.NewUID(), Self: true}
-	if _, err := s.auth.Create(ctx, v.UID, ref, s.o.SelfPolicy, false); err != nil {
+	if err := s.noteUnclaimed(v); err != nil {
 		return err
 	}
+	if _, err := s.auth.Create(ctx, v.UID, ref, s.o.SelfPolicy, false); err != nil {
+		if !fault.Is(err, fault.Unknown) {
+			s.noteAnyway("create", "claim", journal.Done, journal.Volume{Ref: ref, UID: v.UID, Phase: journal.Removed})
+		}
+		return err
+	}
+	crashAt("create.claimed")
 	if err := s.create(ctx, d, v, creation{options: options}); err != nil {
 		if !fault.Is(err, fault.Unknown) {
 			_, terr := s.auth.Tombstone(ctx, v.UID)

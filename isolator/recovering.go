@@ -121,6 +121,9 @@ func (s *Service) recoverCreate(ctx context.Context, v journal.Volume) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
 	defer cancel()
+	if v, err = s.whatWasClaimed(ctx, v); err != nil {
+		return err
+	}
 	info, err := d.Get(ctx, v.Ref.Name)
 	switch {
 	case err == nil && (info.UID == "" || info.UID == v.UID):
@@ -142,6 +145,21 @@ func (s *Service) recoverCreate(ctx context.Context, v journal.Volume) error {
 	// The framework's request is still pending and is carried out again.
 	s.noteAnyway("create", "driver", journal.Done, journal.Volume{Ref: v.Ref, UID: v.UID, Phase: journal.Removed})
 	return nil
+}
+
+// whatWasClaimed completes the journal's word of a claim that was about to be made: the crash came before its epoch could be written.
+func (s *Service) whatWasClaimed(ctx context.Context, v journal.Volume) (journal.Volume, error) {
+	if !v.Self || v.Epoch != 0 {
+		return v, nil
+	}
+	claim, err := s.auth.Claim(ctx, v.UID)
+	if fault.Is(err, fault.NotFound) {
+		return v, nil
+	}
+	if err == nil && claim.State == lease.Held && claim.Node == s.nodeUID {
+		v.Epoch, v.Nonce, v.Generation = claim.Epoch, claim.Nonce, claim.NodeGeneration
+	}
+	return v, err
 }
 
 // recoverClaim gives back a claim that this node took just before it was killed, before anything was journaled.

@@ -25,6 +25,12 @@ func (m *mounting) unasked(ctx context.Context) (string, error) {
 			return "", fault.Op(err, "mount volume %s: its last use has not ended", m.req.Ref)
 		}
 	}
+	if ok && v.Phase == journal.Creating {
+		if err := m.s.recoverCreate(ctx, v); err != nil {
+			return "", fault.Op(err, "mount volume %s: find out what came of its creation", m.req.Ref)
+		}
+		v, _ = m.s.journal.Volume(m.req.Ref)
+	}
 	claim, err := m.s.auth.ClaimByRef(ctx, m.req.Ref)
 	switch {
 	case fault.Is(err, fault.NotFound):
@@ -58,7 +64,13 @@ func (m *mounting) unknownVolume(ctx context.Context, seen bool) (string, error)
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
 	m.v = journal.Volume{Ref: m.req.Ref, UID: m.s.o.NewUID(), Self: true}
+	if err := m.s.noteUnclaimed(m.v); err != nil {
+		return "", err
+	}
 	if err := m.selfClaim(ctx, m.v.UID); err != nil {
+		if !fault.Is(err, fault.Unknown) {
+			m.s.noteAnyway("create", "claim", journal.Done, journal.Volume{Ref: m.v.Ref, UID: m.v.UID, Phase: journal.Removed})
+		}
 		return "", err
 	}
 	if absent {
@@ -74,6 +86,13 @@ func (m *mounting) unknownVolume(ctx context.Context, seen bool) (string, error)
 		return "", err
 	}
 	return m.attach(ctx)
+}
+
+// noteUnclaimed journals that a claim with a new uid is about to be made, so that a crash before the volume is there leaves no claim of a
+// volume that nobody ever made.
+func (s *Service) noteUnclaimed(v journal.Volume) error {
+	v.Phase = journal.Creating
+	return s.journal.Append("create", "claim", journal.Intent, v)
 }
 
 // forgetUncreated ends the uid of a volume that was surely never made, so that the name is as good as new.

@@ -458,6 +458,31 @@ func TestHeavyKillByHand(t *testing.T) {
 	}
 }
 
+// TestHeavyKillCreateByHand kills it at each step of `dvdcli create`: what was asked for can be asked for again.
+func TestHeavyKillCreateByHand(t *testing.T) {
+	heavy.Require(t)
+	for _, step := range []string{"create.claimed", "create.intent", "create.driver", "create.done"} {
+		t.Run(step, func(t *testing.T) {
+			m := newMachine(t, 0)
+			m.start(step)
+			if _, err := m.client.Create(bg, client.CreateRequest{Driver: "pool", Name: "v"}); err == nil {
+				t.Fatal("it was not killed")
+			}
+			<-m.end
+			m.start("")
+			if _, err := m.client.Create(bg, client.CreateRequest{Driver: "pool", Name: "v"}); err != nil && !fault.Is(err, fault.Exists) {
+				t.Fatalf("again: %v", err)
+			}
+			if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v", ExplicitCreate: true}); err != nil {
+				t.Fatalf("mount: %v", err)
+			}
+			if _, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func (m *machine) byHand() (wrote bool) {
 	path, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"})
 	if err != nil {
