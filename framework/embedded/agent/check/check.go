@@ -230,7 +230,6 @@ func commandProbe(cmd mesos.CommandInfo, t Target) probe {
 			return 0, err
 		}
 		if out.Exit.Signal != 0 {
-			//lint:ignore ST1005 Mesos's own text
 			return 0, errors.New("Command " + out.Exit.Describe())
 		}
 		return out.Exit.Code, nil
