@@ -83,6 +83,11 @@ func (w *work) grow(a *state.App, n int) {
 		} else {
 			c = &state.Instance{ID: state.NewInstanceID(a.ID, ordinal), App: a.ID, Ordinal: ordinal, Goal: state.GoalRun,
 				Phase: state.PhaseWaiting, Since: w.now, CreatedAt: w.now}
+			// One that was scaled away before goes on counting where its volumes say it was: an app may take a
+			// lower incarnation for an old run of itself.
+			for _, v := range w.s.VolumesOfInstance(c.ID) {
+				c.Incarnation = max(c.Incarnation, uint64(v.Epoch))
+			}
 		}
 		c.Version, c.RestartSeen = a.Version, a.Restart
 		w.putInstance(c)
