@@ -232,8 +232,16 @@ func (w *work) awaitClaims(i *state.Instance, revoke bool) {
 	}
 }
 
-// endRun forgets the run: nothing of it is left anywhere.
+// endRun forgets the run: it has no claim any more. Where the master has not said that the task is over, it is watched on as a strange
+// one, and killed should it show up.
 func (w *work) endRun(i *state.Instance) {
+	if m := i.Run.MesosState; i.Phase != state.PhaseEnded && (m == "TASK_UNREACHABLE" || (m != "" && meaningOf(m) != over && meaningOf(m) != missing)) {
+		t := &state.StrangeTask{Task: i.Run.Task, Agent: i.Run.Agent, State: m, Reason: "it was replaced while nobody could tell of its end"}
+		if i.Phase == state.PhaseLost {
+			t.State = "TASK_UNREACHABLE"
+		}
+		w.killStrange(t)
+	}
 	if i.Goal == state.GoalStop {
 		w.removeInstance(i)
 		return

@@ -14,6 +14,9 @@ import (
 // placeBatch bounds how many instances one Step places, so that a commit stays small.
 const placeBatch = 50
 
+// explainGroups bounds how many groups of waiting instances get new reasons in one Step.
+const explainGroups = 100
+
 // gotOffers notes new offers and what they tell of their agents.
 func (w *work) gotOffers(e Offers) {
 	if ses := w.session(); !ses.Connected || ses.Stopped != "" {
@@ -37,16 +40,17 @@ func (w *work) noteAgent(id state.AgentID, offers []*state.Offer) {
 	o := offers[len(offers)-1]
 	a := &state.Agent{ID: id, Hostname: o.Hostname, URL: o.AgentURL, Attributes: o.Attributes, Region: o.Region, Zone: o.Zone, LastOffer: w.now}
 	t := place.NewPool(offers).Totals()
-	for _, iid := range w.s.InstancesOn(id) {
-		// What our own tasks use is the agent's too.
-		if i := w.instance(iid); i != nil && i.HasTask() {
-			s := w.spec(i.App, i.Run.Version)
-			t.CPUs, t.MemMB, t.DiskMB, t.GPUs, t.Ports = t.CPUs+s.CPUs, t.MemMB+s.MemMB, t.DiskMB+s.DiskMB, t.GPUs+float64(s.GPUs), t.Ports+len(i.Run.Ports)
-		}
-	}
 	if old := w.agent(id); old != nil {
 		t = state.Totals{CPUs: max(t.CPUs, old.Total.CPUs), MemMB: max(t.MemMB, old.Total.MemMB), DiskMB: max(t.DiskMB, old.Total.DiskMB),
 			GPUs: max(t.GPUs, old.Total.GPUs), Ports: max(t.Ports, old.Total.Ports)}
+	} else {
+		// After a restart: what our own tasks use is the agent's too.
+		for _, iid := range w.s.InstancesOn(id) {
+			if i := w.instance(iid); i != nil && i.HasTask() {
+				s := w.spec(i.App, i.Run.Version)
+				t.CPUs, t.MemMB, t.DiskMB, t.GPUs, t.Ports = t.CPUs+s.CPUs, t.MemMB+s.MemMB, t.DiskMB+s.DiskMB, t.GPUs+float64(s.GPUs), t.Ports+len(i.Run.Ports)
+			}
+		}
 	}
 	a.Total = t
 	w.put(state.KindAgent, string(id), a)
@@ -84,7 +88,7 @@ func (w *work) sites() []*site {
 				continue
 			}
 			s = &site{agent: a, node: w.nodeOf(o.Agent), at: place.Site{Hostname: a.Hostname, Region: a.Region, Zone: a.Zone, Attributes: a.Attributes},
-				load: len(w.s.InstancesOn(o.Agent)), bundle: o.ID, until: w.now.Add(w.env.Config.HoldFor)}
+				load: w.s.CountOn(o.Agent), bundle: o.ID, until: w.now.Add(w.env.Config.HoldFor)}
 			by[k] = s
 			list = append(list, s)
 		}
@@ -118,13 +122,54 @@ func (w *work) place() {
 	if len(sites) == 0 {
 		return
 	}
+	groups := w.groups()
+	explained := w.toExplain(groups)
+	most := most(sites)
 	left := placeBatch
-	for _, g := range w.groups() {
-		if left -= w.placeGroup(g, sites, left); left <= 0 {
+	for _, g := range groups {
+		if !explained[g.Group] && !mayFit(most, w.spec(g.App, g.Version)) {
+			continue
+		}
+		if left -= w.placeGroup(g, sites, left, explained[g.Group]); left <= 0 {
 			w.more = true
 			return
 		}
 	}
+}
+
+// toExplain picks the groups whose refusals this Step writes anew: all of few, else those whose last ones are the oldest.
+func (w *work) toExplain(groups []*group) map[state.Group]bool {
+	list := groups
+	if len(list) > explainGroups {
+		at := func(g *group) (t time.Time) {
+			if r := w.s.Refusals[g.Group]; r != nil {
+				t = r.At
+			}
+			return t
+		}
+		list = slices.Clone(list)
+		slices.SortStableFunc(list, func(a, b *group) int { return at(a).Compare(at(b)) })
+		list = list[:explainGroups]
+	}
+	m := make(map[state.Group]bool, len(list))
+	for _, g := range list {
+		m[g.Group] = true
+	}
+	return m
+}
+
+// most is more than any site has: what needs more fits nowhere.
+func most(sites []*site) (m state.Totals) {
+	for _, s := range sites {
+		t := s.pool.Totals()
+		m = state.Totals{CPUs: max(m.CPUs, t.CPUs), MemMB: max(m.MemMB, t.MemMB), DiskMB: max(m.DiskMB, t.DiskMB), GPUs: max(m.GPUs, t.GPUs), Ports: max(m.Ports, t.Ports)}
+	}
+	return m
+}
+
+func mayFit(m state.Totals, s *state.Spec) bool {
+	const slack = 0.001
+	return s.CPUs <= m.CPUs+slack && s.MemMB <= m.MemMB+slack && s.DiskMB <= m.DiskMB+slack && s.GPUs <= int(m.GPUs+slack) && len(s.Ports) <= m.Ports
 }
 
 // group is the waiting instances of one definition.
@@ -193,7 +238,7 @@ type candidate struct {
 }
 
 // placeGroup places at most limit instances of a group and says how many it placed.
-func (w *work) placeGroup(g *group, sites []*site, limit int) (placed int) {
+func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (placed int) {
 	app, spec := w.app(g.App), w.spec(g.App, g.Version)
 	if app == nil || w.def(g.App, g.Version) == nil {
 		return 0
@@ -204,15 +249,18 @@ func (w *work) placeGroup(g *group, sites []*site, limit int) (placed int) {
 		return 0
 	}
 	tally := w.tally(g.App, spec)
-	var no refusals
+	no := refusals{off: !explain}
 	var fit []*candidate
-	counts := w.statsOf(g.App).Agents
 	for _, s := range sites {
+		if no.enough() && !s.pool.Fits(spec) {
+			no.skip(s)
+			continue
+		}
 		if rs := w.unfit(s, spec); len(rs) > 0 {
 			no.add(s, rs)
 			continue
 		}
-		fit = append(fit, &candidate{site: s, count: counts[s.agent.ID]})
+		fit = append(fit, &candidate{site: s, count: w.countOn(g.App, s.agent.ID)})
 	}
 	for _, i := range g.list[first:] {
 		if placed == limit || len(fit) == 0 {
@@ -232,7 +280,7 @@ func (w *work) placeGroup(g *group, sites []*site, limit int) (placed int) {
 		best.load++
 		tally.Add(spec.Constraints, &best.at, 1)
 	}
-	if placed < limit {
+	if placed < limit && explain {
 		w.refuse(g, &no)
 	}
 	return placed
@@ -241,7 +289,8 @@ func (w *work) placeGroup(g *group, sites []*site, limit int) (placed int) {
 // best picks the site with the fewest instances of the app, then of all apps, then the first by host name. Sites that are full
 // fall out of fit.
 func (w *work) best(i *state.Instance, app *state.App, spec *state.Spec, fit []*candidate, tally place.Tally, no *refusals) (*candidate, []*candidate) {
-	var bad map[*candidate]bool
+	bad := w.failedBefore(i, fit)
+	spare := len(bad) > 0
 	for {
 		var best *candidate
 		for _, c := range fit {
@@ -249,6 +298,10 @@ func (w *work) best(i *state.Instance, app *state.App, spec *state.Spec, fit []*
 				continue
 			}
 			best = c
+		}
+		if best == nil && spare {
+			bad, spare = nil, false // then rather where it failed before than nowhere
+			continue
 		}
 		if best == nil {
 			return nil, fit
@@ -270,6 +323,24 @@ func (w *work) best(i *state.Instance, app *state.App, spec *state.Spec, fit []*
 	}
 }
 
+// failedBefore gives the sites whose node could not create a volume that the instance needs.
+func (w *work) failedBefore(i *state.Instance, fit []*candidate) (bad map[*candidate]bool) {
+	for _, v := range w.volumesFor(i) {
+		if v == nil || v.Phase == state.VolumeReady || v.Attempts == 0 || v.Node == "" {
+			continue
+		}
+		for _, c := range fit {
+			if c.node != nil && c.node.UID == v.Node {
+				if bad == nil {
+					bad = map[*candidate]bool{}
+				}
+				bad[c] = true
+			}
+		}
+	}
+	return bad
+}
+
 // tally counts where the app's instances are.
 func (w *work) tally(app state.AppID, spec *state.Spec) place.Tally {
 	t := place.Tally{}
@@ -277,10 +348,9 @@ func (w *work) tally(app state.AppID, spec *state.Spec) place.Tally {
 		return t
 	}
 	var missing map[state.AgentID]bool
-	agents := w.statsOf(app).Agents
-	for _, id := range sortedKeys(agents) {
+	for _, id := range w.agentsOf(app) {
 		if a := w.agent(id); a != nil {
-			t.Add(spec.Constraints, &place.Site{Hostname: a.Hostname, Region: a.Region, Zone: a.Zone, Attributes: a.Attributes}, agents[id])
+			t.Add(spec.Constraints, &place.Site{Hostname: a.Hostname, Region: a.Region, Zone: a.Zone, Attributes: a.Attributes}, w.countOn(app, id))
 			continue
 		}
 		if missing == nil {
@@ -401,13 +471,11 @@ func (w *work) holders(agent state.AgentID, bundle string) []*state.Instance {
 			list = append(list, i)
 		}
 	}
-	for _, id := range w.s.InstancesOn(agent) {
+	for _, id := range w.s.GrantingOn(agent) {
 		add(w.instance(id))
 	}
-	for _, k := range w.order {
-		if i, ok := w.over[k].(*state.Instance); ok {
-			add(i)
-		}
+	for id := range w.touched {
+		add(w.instance(id))
 	}
 	slices.SortFunc(list, func(a, b *state.Instance) int { return compare(a.ID, b.ID) })
 	return list

@@ -114,13 +114,16 @@ func (w *work) backoffText(i *state.Instance) string {
 	if i.Failures == 0 {
 		return "a short pause before the next attempt"
 	}
-	text := fmt.Sprintf("failed %d times in a row", i.Failures)
+	text := fmt.Sprintf("its last %d runs ended by themselves", i.Failures)
 	if i.Failures == 1 {
-		text = "failed once"
+		text = "its last run ended by itself"
 	}
 	if a := w.app(i.App); a != nil && a.LastTaskFailure != nil && a.LastTaskFailure.Instance == i.ID {
 		f := a.LastTaskFailure
-		text += fmt.Sprintf(", the last time with %s on %s", f.State, f.Host)
+		if _, n, ok := state.ParseTaskID(f.Task); !ok || n != i.Incarnation {
+			return text + "; it waits before the next start"
+		}
+		text += fmt.Sprintf(", the last one with %s on %s", f.State, f.Host)
 		if f.Message != "" {
 			text += " (" + f.Message + ")"
 		}
@@ -182,7 +185,7 @@ func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
 // attachedAt counts the volumes that are attached at a site's node, or will be by launches under way.
 func (w *work) attachedAt(s *site, driver string) int {
 	n := w.s.Attached(s.node.UID, driver) + w.attached[s.node.UID][driver] + s.used[driver]
-	for _, id := range w.s.InstancesOn(s.agent.ID) {
+	for _, id := range w.s.GrantingOn(s.agent.ID) {
 		if i := w.s.Instances[id]; i.Phase == state.PhaseGranting {
 			for _, g := range i.Run.Claims {
 				if v, c := w.volume(g.Volume), w.claim(g.Volume); v != nil && v.Ref.Driver == driver && (c == nil || c.Epoch < g.Epoch) {
@@ -221,10 +224,28 @@ func (w *work) unfitFor(i *state.Instance, app *state.App, spec *state.Spec, s *
 type refusals struct {
 	list []state.AgentReason
 	more int
-	at   map[state.AgentID]int
+	at   map[state.AgentID]int // -1: counted, not listed
+	off  bool                  // nobody will read them
+}
+
+// enough tells that further agents are only counted.
+func (r *refusals) enough() bool { return r.off || len(r.list) >= refusalAgents }
+
+// skip counts an agent without saying why.
+func (r *refusals) skip(s *site) {
+	if r.off {
+		return
+	}
+	if _, ok := r.at[s.agent.ID]; !ok {
+		r.more++
+		r.at[s.agent.ID] = -1
+	}
 }
 
 func (r *refusals) add(s *site, reasons []state.Reason) {
+	if r.off {
+		return
+	}
 	if r.at == nil {
 		r.at = map[state.AgentID]int{}
 	}
@@ -406,6 +427,9 @@ func (w *work) whyWaiting(i *state.Instance) *state.Why {
 	r := look(w, state.KindRefusal, state.DefID(i.App, i.Version), w.s.Refusals[i.Group()])
 	if r == nil {
 		y.Reasons = []state.Reason{{Code: state.ReasonNoOffers, Text: "waits for an offer"}}
+		if text := w.neverFits(i.Group()); text != "" {
+			y.Reasons = []state.Reason{{Code: state.ReasonNeverFits, Text: text}}
+		}
 		return summed(y)
 	}
 	y.Agents = r.Agents
@@ -413,43 +437,71 @@ func (w *work) whyWaiting(i *state.Instance) *state.Why {
 	return y
 }
 
-// refusalText puts the agents' reasons in one line: the commonest first.
-func refusalText(r *state.Refusal) string {
-	count := map[string]int{}
-	never := 0
-	for _, a := range r.Agents {
-		code := a.Reasons[0]
-		if code.Code == state.ReasonNeverFits {
-			never++
-		}
-		count[code.Text]++
+// neverFits says at once, before any offer comes, that no agent seen so far is large enough. "" when one is, or none was seen.
+func (w *work) neverFits(g state.Group) string {
+	if text, known := w.never[g]; known {
+		return text
 	}
-	texts := sortedKeys(count)
-	slices.SortStableFunc(texts, func(a, b string) int { return count[b] - count[a] })
-	agents := func(n int) string {
-		if n == 1 {
-			return "1 agent"
-		}
-		return fmt.Sprintf("%d agents", n)
-	}
-	head := fmt.Sprintf("none of the %s looked at suits it", agents(len(r.Agents)+r.More))
-	if len(r.Agents)+r.More == 1 {
-		head = "the one agent looked at does not suit it"
-	}
-	if never == len(r.Agents) && r.More == 0 {
-		head = "it never fits: no agent seen has ever had that much"
-	}
-	var parts []string
-	for n, t := range texts {
-		if n == 3 {
-			parts = append(parts, "…")
+	spec := w.spec(g.App, g.Version)
+	most := state.Totals{}
+	text := ""
+	for _, a := range w.s.Agents {
+		t := a.Total
+		if t.CPUs >= spec.CPUs && t.MemMB >= spec.MemMB && t.DiskMB >= spec.DiskMB && t.GPUs >= float64(spec.GPUs) {
+			most = state.Totals{}
+			text = ""
 			break
 		}
-		if len(r.Agents) == 1 {
-			parts = append(parts, t)
-		} else {
-			parts = append(parts, fmt.Sprintf("%s (%s)", t, agents(count[t])))
-		}
+		most = state.Totals{CPUs: max(most.CPUs, t.CPUs), MemMB: max(most.MemMB, t.MemMB), DiskMB: max(most.DiskMB, t.DiskMB), GPUs: max(most.GPUs, t.GPUs)}
+		text = "?"
 	}
-	return head + ": " + strings.Join(parts, "; ")
+	if text != "" {
+		text = fmt.Sprintf("it never fits: needs %s cpus, %s MB mem, %s MB disk, and no agent seen has ever had that much together (most seen: %s cpus, %s MB mem, %s MB disk)",
+			place.ToMilli(spec.CPUs), place.ToMilli(spec.MemMB), place.ToMilli(spec.DiskMB), place.ToMilli(most.CPUs), place.ToMilli(most.MemMB), place.ToMilli(most.DiskMB))
+	}
+	if w.never == nil {
+		w.never = map[state.Group]string{}
+	}
+	w.never[g] = text
+	return text
+}
+
+// refusalText puts the agents' reasons in one line: the commonest kind first, with an example each.
+func refusalText(r *state.Refusal) string {
+	type kind struct {
+		code, text, host string
+		hosts            int
+		mixed            bool // the texts differ; one is the example
+	}
+	var kinds []*kind
+	by := map[string]*kind{}
+	for _, a := range r.Agents {
+		first := a.Reasons[0]
+		k := by[first.Code]
+		if k == nil {
+			k = &kind{code: first.Code, text: first.Text, host: a.Hostname}
+			by[first.Code] = k
+			kinds = append(kinds, k)
+		}
+		k.hosts++
+		k.mixed = k.mixed || k.text != first.Text
+	}
+	slices.SortStableFunc(kinds, func(a, b *kind) int { return b.hosts - a.hosts })
+	total := len(r.Agents) + r.More
+	head := fmt.Sprintf("none of the %d agents looked at suits it: ", total)
+	switch {
+	case total == 1:
+		return "the one agent looked at does not suit it: " + kinds[0].text
+	case len(kinds) == 1 && kinds[0].code == state.ReasonNeverFits && r.More == 0:
+		return "it never fits: " + kinds[0].text
+	}
+	parts := make([]string, 0, len(kinds))
+	for _, k := range kinds {
+		text := fmt.Sprintf("%s (%d)", k.text, k.hosts)
+		if k.mixed {
+			text = fmt.Sprintf("%s (%s, and the like on %d more)", k.text, k.host, k.hosts-1)
+		}
+		parts = append(parts, text)
+	}
+	return head + strings.Join(parts, "; ")
 }

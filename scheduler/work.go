@@ -30,12 +30,14 @@ type work struct {
 	touched   map[state.InstanceID]bool
 
 	stats     map[state.AppID]*state.Stats
+	moved     map[state.AppID]map[state.AgentID]int // differences to State.AgentsOf
 	newRefs   map[volume.Ref]state.VolumeUID
 	newOps    map[string]state.VolumeUID
 	newTasks  map[state.TaskID]state.InstanceID
 	attached  map[state.NodeUID]map[string]int
 	newOffers map[state.AgentID][]string
-	nwaiting  int // difference to the state's count
+	never     map[state.Group]string // memory of neverFits
+	nwaiting  int                    // difference to the state's count
 	nprepare  int
 
 	placeable bool // something came to wait for an offer, or an offer came
@@ -88,7 +90,7 @@ func newWork(s *state.State, env Env) *work {
 	fill(&env.Config.ReconcileMax, 5*time.Minute)
 	return &work{
 		s: s, env: env, now: env.Now, over: map[key]any{}, touched: map[state.InstanceID]bool{},
-		stats: map[state.AppID]*state.Stats{}, newRefs: map[volume.Ref]state.VolumeUID{}, newOps: map[string]state.VolumeUID{},
+		stats: map[state.AppID]*state.Stats{}, moved: map[state.AppID]map[state.AgentID]int{}, newRefs: map[volume.Ref]state.VolumeUID{}, newOps: map[string]state.VolumeUID{},
 		newTasks: map[state.TaskID]state.InstanceID{}, attached: map[state.NodeUID]map[string]int{}, newOffers: map[state.AgentID][]string{},
 	}
 }
@@ -97,11 +99,35 @@ func newWork(s *state.State, env Env) *work {
 func (w *work) plan() Plan {
 	p := Plan{Reply: w.reply}
 	for _, k := range w.order {
-		p.Writes = append(p.Writes, state.Write{Kind: k.kind, ID: k.id, Value: w.over[k]})
+		if v := w.over[k]; v != nil || w.known(k) {
+			p.Writes = append(p.Writes, state.Write{Kind: k.kind, ID: k.id, Value: v})
+		}
 	}
 	p.Calls = append(append(w.masterCalls, w.otherCalls...), w.acks...)
 	p.Wake = w.wake()
 	return p
+}
+
+// known tells whether the state may have the value: what this Step made and took away again is not written.
+func (w *work) known(k key) bool {
+	switch k.kind {
+	case state.KindDeployment:
+		return w.s.Deployments[state.DeploymentID(k.id)] != nil
+	case state.KindOffer:
+		return w.s.Offers[k.id] != nil
+	case state.KindInstance:
+		return w.s.Instances[state.InstanceID(k.id)] != nil
+	case state.KindVolume:
+		return w.s.Volumes[state.VolumeUID(k.id)] != nil
+	case state.KindStrange:
+		return w.s.Strange[state.TaskID(k.id)] != nil
+	case state.KindTodo:
+		return w.s.Todo[state.AppID(k.id)]
+	case state.KindUnanswered:
+		_, there := w.s.Unanswered[state.TaskID(k.id)]
+		return there
+	}
+	return true
 }
 
 // wake is the earliest time at which something is due.
@@ -263,6 +289,12 @@ func (w *work) changeInstance(id state.InstanceID, now *state.Instance) {
 		if i.Phase == state.PhasePreparing {
 			w.nprepare += n
 		}
+		if i.Live() {
+			if w.moved[app] == nil {
+				w.moved[app] = map[state.AgentID]int{}
+			}
+			w.moved[app][i.Run.Agent] += n
+		}
 	}
 	count(old, -1)
 	count(now, 1)
@@ -283,6 +315,21 @@ func (w *work) statsOf(app state.AppID) *state.Stats {
 		w.stats[app] = st
 	}
 	return st
+}
+
+// countOn counts the app's instances that have, or may have, a task on an agent.
+func (w *work) countOn(app state.AppID, agent state.AgentID) int {
+	return w.s.AgentsOf(app)[agent] + w.moved[app][agent]
+}
+
+// agentsOf gives the agents where countOn may not be 0, sorted.
+func (w *work) agentsOf(app state.AppID) []state.AgentID {
+	list := sortedKeys(w.s.AgentsOf(app))
+	for a := range w.moved[app] {
+		list = append(list, a)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // instancesOf gives all instances of an app as they are now, by ordinal. It costs as much as the app has.

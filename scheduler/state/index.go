@@ -28,8 +28,6 @@ type Stats struct {
 	// Versions counts wanted instances by the definition they use, Restarts by Instance.RestartSeen.
 	Versions map[string]Count
 	Restarts map[uint64]int
-	// Agents counts instances that have or may have a task, by agent.
-	Agents map[AgentID]int
 }
 
 // Add counts one instance in (n = 1) or out (n = -1).
@@ -55,9 +53,6 @@ func (s *Stats) Add(i *Instance, n int) {
 		setOrDelete(s.Versions, i.Version, c)
 		setOrDelete(s.Restarts, i.RestartSeen, s.Restarts[i.RestartSeen]+n)
 	}
-	if i.Live() {
-		setOrDelete(s.Agents, i.Run.Agent, s.Agents[i.Run.Agent]+n)
-	}
 }
 
 // Clone gives a copy that may be changed.
@@ -70,15 +65,12 @@ func (s *Stats) Clone() *Stats {
 	for k, v := range s.Restarts {
 		c.Restarts[k] = v
 	}
-	for k, v := range s.Agents {
-		c.Agents[k] = v
-	}
 	return c
 }
 
 // NewStats returns counts of nothing.
 func NewStats() *Stats {
-	return &Stats{Versions: map[string]Count{}, Restarts: map[uint64]int{}, Agents: map[AgentID]int{}}
+	return &Stats{Versions: map[string]Count{}, Restarts: map[uint64]int{}}
 }
 
 func setOrDelete[K, V comparable](m map[K]V, k K, v V) {
@@ -113,6 +105,7 @@ type index struct {
 	prepares int                   // instances in PhasePreparing
 	nwaiting int
 	onAgent  map[AgentID]map[InstanceID]bool
+	granting map[AgentID]map[InstanceID]bool // those of onAgent in PhaseGranting
 
 	volRef  map[volume.Ref]VolumeUID
 	volApp  map[AppID][]VolumeUID
@@ -130,12 +123,13 @@ type index struct {
 type appIndex struct {
 	instances []*Instance // sorted by ordinal
 	stats     *Stats
+	agents    map[AgentID]int // instances that have or may have a task, by agent
 }
 
 func newIndex() index {
 	return index{
 		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
-		onAgent: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
+		onAgent: map[AgentID]map[InstanceID]bool{}, granting: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
 		volInst: map[InstanceID][]VolumeUID{}, volOp: map[string]VolumeUID{}, nodeOf: map[AgentID]NodeUID{},
 		attached: map[NodeUID]map[string]int{}, claimsAt: map[NodeUID]map[VolumeUID]bool{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
 	}
@@ -170,7 +164,7 @@ func (x *index) instance(old, now *Instance) {
 	}
 	a := x.apps[now.App]
 	if a == nil {
-		a = &appIndex{stats: NewStats()}
+		a = &appIndex{stats: NewStats(), agents: map[AgentID]int{}}
 		x.apps[now.App] = a
 	}
 	a.instances = putSorted(a.instances, now)
@@ -179,12 +173,11 @@ func (x *index) instance(old, now *Instance) {
 		x.tasks[now.Run.Task] = now.ID
 	}
 	if now.Live() {
-		on := x.onAgent[now.Run.Agent]
-		if on == nil {
-			on = map[InstanceID]bool{}
-			x.onAgent[now.Run.Agent] = on
+		putSet(x.onAgent, now.Run.Agent, now.ID)
+		if now.Phase == PhaseGranting {
+			putSet(x.granting, now.Run.Agent, now.ID)
 		}
-		on[now.ID] = true
+		a.agents[now.Run.Agent]++
 	}
 	if now.Waits() {
 		g := now.Group()
@@ -210,11 +203,9 @@ func (x *index) dropInstance(old, now *Instance) {
 		delete(x.tasks, old.Run.Task)
 	}
 	if old.Live() {
-		on := x.onAgent[old.Run.Agent]
-		delete(on, old.ID)
-		if len(on) == 0 {
-			delete(x.onAgent, old.Run.Agent)
-		}
+		dropSet(x.onAgent, old.Run.Agent, old.ID)
+		dropSet(x.granting, old.Run.Agent, old.ID)
+		setOrDelete(a.agents, old.Run.Agent, a.agents[old.Run.Agent]-1)
 	}
 	if old.Waits() {
 		g := old.Group()
@@ -225,6 +216,20 @@ func (x *index) dropInstance(old, now *Instance) {
 	}
 	if old.Phase == PhasePreparing {
 		x.prepares--
+	}
+}
+
+func putSet(m map[AgentID]map[InstanceID]bool, agent AgentID, id InstanceID) {
+	if m[agent] == nil {
+		m[agent] = map[InstanceID]bool{}
+	}
+	m[agent][id] = true
+}
+
+func dropSet(m map[AgentID]map[InstanceID]bool, agent AgentID, id InstanceID) {
+	delete(m[agent], id)
+	if len(m[agent]) == 0 {
+		delete(m, agent)
 	}
 }
 

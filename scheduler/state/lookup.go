@@ -31,11 +31,26 @@ func (s *State) StatsOf(app AppID) *Stats {
 // InstanceByTask gives the instance whose current run has this task id, nil if none.
 func (s *State) InstanceByTask(t TaskID) *Instance { return s.Instances[s.index.tasks[t]] }
 
+// AgentsOf counts the instances of an app that have, or may have, a task, by agent.
+func (s *State) AgentsOf(app AppID) map[AgentID]int {
+	if a := s.index.apps[app]; a != nil {
+		return a.agents
+	}
+	return nil
+}
+
 // InstancesOn gives the ids of the instances that have, or may have, a task on an agent, sorted.
-func (s *State) InstancesOn(agent AgentID) []InstanceID {
-	on := s.index.onAgent[agent]
-	list := make([]InstanceID, 0, len(on))
-	for id := range on {
+func (s *State) InstancesOn(agent AgentID) []InstanceID { return sortedSet(s.index.onAgent[agent]) }
+
+// CountOn is how many InstancesOn gives.
+func (s *State) CountOn(agent AgentID) int { return len(s.index.onAgent[agent]) }
+
+// GrantingOn gives those of InstancesOn whose grants are under way.
+func (s *State) GrantingOn(agent AgentID) []InstanceID { return sortedSet(s.index.granting[agent]) }
+
+func sortedSet(set map[InstanceID]bool) []InstanceID {
+	list := make([]InstanceID, 0, len(set))
+	for id := range set {
 		list = append(list, id)
 	}
 	slices.Sort(list)
@@ -108,20 +123,38 @@ func (s *State) DefOf(app AppID) *Def {
 // Def gives one version of an app's definition, nil if it is not known.
 func (s *State) Def(app AppID, version string) *Def { return s.Defs[app][version] }
 
-// WhyOf tells what an instance waits for: its own entry, with the agents' reasons of its group where it has none itself. nil
-// when it runs as wanted.
+// WhyOf tells what an instance waits for: its own entry, with what holds for all of its group or for everybody where that is newer.
+// nil when it runs as wanted.
 func (s *State) WhyOf(id InstanceID) *Why {
 	i, why := s.Instances[id], s.Why[id]
-	if i == nil || why == nil || len(why.Agents) > 0 || !i.Waits() {
-		return why
-	}
-	r := s.Refusals[i.Group()]
-	if r == nil {
+	if i == nil || why == nil || !i.Waits() {
 		return why
 	}
 	full := *why
-	full.Agents = r.Agents
+	if r := s.Refusals[i.Group()]; r != nil && len(why.Agents) == 0 && len(why.Reasons) == 0 {
+		full.Agents = r.Agents
+	}
+	if r := s.generalReason(i); r.Code != "" && !slices.ContainsFunc(why.Reasons, func(o Reason) bool { return o.Code == r.Code }) {
+		full.Reasons = append([]Reason{r}, why.Reasons...)
+		full.Summary = r.Text
+	}
 	return &full
+}
+
+// generalReason is what keeps every instance from starting, or every one with external volumes.
+func (s *State) generalReason(i *Instance) Reason {
+	switch {
+	case s.Session.Stopped != "":
+		return Reason{Code: ReasonNoMaster, Text: "the master does not accept this framework: " + s.Session.Stopped}
+	case !s.Session.Connected:
+		return Reason{Code: ReasonNoMaster, Text: "not connected to a Mesos master"}
+	case s.Session.AuthorityLost == "":
+		return Reason{}
+	}
+	if d := s.Def(i.App, i.Version); d != nil && slices.ContainsFunc(d.Spec.Volumes, func(m Mount) bool { return m.Kind == MountExternal }) {
+		return Reason{Code: ReasonNoAuthority, Text: "the lease authority cannot be read: " + s.Session.AuthorityLost}
+	}
+	return Reason{}
 }
 
 // Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindVolume, KindStrange or KindOffer.
