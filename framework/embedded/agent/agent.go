@@ -93,7 +93,8 @@ type Agent struct {
 	frameworks map[string]mesos.FrameworkInfo
 	tasks      map[taskKey]*container
 	completed  []*container
-	execs      map[string]*executor // by container id; outlive the agent process
+	answers    map[string]*container // statuses of tasks that have no container here, by uuid, until they are acknowledged
+	execs      map[string]*executor  // by container id; outlive the agent process
 	registered bool
 	shut       bool // Shutdown was called: no registration in this life
 	volumes    *dockervolume.Isolator
@@ -152,7 +153,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	return &Agent{
 		cfg: cfg, log: cfg.Logger.With(zap.String("host", cfg.Hostname)), store: s, table: process.NewTable(),
-		frameworks: map[string]mesos.FrameworkInfo{}, tasks: map[taskKey]*container{},
+		frameworks: map[string]mesos.FrameworkInfo{}, tasks: map[taskKey]*container{}, answers: map[string]*container{},
 		execs: map[string]*executor{}, wake: make(chan struct{}, 1),
 	}, nil
 }
@@ -226,6 +227,7 @@ func (a *Agent) begin(rec *recovery, end *endpoint) {
 	a.mu.Lock()
 	a.id, a.boot, a.total = rec.identity.ID, rec.identity.BootID, rec.identity.Total
 	a.frameworks, a.tasks, a.completed = rec.identity.Framework, rec.tasks, rec.completed
+	a.answers = map[string]*container{}
 	a.shut, a.registered, a.volumes, a.endpoint = false, false, rec.volumes, end
 	a.mu.Unlock()
 	a.up, a.peer = true, &peer{a}

@@ -19,7 +19,7 @@ type container struct {
 	sandbox   string
 
 	mu       sync.Mutex
-	journal  *journal // nil for an answer about a task that never ran here
+	journal  *journal // nil before the launch is on disk, and for an answer about a task that has no container here
 	exec     *executor
 	starting bool       // too late to stop the launch: the kill waits for the process
 	killed   bool       // killed before it had a process
@@ -96,7 +96,40 @@ func (c *container) update(statuses ...mesos.TaskStatus) error {
 		return nil
 	}
 	// When the disk refuses it the status is sent all the same: the master must learn of it, and a crash now repeats or loses it.
-	return c.journal.append(records...)
+	if err := c.journal.append(records...); err != nil {
+		return err
+	}
+	if c.journal.size > maxJournal {
+		return c.journal.rewrite(c.summary())
+	}
+	return nil
+}
+
+// maxJournal is the size at which a journal is written anew: a task whose health changes every second says much.
+const maxJournal = 1 << 20
+
+// summary is the shortest journal that says what this one says. Call it with the lock.
+func (c *container) summary() []record {
+	records := []record{{Launch: &launchRecord{Version: recordVersion, Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task}}}
+	if c.start != nil {
+		records = append(records, record{Start: c.start})
+	}
+	open := map[string]bool{}
+	for _, s := range c.pending {
+		open[string(s.UUID)] = true
+	}
+	for i := range c.statuses {
+		if s := &c.statuses[i]; !open[string(s.UUID)] {
+			records = append(records, record{Update: s}, record{Ack: s.UUID})
+		}
+	}
+	for i := range c.pending {
+		records = append(records, record{Update: &c.pending[i]})
+	}
+	if c.clean {
+		records = append(records, record{Clean: true})
+	}
+	return records
 }
 
 // head returns the status to send now, or when the next one is due (zero: none).
@@ -159,6 +192,18 @@ func (c *container) finished() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.clean && len(c.pending) == 0 && (terminal(c.state) || c.silent)
+}
+
+func (c *container) isSilent() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.silent
+}
+
+func (c *container) wasKilled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.killed
 }
 
 func (c *container) isClean() bool {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/google/uuid"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
@@ -13,15 +12,11 @@ import (
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
 
-// answer sends a status of a task that has no container here, until it is acknowledged.
-func (a *Agent) answer(framework string, task mesos.TaskInfo, s mesos.TaskStatus) {
-	c := &container{id: uuid.NewString(), agent: a.ID(), framework: framework, task: task, state: mesos.TASK_STAGING, clean: true}
+// answer sends a status of a task that has no container here, until it is acknowledged or the agent process ends.
+func (a *Agent) answer(framework string, task mesos.TaskID, s mesos.TaskStatus) {
+	c := &container{agent: a.ID(), framework: framework, task: mesos.TaskInfo{TaskID: task}, state: mesos.TASK_STAGING, clean: true}
 	a.mu.Lock()
-	if a.tasks[c.key()] != nil {
-		a.mu.Unlock()
-		return
-	}
-	a.tasks[c.key()] = c
+	a.answers[string(s.UUID)] = c
 	a.mu.Unlock()
 	a.record(c, s)
 }
@@ -39,6 +34,10 @@ func (a *Agent) record(c *container, statuses ...mesos.TaskStatus) {
 func (a *Agent) launch(ctx context.Context, c *container, framework mesos.FrameworkInfo) {
 	if err := a.admit(c, framework); err != nil {
 		a.launchFailed(ctx, c, err)
+		return
+	}
+	if c.wasKilled() {
+		a.cleanUp(ctx, c)
 		return
 	}
 	spec, outputs, err := a.prepare(ctx, c, framework)

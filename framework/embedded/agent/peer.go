@@ -31,15 +31,30 @@ func (p *peer) Run(framework mesos.FrameworkInfo, task mesos.TaskInfo) {
 		}
 		c := &container{id: uuid.NewString(), agent: a.ID(), framework: framework.ID.Value, task: task, state: mesos.TASK_STAGING}
 		a.mu.Lock()
-		if a.shut || a.tasks[c.key()] != nil {
-			a.mu.Unlock()
-			a.log.Warn("task is not launched: its id is in use, or the agent is shut down", zap.String("task", task.TaskID.Value))
+		taken := a.tasks[c.key()] != nil
+		if !taken && !a.shut {
+			a.tasks[c.key()] = c
+		}
+		shut := a.shut
+		a.mu.Unlock()
+		if taken || shut {
+			a.drop(framework, task.TaskID)
 			return
 		}
-		a.tasks[c.key()] = c
-		a.mu.Unlock()
 		a.spawn(func(ctx context.Context) { a.launch(ctx, c, framework) })
 	})
+}
+
+// drop answers a launch that cannot begin: an earlier task of that id has not been cleaned up yet, or the agent is shut down.
+func (a *Agent) drop(framework mesos.FrameworkInfo, task mesos.TaskID) {
+	state := mesos.TASK_LOST
+	if capable(framework, mesos.FrameworkInfo_Capability_PARTITION_AWARE) {
+		state = mesos.TASK_DROPPED
+	}
+	s := newStatus(a.ID(), task, state, mesos.SOURCE_AGENT, "Executor terminating")
+	reason := mesos.REASON_EXECUTOR_TERMINATED
+	s.Reason = &reason
+	a.answer(framework.ID.Value, task, s)
 }
 
 // RunGroup refuses: pods are not run by this engine.
@@ -53,7 +68,7 @@ func (p *peer) RunGroup(framework mesos.FrameworkInfo, _ mesos.ExecutorInfo, tas
 				"Pods (LAUNCH_GROUP) are not run by this version of the embedded engine; use Apache Mesos for them")
 			reason := mesos.REASON_TASK_GROUP_INVALID
 			s.Reason = &reason
-			a.answer(framework.ID.Value, t, s)
+			a.answer(framework.ID.Value, t.TaskID, s)
 		}
 	})
 }
@@ -76,7 +91,7 @@ func (p *peer) Kill(framework mesos.FrameworkID, task mesos.TaskID, policy *meso
 		s := newStatus(a.ID(), task, state, mesos.SOURCE_AGENT, "Cannot find executor")
 		reason := mesos.REASON_EXECUTOR_TERMINATED
 		s.Reason = &reason
-		a.answer(framework.Value, mesos.TaskInfo{TaskID: task, Name: task.Value}, s)
+		a.answer(framework.Value, task, s)
 	})
 }
 
@@ -85,6 +100,7 @@ func (p *peer) Acknowledge(framework mesos.FrameworkID, task mesos.TaskID, id []
 	p.act(func(a *Agent) {
 		a.mu.Lock()
 		c := a.tasks[taskKey{framework.Value, task.Value}]
+		delete(a.answers, string(id))
 		a.mu.Unlock()
 		if c != nil && c.ack(id) {
 			a.retire(c)

@@ -59,9 +59,15 @@ func (a *Agent) recover() (*recovery, error) {
 		}
 		return nil, err
 	}
+	used := map[string]mesos.FrameworkInfo{}
 	for _, r := range all {
-		a.sort(rec, replay(r))
+		c := replay(r)
+		if f, ok := rec.identity.Framework[c.framework]; ok {
+			used[c.framework] = f
+		}
+		a.sort(rec, c)
 	}
+	rec.identity.Framework = used // a framework of which nothing is left is forgotten
 	if rebooted {
 		if err := a.store.saveIdentity(rec.identity); err != nil {
 			return nil, err
@@ -234,13 +240,6 @@ func (a *Agent) giveBack(ctx context.Context, rec *recovery, release func(contex
 		a.discardContainer(c)
 	}
 	a.poke()
-}
-
-// journalled says that this task ran, or was to run, on this agent.
-func (c *container) journalled() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.journal != nil && !c.silent || c.exec == nil && !c.clean
 }
 
 func (a *Agent) dvdcliEnv() []string {

@@ -72,7 +72,7 @@ func (a *Agent) register(ctx context.Context) {
 		a.mu.Lock()
 		a.registered = a.id != ""
 		a.mu.Unlock()
-		for _, c := range a.allTasks() {
+		for _, c := range a.streams() {
 			c.resend()
 		}
 	case errors.Is(err, ErrRemoved):
@@ -155,10 +155,8 @@ func (a *Agent) registration() Registration {
 func (a *Agent) reregistration(id string) Reregistration {
 	r := Reregistration{Registration: a.registration(), ID: mesos.AgentID{Value: id}}
 	for _, c := range a.allTasks() {
-		if c.journalled() {
-			if t, last := c.mesosTask(); !last {
-				r.Tasks = append(r.Tasks, t)
-			}
+		if t, last := c.mesosTask(); !last && !c.isSilent() {
+			r.Tasks = append(r.Tasks, t)
 		}
 	}
 	a.mu.Lock()
@@ -195,11 +193,22 @@ func (a *Agent) setRegistered(v bool) {
 	a.registered = v
 }
 
+// streams lists everything that may have an update to send.
+func (a *Agent) streams() []*container {
+	list := a.allTasks()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, c := range a.answers {
+		list = append(list, c)
+	}
+	return list
+}
+
 // forward sends the oldest update of every task that is due, and says how long there is nothing to do.
 func (a *Agent) forward(ctx context.Context) time.Duration {
 	now := time.Now()
 	wait := maxUpdateRetry
-	for _, c := range a.allTasks() {
+	for _, c := range a.streams() {
 		s, latest, next := c.head(now, a.cfg.Timing.UpdateRetry)
 		if s != nil {
 			err := a.cfg.Master.StatusUpdate(ctx, mesos.FrameworkID{Value: c.framework}, *s, latest)

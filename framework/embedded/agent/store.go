@@ -171,8 +171,9 @@ type journal struct {
 	s    *store
 	name string
 
-	mu sync.Mutex
-	f  *os.File
+	mu   sync.Mutex
+	f    *os.File
+	size int64 // bytes appended since it was opened or written anew
 }
 
 // create begins a container's journal with its launch record, durable with its directory entry.
@@ -225,12 +226,43 @@ func (j *journal) append(records ...record) error {
 	if _, err := j.f.Write(buf.Bytes()); err != nil {
 		return fmt.Errorf("write the container's journal: %w", err)
 	}
+	j.size += int64(buf.Len())
 	if lazy {
 		return nil
 	}
 	if err := j.f.Sync(); err != nil {
 		return fmt.Errorf("write the container's journal: %w", err)
 	}
+	return nil
+}
+
+// rewrite replaces the journal by fewer records that say the same.
+func (j *journal) rewrite(records []record) error {
+	var buf bytes.Buffer
+	for _, r := range records {
+		data, err := json.Marshal(r)
+		if err != nil {
+			return fmt.Errorf("rewrite the container's journal: %w", err)
+		}
+		buf.Write(data)
+		buf.WriteByte('\n')
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.size = 0 // whatever happens: not again at once
+	if j.f == nil {
+		return fmt.Errorf("rewrite the container's journal: %w", os.ErrClosed)
+	}
+	path := filepath.Join(j.s.containers(), j.name+".log")
+	if err := replace(path, buf.Bytes()); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("rewrite the container's journal: %w", err)
+	}
+	j.f.Close()
+	j.f = f
 	return nil
 }
 

@@ -183,6 +183,8 @@ func TestPersistentVolume(t *testing.T) {
 			t.Fatalf("the second task sees %q %q", readMaybe(a.latest("p1")+"/stdout"), readMaybe(a.latest("p1")+"/stderr"))
 		}
 	}
+	for deadline := time.Now().Add(5 * time.Second); len(a.Tasks()) != 1 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
 	restart(t, a)
 	if r := m.lastReregistration(); len(r.Info.Resources) != len(total) {
 		t.Errorf("reregistered with %v", r.Info.Resources)
