@@ -67,16 +67,6 @@ func deploy(b *testing.B, order func(*client.Client) error) {
 	for b.Loop() {
 		b.StopTimer()
 		c := devtest.Start(b)
-		devtest.Await(b, "three nodes", 30*time.Second, func(ctx context.Context) (bool, string, error) {
-			nodes, err := c.API.Nodes(ctx)
-			alive := 0
-			for _, n := range nodes {
-				if n.Alive && n.Agent != "" {
-					alive++
-				}
-			}
-			return alive == 3, fmt.Sprint(alive), err
-		})
 		b.StartTimer()
 		if err := order(c.API); err != nil {
 			b.Fatal(err)

@@ -102,6 +102,12 @@ func (c *console) stay(ctx context.Context, cluster *dev.Cluster, cfg dev.Config
 		return err
 	}
 	fmt.Fprintf(c.out, "API and page  %s\nEngine        %s\n", cluster.API(), cluster.MasterURL())
+	// So that the example's instances spread; a node that does not come up is not worth more than a moment.
+	nodes, cancel := context.WithTimeout(ctx, 5*time.Second)
+	if err := dev.AwaitNodes(nodes, api, cfg.Agents); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(c.err, "holdfast: %v; see %s\n", err, filepath.Dir(cluster.Layout().Log("x")))
+	}
+	cancel()
 	if app != nil {
 		if err := c.showExample(ctx, api, app); err != nil && ctx.Err() == nil {
 			return err

@@ -76,7 +76,7 @@ func (p *Process) answers(ctx context.Context) error {
 			// A control socket of an earlier run would not answer.
 			var s *Status
 			if s, err = p.Control.Status(ctx); err == nil && s.PID == p.PID {
-				return nil
+				return AwaitNodes(ctx, p.API, len(s.Nodes))
 			}
 		}
 		select {
@@ -84,6 +84,27 @@ func (p *Process) answers(ctx context.Context) error {
 			return fault.New(fault.Unavailable, "it ended: %v", p.cmd.ProcessState)
 		case <-ctx.Done():
 			return fault.Wrap(fault.Unknown, err, "no answer")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// AwaitNodes waits until n nodes are alive, each with its agent known: from then on instances spread over all of them.
+func AwaitNodes(ctx context.Context, api *client.Client, n int) error {
+	for {
+		nodes, err := api.Nodes(ctx)
+		alive := 0
+		for _, node := range nodes {
+			if node.Alive && node.Agent != "" && len(node.Drivers) > 0 {
+				alive++
+			}
+		}
+		if err == nil && alive >= n {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fault.New(fault.Unknown, "%d of %d nodes are alive: %v", alive, n, err)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
