@@ -188,12 +188,17 @@ var (
 	runs   = regexp.MustCompile(`(\.[0-9]+\.[0-9]+)-[0-9a-f]{6}`)
 	ports  = regexp.MustCompile(`\b310[0-9][0-9]\b`)
 	moment = regexp.MustCompile(`("(stagedAt|startedAt|since|createdAt|at|timestamp)": )"[^"]+"`)
+	prose  = regexp.MustCompile(`("(summary|text|status)": )"[^"]{8,}"`)
+	story  = regexp.MustCompile(`"lines": \[[^\]]*\]`)
 	prefix = regexp.MustCompile(`http://127\.0\.0\.1:[0-9]+`)
 )
 
 func stable(srv *httptest.Server, s string) string {
 	s = prefix.ReplaceAllString(uuids.ReplaceAllString(s, "<uuid>"), "<server>")
 	s = runs.ReplaceAllString(s, "$1-<hex>")
+	// What the scheduler says of waiting is the scheduler's to word.
+	s = prose.ReplaceAllString(s, `$1"<text>"`)
+	s = story.ReplaceAllString(s, `"lines": "<lines>"`)
 	s = moment.ReplaceAllString(s, `$1"<time>"`)
 	return ports.ReplaceAllString(s, "<port>")
 }

@@ -20,9 +20,6 @@ type queued struct {
 	Processed processed       `json:"processedOffersSummary"`
 	Unused    []struct{}      `json:"lastUnusedOffers,omitempty"`
 	App       json.RawMessage `json:"app"`
-	Role      string          `json:"role,omitempty"`
-	// Instances is ours: what each of them waits for, agent by agent.
-	Instances []queuedInstance `json:"instances"`
 }
 
 type delay struct {
@@ -36,6 +33,9 @@ type processed struct {
 	LastAt    string   `json:"lastUnusedOfferAt,omitempty"`
 	Last      []reject `json:"rejectSummaryLastOffers"`
 	Launch    []reject `json:"rejectSummaryLaunchAttempt"`
+	// Waiting is ours: what each instance waits for, agent by agent. It stands here because strict clients (marathon-python) refuse
+	// fields they do not know everywhere else.
+	Waiting []queuedInstance `json:"waiting"`
 }
 
 type reject struct {
@@ -73,11 +73,9 @@ var marathonReason = map[string]string{
 func (s *server) queue(w http.ResponseWriter, r *http.Request) {
 	out := []queued{}
 	now := s.now()
-	role := s.core.Info().Role
 	s.core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			if q := s.queuedApp(st, a, now); q != nil {
-				q.Role = role
 				out = append(out, *q)
 			}
 		}
@@ -88,7 +86,8 @@ func (s *server) queue(w http.ResponseWriter, r *http.Request) {
 // queuedApp gives an app's entry, nil when none of its instances waits.
 func (s *server) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 	var since, until time.Time
-	q := &queued{Instances: []queuedInstance{}}
+	q := &queued{}
+	waiting := []queuedInstance{}
 	var agents []state.AgentReason
 	for _, i := range st.InstancesOf(a.ID) {
 		if i.Goal != state.GoalRun || i.Phase != state.PhaseWaiting && i.Phase != state.PhasePreparing {
@@ -101,7 +100,7 @@ func (s *server) queuedApp(st *state.State, a *state.App, now time.Time) *queued
 		if i.BackoffUntil.After(until) {
 			until = i.BackoffUntil
 		}
-		q.Instances = append(q.Instances, queuedInstance{ID: i.ID, Why: show.Instance(st, i).Why})
+		waiting = append(waiting, queuedInstance{ID: i.ID, Why: show.Instance(st, i).Why})
 		if why := st.WhyOf(i.ID); why != nil && agents == nil {
 			agents = why.Agents
 		}
@@ -116,7 +115,7 @@ func (s *server) queuedApp(st *state.State, a *state.App, now time.Time) *queued
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}
 	}
 	rejects := rejectsOf(agents)
-	q.Processed = processed{Processed: len(agents), Unused: len(agents), Last: rejects, Launch: rejects}
+	q.Processed = processed{Processed: len(agents), Unused: len(agents), Last: rejects, Launch: rejects, Waiting: waiting}
 	return q
 }
 

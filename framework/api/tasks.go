@@ -34,8 +34,7 @@ type task struct {
 	LocalVolumes       []struct{}     `json:"localVolumes"`
 	Region             string         `json:"region,omitempty"`
 	Zone               string         `json:"zone,omitempty"`
-	// Instance is ours: the numbered instance that this is a run of.
-	Instance state.InstanceID `json:"instance"`
+	Role               string         `json:"role,omitempty"`
 }
 
 type healthResult struct {
@@ -90,7 +89,7 @@ func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
 	r := i.Run
 	t := task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
 		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: stamp(r.StagedAt), StartedAt: stamp(r.StartedAt), Version: r.Version,
-		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone, Instance: i.ID}
+		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
 	if r.ContainerIP != "" {
 		protocol := "IPv4"
 		if strings.Contains(r.ContainerIP, ":") {

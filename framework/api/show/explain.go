@@ -179,7 +179,7 @@ func volumeLine(st *state.State, v *state.Volume, now time.Time) string {
 	default:
 		text += fmt.Sprintf("; its claim is %s by %s on %s at epoch %d", c.State, nonEmpty(c.Owner, "?"), nonEmpty(hostOf(st, c.Node, c.Agent), string(c.Node)), c.Epoch)
 		if !c.Since.IsZero() {
-			text += ", since " + ago(now, c.Since)
+			text += ", for " + ago(now, c.Since)
 		}
 	}
 	if c.Revoke {
