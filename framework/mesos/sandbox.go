@@ -46,18 +46,35 @@ func (s *Sandboxes) Read(ctx context.Context, agentURL, framework string, task s
 	if err != nil {
 		return nil, 0, err
 	}
-	q := url.Values{"path": {path.Join(dir, file)}, "offset": {strconv.FormatInt(offset, 10)}, "length": {strconv.Itoa(MaxRead)}}
+	name := path.Join(dir, file)
+	_, size, err := s.readFile(ctx, agentURL, name, -1, 0)
+	if err != nil || offset < 0 {
+		return nil, size, fault.Op(err, "size of %s of task %s", file, task)
+	}
+	if offset >= size { // at the end, or the file has become shorter
+		return nil, size, nil
+	}
+	// The length is asked for exactly: the answer is JSON, in which bytes that are no UTF-8 do not keep their number.
+	length := min(size-offset, MaxRead)
+	data, _, err := s.readFile(ctx, agentURL, name, offset, length)
+	if err != nil {
+		return nil, 0, fault.Op(err, "read %s of task %s", file, task)
+	}
+	return []byte(data), offset + length, nil
+}
+
+// readFile asks an agent for a part of a file, or, with offset -1, for its size.
+func (s *Sandboxes) readFile(ctx context.Context, agentURL, name string, offset, length int64) (string, int64, error) {
+	q := url.Values{"path": {name}, "offset": {strconv.FormatInt(offset, 10)}}
+	if length > 0 {
+		q.Set("length", strconv.FormatInt(length, 10))
+	}
 	var answer struct {
 		Data   string `json:"data"`
 		Offset int64  `json:"offset"`
 	}
-	if err := s.get(ctx, agentURL+"/files/read?"+q.Encode(), 1<<20, &answer); err != nil {
-		return nil, 0, fault.Op(err, "read %s of task %s", file, task)
-	}
-	if offset < 0 {
-		return nil, answer.Offset, nil
-	}
-	return []byte(answer.Data), answer.Offset + int64(len(answer.Data)), nil
+	err := s.get(ctx, agentURL+"/files/read?"+q.Encode(), 1<<20, &answer)
+	return answer.Data, answer.Offset, err
 }
 
 func (s *Sandboxes) directory(ctx context.Context, agentURL, framework string, task state.TaskID) (string, error) {
