@@ -20,6 +20,7 @@ func (s *Service) prepareLease() error {
 	if s.fencer = s.o.fencer; s.fencer == nil {
 		s.fencer = fence.New(fence.Options{Log: s.log, Limit: s.o.Timings.S})
 	}
+	s.scans.fencer = s.fencer
 	if state, ok := s.state.(*fence.State); ok {
 		state.SetLimit(s.o.Timings.S)
 	}
@@ -35,7 +36,13 @@ func (s *Service) prepareLease() error {
 	return err
 }
 
-func (s *Service) grade() lease.Grade { return s.describe().Grade }
+// grade is how sure it is that this node stops writing: soft with the watchdog process, none without.
+func (s *Service) grade() lease.Grade {
+	if len(s.o.Watchdog) == 0 {
+		return lease.GradeNone
+	}
+	return lease.GradeSoft
+}
 
 // persist repeats a transition of the authority while its outcome is not known or the authority does not answer, for as long as
 // Limits.Authority. All transitions are idempotent by their nonce.

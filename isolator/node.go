@@ -9,13 +9,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 )
 
@@ -158,32 +161,43 @@ func (s *Service) describe() lease.Node {
 	s.mu.Lock()
 	agent, draining := s.agent, s.draining
 	s.mu.Unlock()
-	grade := lease.GradeSoft
-	if len(s.o.Watchdog) == 0 {
-		grade = lease.GradeNone
-	}
 	return lease.Node{
-		V: 1, UID: s.nodeUID, BootID: s.o.BootID, Grade: grade, Hostname: s.o.Hostname,
+		V: 1, UID: s.nodeUID, BootID: s.o.BootID, Grade: s.grade(), Hostname: s.o.Hostname,
 		AgentID: agent.ID, AgentHostname: agent.Hostname, Zone: s.o.Zone, Region: s.o.Region, Attributes: s.o.Attributes,
 		Drivers: s.driverFacts(), Version: s.o.Version, Draining: draining, StartedAt: s.started,
 	}
 }
 
-// driverFacts asks the configured drivers, briefly.
+// driverFacts asks the configured drivers and those that are installed, all at once and briefly.
 func (s *Service) driverFacts() []lease.DriverFacts {
 	ctx, cancel := context.WithTimeout(s.life, 2*time.Second)
 	defer cancel()
-	var out []lease.DriverFacts
-	for _, d := range s.o.Drivers {
-		f, err := s.factsOf(ctx, d)
-		lf := lease.DriverFacts{Name: d.Name(), Scope: f.Scope, FlushOnUnmount: f.FlushOnUnmount, SelfAttach: f.SelfAttach,
-			Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Ready: err == nil}
-		if err != nil {
-			lf.NotReadyBecause = err.Error()
+	all := slices.Clone(s.o.Drivers)
+	if s.o.Discover != nil {
+		for _, name := range s.o.Discover() {
+			if d, err := s.driver(name); err == nil && !slices.Contains(all, d) {
+				all = append(all, d)
+			}
 		}
-		out = append(out, lf)
 	}
+	out := make([]lease.DriverFacts, len(all))
+	var wg sync.WaitGroup
+	for i, d := range all {
+		wg.Add(1)
+		go func() { defer wg.Done(); out[i] = s.factsFor(ctx, d) }()
+	}
+	wg.Wait()
 	return out
+}
+
+func (s *Service) factsFor(ctx context.Context, d driver.Driver) lease.DriverFacts {
+	f, err := s.factsOf(ctx, d)
+	lf := lease.DriverFacts{Name: d.Name(), Scope: f.Scope, FlushOnUnmount: f.FlushOnUnmount, SelfAttach: f.SelfAttach,
+		Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Ready: err == nil}
+	if err != nil {
+		lf.NotReadyBecause = err.Error()
+	}
+	return lf
 }
 
 // sleep waits and tells whether ctx still lives.

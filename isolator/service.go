@@ -78,11 +78,13 @@ type Options struct {
 	Drivers   []driver.Driver
 	// Resolve makes drivers that are not in Drivers on first use (Docker plugins); nil knows no others.
 	Resolve func(name string) (driver.Driver, error)
-	Timings lease.Timings
-	Clock   lease.Clock // the clock of the lease
-	BootID  string      // "" reads the kernel's
-	Log     *zap.Logger
-	Limits  Limits
+	// Discover names drivers that Resolve would make and that are installed now; their facts are published too. nil finds none.
+	Discover func() []string
+	Timings  lease.Timings
+	Clock    lease.Clock // the clock of the lease
+	BootID   string      // "" reads the kernel's
+	Log      *zap.Logger
+	Limits   Limits
 	Describe
 	// SelfPolicy is the policy of claims that this node makes by itself for stock Marathon and for hands on the keyboard.
 	SelfPolicy lease.Policy
@@ -121,6 +123,7 @@ type Service struct {
 	state   watchState
 	keeper  *lease.Keeper
 	fencer  Fencer
+	scans   scans
 	nodeUID string
 	started time.Time
 

@@ -2,9 +2,7 @@ package isolator
 
 import (
 	"context"
-	"fmt"
 	"sort"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,7 +10,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
-	"github.com/holdfast-io/holdfast/isolator/fence"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/mount"
@@ -264,60 +261,6 @@ func (s *Service) present(ctx context.Context, v journal.Volume) error {
 		err = fault.New(fault.Conflict, "%s is no mount point any more; somebody else has unmounted it", v.Path)
 	}
 	return err
-}
-
-// waitUnused waits until no process uses the volume. Conflict, with the names of the users, when some are left.
-func (s *Service) waitUnused(ctx context.Context, v journal.Volume, limit time.Duration) error {
-	if v.Path == "" {
-		return nil
-	}
-	end := time.Now().Add(limit)
-	pause := 20 * time.Millisecond
-	for {
-		users, err := s.users(ctx, v)
-		if err != nil {
-			return err
-		}
-		if len(users) == 0 {
-			return nil
-		}
-		if !time.Now().Add(pause).Before(end) {
-			return fault.New(fault.Conflict, "volume %s is in use by %s", v.Ref, nameUsers(users))
-		}
-		if !sleep(ctx, pause) {
-			return fault.New(fault.Unknown, "volume %s is in use by %s", v.Ref, nameUsers(users))
-		}
-		pause = min(pause*2, time.Second)
-	}
-}
-
-func (s *Service) users(ctx context.Context, v journal.Volume) ([]fence.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	found, err := s.fencer.Users(ctx, s.target(v))
-	if err != nil {
-		return nil, fault.Op(err, "look for users of volume %s", v.Ref)
-	}
-	var out []fence.Process
-	for _, u := range found {
-		out = append(out, u.Users...)
-	}
-	return out, nil
-}
-
-func nameUsers(users []fence.Process) string {
-	var b strings.Builder
-	for i, u := range users {
-		if i == 5 {
-			fmt.Fprintf(&b, " and %d more", len(users)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "pid %d %s (%s)", u.PID, u.Command, u.How)
-	}
-	return b.String()
 }
 
 func ownerNames(owners map[string]time.Time) []string {

@@ -225,6 +225,10 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		}
 		watchdog = []string{exe, "isolator", "watchdog"}
 	}
+	plugins := docker.DefaultDirs()
+	if len(f.pluginDirs) > 0 {
+		plugins = docker.Dirs{Sockets: f.pluginDirs, Specs: f.pluginDirs}
+	}
 	played := ""
 	if f.bootID != "" { // one machine plays several nodes
 		played = strings.TrimSuffix(strings.TrimPrefix(f.agentURL, "http://"), "/")
@@ -232,9 +236,10 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 	service, err := isolator.Open(isolator.Options{
 		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
-			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: f.pluginDirs, Specs: f.pluginDirs}})
+			return docker.New(docker.Options{Name: name, Dirs: plugins})
 		},
-		Timings: lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC,
+		Discover: plugins.Names,
+		Timings:  lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC,
 		BootID: f.bootID, Log: log, Watchdog: watchdog,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
 		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,

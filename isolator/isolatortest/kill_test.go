@@ -49,7 +49,7 @@ var softLease = lease.Policy{Mode: lease.PolicyLease, MinGrade: lease.GradeSoft}
 
 // machine is one node with an isolator process, and the authority beside it.
 type machine struct {
-	*testing.T
+	testing.TB
 	dir, node, pool, socket, binary string
 	authority                       string
 	server                          *embedded.Server
@@ -64,13 +64,13 @@ type machine struct {
 	end  chan struct{}
 }
 
-func newMachine(t *testing.T, uid int) *machine {
+func newMachine(t testing.TB, uid int) *machine {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "hfk")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{T: t, dir: dir, node: filepath.Join(dir, "node"), pool: filepath.Join(dir, "pool"), socket: filepath.Join(dir, "node", "i.sock"), uid: uid, boot: uuid.NewString()}
+	m := &machine{TB: t, dir: dir, node: filepath.Join(dir, "node"), pool: filepath.Join(dir, "pool"), socket: filepath.Join(dir, "node", "i.sock"), uid: uid, boot: uuid.NewString()}
 	t.Cleanup(func() {
 		m.kill()
 		for _, mt := range m.mounts() {
@@ -101,7 +101,7 @@ func newMachine(t *testing.T, uid int) *machine {
 	return m
 }
 
-func copyFile(t *testing.T, to string) {
+func copyFile(t testing.TB, to string) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sort"
 	"strings"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -163,4 +164,42 @@ func readSmall(name string) ([]byte, error) {
 		err = fault.New(fault.Invalid, "%s is larger than 64 KiB", name)
 	}
 	return raw, err
+}
+
+// Names lists the plugins that announce themselves, sorted; what cannot be read is left out.
+func (d Dirs) Names() []string {
+	seen := map[string]bool{}
+	for _, dir := range d.Sockets {
+		announced(dir, seen, ".sock")
+	}
+	for _, dir := range d.Specs {
+		announced(dir, seen, ".spec", ".json")
+	}
+	var out []string
+	for name := range seen {
+		if volume.CheckDriver(name) == nil {
+			out = append(out, name)
+		}
+	}
+	sort.Strings(out)
+	return out
+}
+
+// announced finds <dir>/<name><ext> and <dir>/<name>/<name><ext>.
+func announced(dir string, seen map[string]bool, exts ...string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		for _, ext := range exts {
+			if name, ok := strings.CutSuffix(e.Name(), ext); ok && !e.IsDir() {
+				seen[name] = true
+			} else if e.IsDir() {
+				if _, err := os.Stat(filepath.Join(dir, e.Name(), e.Name()+ext)); err == nil {
+					seen[e.Name()] = true
+				}
+			}
+		}
+	}
 }

@@ -180,6 +180,9 @@ func TestDiscovery(t *testing.T) {
 	}
 	write("byspec.spec", "unix://"+p.Socket+"\n")
 	write("byjson.json", `{"Name":"byjson","Addr":"unix://`+p.Socket+`"}`)
+	if got := strings.Join((docker.Dirs{Sockets: []string{dir}, Specs: []string{dir}}).Names(), " "); got != "byjson byspec real" {
+		t.Errorf("names: %s", got)
+	}
 	write("badspec.spec", "ftp://host")
 	write("badjson.json", "{")
 	for name, want := range map[string]fault.Class{"real": fault.NotFound, "byspec": fault.NotFound, "byjson": fault.NotFound,
