@@ -54,7 +54,7 @@ bench: build ## the figures: deploy of 100 apps, agent kill to first write, moun
 torture: build ## random histories and the demo, ROUNDS times from SEED on
 	@for i in $$(seq 1 $(ROUNDS)); do seed=$$(( $(SEED) + i )); echo "== round $$i of $(ROUNDS), HOLDFAST_SEED=$$seed"; \
 	  HOLDFAST_SEED=$$seed HOLDFAST_ROUNDS=200 $(GO) test -count=1 -timeout 600s ./scheduler/... ./isolator/... ./framework/embedded/... || exit 1; \
-	  $(BIN)/holdfast demo --quiet || exit 1; done
+	  $(BIN)/holdfast demo --quiet || exit 1; $(BIN)/holdfast demo --acts 30 --seed $$seed || exit 1; done
 
 clean: ## remove what build made
 	rm -rf $(BIN)

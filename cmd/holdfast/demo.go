@@ -28,6 +28,8 @@ func demoCommand(c *console) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&cfg.Dir, "dir", "", "work here and keep everything; default: a temporary directory, removed when all is well")
 	cmd.Flags().DurationVar(&cfg.Pause, "every", 10*time.Millisecond, "pause between two records of a writer")
+	cmd.Flags().IntVar(&cfg.Acts, "acts", 0, "instead of the plot, break and mend that many things at random")
+	cmd.Flags().Uint64Var(&cfg.Seed, "seed", 1, "with --acts: what chooses them")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print nothing but errors")
 	return cmd
 }

@@ -59,11 +59,12 @@ func devAgentCommand(c *console, dir *string) *cobra.Command {
 			return nil
 		},
 	}
-	return verbs("agent", "Agents of the cluster: list, stop, kill, partition, heal, start", list,
+	return verbs("agent", "Agents of the cluster: list, stop, kill, partition, heal, crash-helper, start", list,
 		act("stop", "End the agent process; tasks and node helper go on", "As kill -9 of a Mesos agent: its tasks go on and are taken up again by `start`."),
 		act("kill", "Lose the machine: everything on it dies at once", "Tasks, node helper and watchdog die by SIGKILL, its mounts are gone, and neither master nor authority can reach it. `start` boots it anew."),
 		act("partition", "Pull its network cables; what runs there goes on", "Cuts the agent from the master and its node helper from the lease authority, or one of them."),
 		act("heal", "Put the cables back", ""),
+		act("crash-helper", "kill -9 the node helper; it is started again at once", "The helper's watchdog and the tasks go on. The helper recovers by its journal."),
 		act("start", "Boot a killed agent, or start a stopped one", ""))
 }
 

@@ -27,6 +27,9 @@ type Config struct {
 	Dir    string // where to work; "" makes a directory of its own, which is removed when all is well
 	Agents int
 	Pause  time.Duration // between two records of a writer
+	// Acts > 0 plays that many random acts, chosen by Seed, instead of the plot.
+	Acts int
+	Seed uint64
 }
 
 // demo is one run.
@@ -39,11 +42,12 @@ type demo struct {
 	api     *client.Client
 	ctl     *dev.Control
 	checks  int
+	wanted  int // instances, while acts are random
 }
 
 // Run plays the demo. The error says what is off; everything that was started is stopped in either case.
 func Run(ctx context.Context, cfg Config) (err error) {
-	d := &demo{cfg: cfg, out: cfg.Out, dir: cfg.Dir, began: time.Now()}
+	d := &demo{cfg: cfg, out: cfg.Out, dir: cfg.Dir, began: time.Now(), wanted: 3}
 	if d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "holdfast-demo-"); err != nil {
 			return fault.Wrap(fault.Unavailable, err, "make a directory to work in")
@@ -72,12 +76,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 func (d *demo) state() string { return filepath.Join(d.dir, "state") }
 func (d *demo) acks() string  { return filepath.Join(d.dir, "acks") }
 
+type act struct {
+	title string
+	run   func(context.Context) error
+}
+
 // play is the plot.
 func (d *demo) play(ctx context.Context) error {
-	for _, act := range []struct {
-		title string
-		run   func(context.Context) error
-	}{
+	plot := []act{
 		{"a cluster of three agents; three instances write numbered records, each with fsync", d.deploy},
 		{"an agent is killed with everything on it", d.loseAgent},
 		{"the agent comes back; an instance is moved by hand", d.move},
@@ -85,7 +91,11 @@ func (d *demo) play(ctx context.Context) error {
 		{"scale 5 -> 2: volumes are kept", d.scaleDown},
 		{"scale 2 -> 4: instances 2 and 3 find their own data again", d.scaleAgain},
 		{"stop; nothing is left behind; every acknowledged record is there, once, in order", d.audit},
-	} {
+	}
+	if d.cfg.Acts > 0 {
+		plot = []act{plot[0], {"random acts", d.chaos}, plot[len(plot)-1]}
+	}
+	for _, act := range plot {
 		fmt.Fprintf(d.out, "[%5.1f s] %s\n", time.Since(d.began).Seconds(), act.title)
 		if err := act.run(ctx); err != nil {
 			return err

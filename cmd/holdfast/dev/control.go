@@ -76,6 +76,8 @@ func (n *node) act(ctx context.Context, verb string, o Order) error {
 		return n.partition(o.FromMaster, o.FromAuthority)
 	case "heal":
 		return n.heal()
+	case "crash-helper":
+		return n.crashHelper()
 	}
 	return fault.New(fault.NotFound, "agents cannot %q", verb)
 }

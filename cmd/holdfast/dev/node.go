@@ -171,6 +171,16 @@ func (n *node) heal() error {
 	return nil
 }
 
+// crashHelper is kill -9 of the node helper alone; its watchdog and the tasks go on, and it is started again at once.
+func (n *node) crashHelper() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.isolator == nil {
+		return fault.New(fault.Conflict, "agent %s is %s: no helper runs", n.name, n.state)
+	}
+	return n.isolator.crash(true)
+}
+
 // shutdown stops the node in good order: tasks, their volumes, then the helper.
 func (n *node) shutdown(ctx context.Context) error {
 	n.mu.Lock()
