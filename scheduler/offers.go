@@ -15,7 +15,7 @@ import (
 const placeBatch = 50
 
 // explainGroups bounds how many groups of waiting instances get new reasons in one Step.
-const explainGroups = 100
+const explainGroups = 25
 
 // gotOffers notes new offers and what they tell of their agents.
 func (w *work) gotOffers(e Offers) {
@@ -44,6 +44,7 @@ func (w *work) noteAgent(id state.AgentID, offers []*state.Offer) {
 		t = state.Totals{CPUs: max(t.CPUs, old.Total.CPUs), MemMB: max(t.MemMB, old.Total.MemMB), DiskMB: max(t.DiskMB, old.Total.DiskMB),
 			GPUs: max(t.GPUs, old.Total.GPUs), Ports: max(t.Ports, old.Total.Ports)}
 	} else {
+		w.forgetLost(o.Hostname, time.Time{})
 		// After a restart: what our own tasks use is the agent's too.
 		for _, iid := range w.s.InstancesOn(id) {
 			if i := w.instance(iid); i != nil && i.HasTask() {
@@ -54,6 +55,23 @@ func (w *work) noteAgent(id state.AgentID, offers []*state.Offer) {
 	}
 	a.Total = t
 	w.put(state.KindAgent, string(id), a)
+}
+
+// forgetLost takes away the records of agents that are lost, run nothing of ours, and are of a host (that came back as another agent), or
+// with host "" were lost before a time.
+func (w *work) forgetLost(host string, before time.Time) {
+	if w.s.LostAgents() == 0 {
+		return
+	}
+	for _, id := range sortedKeys(w.s.Agents) {
+		a := w.agent(id)
+		if a == nil || a.LostAt.IsZero() || w.s.CountOn(id) > 0 {
+			continue
+		}
+		if a.Hostname == host || (host == "" && a.LostAt.Before(before)) {
+			w.remove(state.KindAgent, string(id))
+		}
+	}
 }
 
 // site is an agent with what it offers in one role: where launches can be put together.
@@ -605,14 +623,33 @@ func (w *work) interest() {
 		return
 	}
 	waits := w.waitingCount() > 0 || w.preparing() > 0
+	// The return of a lost agent shows in its offers only.
+	lost := w.lostAgents() > 0
 	switch {
-	case !waits && !ses.Suppressed:
+	case !waits && !lost && !ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = true })
 		w.master(Suppress{})
-	case w.newcomer && w.unplaced():
+	case w.newcomer && w.unplaced(), lost && ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = false })
 		w.master(Revive{})
 	}
+}
+
+// lostAgents counts the agents that are lost as of now.
+func (w *work) lostAgents() int {
+	n := w.s.LostAgents()
+	for _, k := range w.order {
+		if k.kind != state.KindAgent {
+			continue
+		}
+		if old := w.s.Agents[state.AgentID(k.id)]; old != nil && !old.LostAt.IsZero() {
+			n--
+		}
+		if a, ok := w.over[k].(*state.Agent); ok && !a.LostAt.IsZero() {
+			n++
+		}
+	}
+	return n
 }
 
 // unplaced tells whether an instance that this Step touched still waits and could go at once.

@@ -157,6 +157,7 @@ func (w *work) reconcileAgain() {
 		w.reconcile(false)
 		return
 	}
+	w.forgetLost("", w.now.Add(-reconcileEvery))
 	w.askForAll() // once in a while: a status may have been lost with nobody noticing
 }
 

@@ -108,7 +108,8 @@ func (s *State) applySeen(w Write) {
 			s.index.offer(old, now)
 		}
 	case KindAgent:
-		put(s.Agents, AgentID(w.ID), value[Agent](w))
+		now := value[Agent](w)
+		s.index.agent(put(s.Agents, AgentID(w.ID), now), now)
 	case KindClaim:
 		now := value[Claim](w)
 		s.index.claim(put(s.Claims, VolumeUID(w.ID), now), now)

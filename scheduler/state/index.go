@@ -117,6 +117,7 @@ type index struct {
 	claimsAt map[NodeUID]map[VolumeUID]bool
 
 	offersOn map[AgentID][]string // sorted
+	nlost    int                  // agents with LostAt
 	due      dueHeap
 }
 
@@ -345,4 +346,13 @@ func (x *index) offer(old, now *Offer) {
 		x.offersOn[now.Agent] = slices.Insert(list, at, now.ID)
 	}
 	x.due.set(dueKey{KindOffer, now.ID}, now.Until)
+}
+
+func (x *index) agent(old, now *Agent) {
+	if old != nil && !old.LostAt.IsZero() {
+		x.nlost--
+	}
+	if now != nil && !now.LostAt.IsZero() {
+		x.nlost++
+	}
 }

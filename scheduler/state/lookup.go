@@ -96,6 +96,9 @@ func (s *State) VolumeByOp(op string) *Volume { return s.Volumes[s.index.volOp[o
 // NodeOf gives the node beside an agent, nil if none is known.
 func (s *State) NodeOf(agent AgentID) *Node { return s.Nodes[s.index.nodeOf[agent]] }
 
+// LostAgents counts the agents that are known to be lost.
+func (s *State) LostAgents() int { return s.index.nlost }
+
 // Attached counts the granted and held claims of a driver's volumes at a node.
 func (s *State) Attached(node NodeUID, driver string) int { return s.index.attached[node][driver] }
 
