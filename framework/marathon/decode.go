@@ -257,7 +257,7 @@ func decodePortMappings(r *document.Reader) []PortMapping {
 }
 
 func decodeIPAddress(r *document.Reader) *ipAddress {
-	out := &ipAddress{networkName: r.Str("networkName"), labels: r.StrMap("labels"), groups: r.Strs("groups")}
+	out := &ipAddress{networkName: r.StrLen("networkName", 1, noBounds), labels: r.StrMap("labels"), groups: r.Strs("groups")}
 	if r.Has("discovery") {
 		d := r.Obj("discovery")
 		out.discovery = []PortMapping{}
