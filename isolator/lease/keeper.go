@@ -458,6 +458,19 @@ func (k *Keeper) MayMount(now, m time.Duration) error {
 	return nil
 }
 
+// Covers is MayMount for a hold that was taken in a given lease generation. It is what a mount has to ask last before the driver: the
+// reply to the hold may have come so late that the lease was lost meanwhile, everything verified and given back, that hold included, and
+// a new generation begun, under whose deadline the hold must not live on.
+func (k *Keeper) Covers(generation uint64, now, m time.Duration) error {
+	if err := k.MayMount(now, m); err != nil {
+		return err
+	}
+	if g := k.Generation(); g != generation {
+		return fault.New(fault.Unavailable, "the lease was lost since the claim was taken: it was generation %d and is %d", generation, g)
+	}
+	return nil
+}
+
 // Why says why there is no lease, "" when there is one.
 func (k *Keeper) Why() string {
 	k.mu.Lock()
