@@ -94,7 +94,7 @@ func (m *Master) installAgent(l *Link, id string, r agent.Registration, now time
 	a.info, a.total, a.version, a.url = r.Info, r.Info.Resources, r.Version, r.URL
 	a.info.ID = &mesos.AgentID{Value: id}
 	a.info.Resources = resource.Add(nil, plain(a.total)...)
-	a.link, a.handle, a.connected, a.losing, a.lastSign = l, r.Handle, true, false, now
+	a.link, a.handle, a.connected, a.lastSign = l, r.Handle, true, now
 	l.agentID = id
 	l.attach(r.Handle)
 	m.agentToAllocator(a)
@@ -397,7 +397,6 @@ func (m *Master) expireAgents(now time.Time) {
 	m.mu.Lock()
 	for _, a := range m.agents {
 		if now.Sub(a.lastSign) >= m.timing.AgentLost {
-			a.losing = true
 			records = append(records, m.record(a, registry.Unreachable, now))
 		}
 	}

@@ -25,7 +25,7 @@ import (
 
 // serve answers one request without a socket; subscriptions end with the request.
 func serve(m *Master, path string, media string, body []byte, header map[string]string) *httptest.ResponseRecorder {
-	r := httptest.NewRequest("POST", path, bytes.NewReader(body))
+	r := httptest.NewRequest("POST", "http://localhost"+path, bytes.NewReader(body))
 	r.Header.Set("Content-Type", media)
 	for k, v := range header {
 		r.Header.Set(k, v)
@@ -175,7 +175,7 @@ func FuzzOperator(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(m.shutdown)
+	f.Cleanup(m.Close)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		w := serve(m, "/api/v1", "application/json", b, nil)
 		if w.Code >= 500 && w.Code != http.StatusNotImplemented {

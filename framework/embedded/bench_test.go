@@ -31,7 +31,7 @@ func big(b *testing.B, n, tasks int) (*Master, *framework) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(m.shutdown)
+	b.Cleanup(m.Close)
 	stream := wire.NewStream("bench", codecs.MediaTypeProtobuf, 1<<20)
 	info := frameworkInfo("bench", "db")
 	m.subscribe(stream, &scheduler.Call_Subscribe{FrameworkInfo: &info})

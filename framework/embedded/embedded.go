@@ -125,9 +125,12 @@ func New(cfg Config) (*Master, error) {
 		offers:    map[string]*offer{},
 		links:     map[string]*Link{},
 		wake:      make(chan struct{}, 1),
-		closed:    make(chan struct{}),
 	}
 	m.describe()
+	if !ln.Addr().(*net.TCPAddr).IP.IsLoopback() && len(cfg.Credentials) == 0 {
+		cfg.Logger.Warn("engine master: listens beyond this machine without credentials: whoever reaches it can run commands here",
+			zap.String("address", ln.Addr().String()))
+	}
 	if err := m.recover(now); err != nil {
 		return nil, errors.Join(fmt.Errorf("engine master: %w", err), ln.Close(), reg.Close())
 	}
@@ -184,18 +187,19 @@ func (m *Master) Serve(ctx context.Context) error {
 	case err = <-failed:
 	}
 	cancel()
-	m.shutdown()
 	wg.Wait()
+	m.Close()
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("engine master: %w", err)
 	}
 	return nil
 }
 
-// shutdown cuts every stream as a process that ends does, and closes socket and registry.
-func (m *Master) shutdown() {
-	m.closeOnce.Do(func() { close(m.closed) })
+// Close cuts every stream as a process that ends does, and closes socket and registry. Serve does it in the end; only
+// a master that was never served needs it.
+func (m *Master) Close() {
 	_ = m.server.Close()
+	_ = m.ln.Close()
 	m.admin.Lock()
 	defer m.admin.Unlock()
 	m.mu.Lock()

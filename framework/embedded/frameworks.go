@@ -230,6 +230,9 @@ func (m *Master) removeFramework(f *framework, now time.Time) (forget string) {
 	delete(m.fws, f.id)
 	m.completed[f.id] = f
 	m.finished = append(m.finished, f.id)
+	if n := len(m.finished) - maxCompletedWithTasks; n > 0 {
+		m.completed[m.finished[n-1]].done = nil
+	}
 	if len(m.finished) > maxCompleted {
 		forget, m.finished = m.finished[0], m.finished[1:]
 		delete(m.completed, forget)

@@ -3,7 +3,9 @@ package embedded
 import (
 	"crypto/subtle"
 	"encoding/json"
+	"net"
 	"net/http"
+	"strings"
 
 	"github.com/holdfast-io/holdfast/framework/embedded/wire"
 )
@@ -28,7 +30,24 @@ func (m *Master) handler() http.Handler {
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	})
 	mux.HandleFunc("/metrics/snapshot", m.get(m.metricsJSON))
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !m.ownName(r.Host) {
+			wire.Refuse(http.StatusForbidden, "Host '%s' is not a name of this master", r.Host).Write(w)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// ownName says whether a request was meant for this master. A name that is not known here, though it leads here, is how
+// a web page makes a browser on this machine talk to services that trust it (DNS rebinding).
+func (m *Master) ownName(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		host = hostport
+	}
+	host = strings.Trim(host, "[]")
+	return host == "localhost" || host == m.info.GetHostname() || net.ParseIP(host) != nil
 }
 
 // authenticate checks HTTP basic credentials; principal is nil when none are asked for.

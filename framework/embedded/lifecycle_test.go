@@ -304,7 +304,7 @@ func TestSlowSubscriber(t *testing.T) {
 	defer conn.Close()
 	_ = conn.(*net.TCPConn).SetReadBuffer(1024)
 	body := `{"type":"SUBSCRIBE","subscribe":{"framework_info":{"user":"u","name":"slow","failover_timeout":3600}}}`
-	fmt.Fprintf(conn, "POST /api/v1/scheduler HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	fmt.Fprintf(conn, "POST /api/v1/scheduler HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	var slow *framework
 	eventually(t, "subscription", func() string {
 		m.mu.Lock()

@@ -54,10 +54,13 @@ func (m *Master) Link(key string) *Link {
 // from before Cut returns. The master notices only when the agent's signs of life stay away.
 func (l *Link) Cut() {
 	l.mu.Lock()
-	l.cut, l.queue = true, nil
+	l.cut = true
 	l.mu.Unlock()
 	l.calling.Lock() // a message being handed over gets through; none after it
-	l.calling.Unlock()
+	defer l.calling.Unlock()
+	l.mu.Lock()
+	l.queue = nil
+	l.mu.Unlock()
 }
 
 // Heal undoes Cut. The connection is a new one: the agent has to reregister before anything is sent to it.

@@ -60,6 +60,7 @@ func (m *Master) wantCycle(delay time.Duration) {
 
 // tick is one interval's work.
 func (m *Master) tick(now time.Time) {
+	m.excuseOwnSleep(now)
 	m.expireAgents(now)
 	m.markDrained()
 	m.expireFrameworks(now)
@@ -69,6 +70,22 @@ func (m *Master) tick(now time.Time) {
 	m.expireOffers(now)
 	m.askToLeave(now)
 	m.allocate(now)
+}
+
+// excuseOwnSleep gives agents their time anew after the master itself stood still (stopped, suspended, starved):
+// silence it could not have heard proves nothing.
+func (m *Master) excuseOwnSleep(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	slept := !m.lastTick.IsZero() && now.Sub(m.lastTick) > m.timing.Allocation+m.timing.AgentLost/2
+	m.lastTick = now
+	if !slept {
+		return
+	}
+	m.log.Warn("engine master: stood still for a while; agents get their time anew")
+	for _, a := range m.agents {
+		a.lastSign = now
+	}
 }
 
 func (m *Master) heartbeats(now time.Time) {

@@ -32,9 +32,7 @@ type Master struct {
 	info    mesos.MasterInfo
 	started time.Time
 
-	closeOnce sync.Once
-	closed    chan struct{}
-	wake      chan struct{}
+	wake chan struct{} // cycleAt was moved
 
 	// admin orders what is written to the registry; taken before mu, and held over the write.
 	admin sync.Mutex
@@ -50,16 +48,20 @@ type Master struct {
 	offers    map[string]*offer
 	links     map[string]*Link
 	alloc     *allocator.Allocator
+	lastTick  time.Time
 	cycleAt   time.Time // an allocation is wanted by then, zero when only by the interval
 	offerIDs  counter
 	upkeep    *maintenance.Planner
 	counts    counts
 }
 
-// The most completed frameworks, and tasks of one framework, that are remembered.
+// What is remembered of the past: the ids of frameworks that were removed, the last of them with their tasks, and
+// the completed tasks of one framework. Agents that are unreachable or gone are forgotten after forgetAgents.
 const (
-	maxCompleted      = 1000
-	maxCompletedTasks = 1000
+	maxCompleted          = 1000
+	maxCompletedWithTasks = 20
+	maxCompletedTasks     = 1000
+	forgetAgents          = 14 * 24 * time.Hour
 )
 
 // counts are what /metrics/snapshot shows beside what can be counted in the state.
@@ -146,7 +148,6 @@ type agentState struct {
 	link       *Link
 	handle     agent.Handle
 	connected  bool
-	losing     bool // being marked unreachable or gone
 	lastSign   time.Time
 	registered time.Time
 	rereg      time.Time
@@ -221,7 +222,12 @@ func (m *Master) recover(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	var stale []string
 	for _, a := range agents {
+		if a.State != registry.Admitted && now.Sub(a.Since) > forgetAgents {
+			stale = append(stale, a.ID)
+			continue
+		}
 		switch a.State {
 		case registry.Admitted:
 			m.recovered[a.ID] = recoveredAgent{info: a.Info, until: now.Add(m.timing.AgentReregister), rec: a}
@@ -230,6 +236,9 @@ func (m *Master) recover(now time.Time) error {
 		case registry.Gone:
 			m.gone[a.ID] = a.Since
 		}
+	}
+	if err := m.reg.DeleteAgents(stale...); err != nil {
+		return err
 	}
 	fws, err := m.reg.Frameworks()
 	if err != nil {

@@ -82,7 +82,7 @@ func TestFilters(t *testing.T) {
 // TestNothingIsOfferedTwice plays random histories and checks that an agent never gives more than it has, and that
 // everything is offered again when all is given back.
 func TestNothingIsOfferedTwice(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(15) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		a := New(0)
 		now := time.Unix(1000, 0)

@@ -198,9 +198,8 @@ func create(l resource.List, c OperationContext) (Conversion, error) {
 }
 
 func createOne(v *mesos.Resource, c OperationContext) error {
-	if c.Framework != nil && v.Shared != nil && !HasCapability(c.Framework, mesos.FrameworkInfo_Capability_SHARED_RESOURCES) {
-		return invalidf("Create volume operation for '%s' has been attempted by framework '%s' with no SHARED_RESOURCES capability",
-			resource.FormatOne(v), c.Framework.GetID().GetValue())
+	if v.Shared != nil {
+		return invalidf("Shared persistent volumes are not supported by the embedded engine")
 	}
 	if c.Principal == nil {
 		return nil

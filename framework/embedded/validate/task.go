@@ -241,7 +241,9 @@ func groupExecutor(e *mesos.ExecutorInfo, c TaskContext) error {
 }
 
 // isDocker is careful about mesos-go's GetType, which says DOCKER of no container at all.
-func isDocker(c *mesos.ContainerInfo) bool { return c != nil && c.GetType() == mesos.ContainerInfo_DOCKER }
+func isDocker(c *mesos.ContainerInfo) bool {
+	return c != nil && c.GetType() == mesos.ContainerInfo_DOCKER
+}
 
 // overlap says whether two lists name the same ports or set items.
 func overlap(a, b resource.List) bool {

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/gogo/protobuf/proto"
 	"github.com/mesos/mesos-go/api/v1/lib/encoding"
@@ -15,6 +16,9 @@ import (
 
 // MaxBody bounds a request's body in bytes; more is answered 413.
 const MaxBody = 8 << 20
+
+// readLimit is how long a caller may take to send a body.
+const readLimit = 30 * time.Second
 
 // Refusal is an answer to a request that cannot be served: a status and Mesos's text.
 type Refusal struct {
@@ -59,7 +63,10 @@ func ReadCall(w http.ResponseWriter, r *http.Request, call proto.Message) *Refus
 	if media != codecs.MediaTypeJSON && media != codecs.MediaTypeProtobuf {
 		return Refuse(http.StatusUnsupportedMediaType, "Expecting 'Content-Type' of %s or %s", codecs.MediaTypeJSON, codecs.MediaTypeProtobuf)
 	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(readLimit)) // not every ResponseWriter can; the server's can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+	_ = rc.SetReadDeadline(time.Time{})
 	if err != nil {
 		var big *http.MaxBytesError
 		if errors.As(err, &big) {
