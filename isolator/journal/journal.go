@@ -126,6 +126,7 @@ type Journal struct {
 const (
 	maxLine    = 1 << 20
 	defaultLog = 4096
+	lockWait   = time.Second
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -140,7 +141,7 @@ func Open(dir string) (*Journal, error) {
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "open journal")
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		f.Close()
 		return nil, fault.Wrap(fault.Conflict, err, "journal %s is in use by another isolator", dir)
 	}
@@ -150,6 +151,16 @@ func Open(dir string) (*Journal, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// lock waits a little: of an isolator that was just killed a child may linger that has not yet become the program it is to be.
+func lock(f *os.File) error {
+	for end := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func (j *Journal) load() error {
