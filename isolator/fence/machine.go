@@ -10,10 +10,12 @@ type Situation struct {
 	// IsolatorAlive: the process is there and neither dead nor a zombie. It may be stuck.
 	IsolatorAlive bool
 	Drained       bool
-	// FencedFor is the deadline for which a fence was verified, Fenced whether there was one.
+	// FencedFor is the deadline for which a fence was verified last, FencedAt when that was; both 0 when there was none.
 	FencedFor time.Duration
-	Fenced    bool
+	FencedAt  time.Duration
 	Limit     time.Duration // S
+	// Orphaned: the state file was removed, so that no isolator will ever come back to it.
+	Orphaned bool
 }
 
 // Action is what to do.
@@ -31,12 +33,16 @@ const (
 //
 // A living isolator fences at D by itself and gets a quarter of S for it; then the watchdog takes it for stuck. A dead one gets
 // nothing. Mounts without any deadline are fenced: nothing may be managed before there is a lease.
+//
+// Once is not enough: an isolator that was stopped between its last look at the deadline and its answer may still hand out a path after it
+// goes on, and a task that was on its way may still start. So what stays managed past its deadline is fenced again and again, less often as
+// time goes by, until an isolator takes the mounts off the list or has a lease again.
 func Decide(s Situation) (act Action, until time.Duration) {
-	grace := s.Limit / 4
 	due := s.Deadline
 	if s.IsolatorAlive {
-		due += grace
+		due += s.Limit / 4
 	}
+	fenced := s.FencedAt != 0 && s.FencedFor == s.Deadline
 	switch {
 	case s.Managed == 0 && (s.Drained || !s.IsolatorAlive):
 		return ActExit, 0
@@ -44,13 +50,16 @@ func Decide(s Situation) (act Action, until time.Duration) {
 		return ActWait, s.Now + round
 	case s.Now < due:
 		return ActWait, min(due, s.Now+round)
-	case s.Fenced && s.FencedFor == s.Deadline && s.IsolatorAlive:
-		return ActWait, s.Now + round // the isolator takes it from here; a new deadline makes a new situation
-	case s.Fenced && s.FencedFor == s.Deadline:
+	case fenced && s.Orphaned && !s.IsolatorAlive:
 		return ActExit, 0
+	case fenced && s.Now < s.FencedAt+pace(s.Now-s.Deadline):
+		return ActWait, min(s.FencedAt+pace(s.Now-s.Deadline), s.Now+round)
 	}
 	return ActFence, 0
 }
+
+// pace is the time from one fence to the next, so long after the deadline.
+func pace(late time.Duration) time.Duration { return min(max(round, late/20), 2*time.Second) }
 
 const (
 	// round is how often the watchdog looks at least.

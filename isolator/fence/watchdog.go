@@ -2,6 +2,7 @@ package fence
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -125,8 +126,8 @@ func watchdogLog(path string) (*zap.Logger, func()) {
 type watchdog struct {
 	state     *State
 	log       *zap.Logger
-	fenced    bool
 	fencedFor time.Duration
+	fencedAt  time.Duration
 }
 
 // harden makes the process hard to stop by accident.
@@ -154,10 +155,7 @@ func (w *watchdog) run() int {
 			return 0
 		case ActFence:
 			w.fence(situation, targets)
-			until = w.state.now() + round
-			if w.fenced {
-				continue
-			}
+			until = w.state.now() + round/4 // soon again if it was not verified; otherwise Decide says when
 		}
 		timer := time.NewTimer(until - w.state.now())
 		select {
@@ -175,7 +173,7 @@ func (w *watchdog) run() int {
 
 func (w *watchdog) look() (Situation, []Target) {
 	s := Situation{Now: w.state.now(), Deadline: time.Duration(w.state.get(wordDeadline)), Drained: w.state.get(wordDrain) != 0,
-		IsolatorAlive: w.isolatorAlive(), Fenced: w.fenced, FencedFor: w.fencedFor, Limit: w.limit()}
+		IsolatorAlive: w.isolatorAlive(), FencedFor: w.fencedFor, FencedAt: w.fencedAt, Limit: w.limit(), Orphaned: w.orphaned()}
 	targets, err := w.state.Mounts()
 	s.Managed = len(targets)
 	if err != nil {
@@ -183,6 +181,12 @@ func (w *watchdog) look() (Situation, []Target) {
 		s.Managed = -1
 	}
 	return s, targets
+}
+
+// orphaned tells whether the state file was removed.
+func (w *watchdog) orphaned() bool {
+	_, err := os.Lstat(w.state.path)
+	return errors.Is(err, os.ErrNotExist)
 }
 
 func (w *watchdog) limit() time.Duration {
@@ -198,24 +202,47 @@ func (w *watchdog) isolatorAlive() bool {
 	return err == nil && st.start == w.state.get(wordIsolatorStart) && st.state != 'Z' && st.state != 'X'
 }
 
-// fence kills the users of everything managed. When it cannot be verified, run comes back to it.
+// fence kills the users of everything managed. When it cannot be verified, run comes back to it soon.
 func (w *watchdog) fence(s Situation, targets []Target) {
-	w.log.Warn("the deadline has come and the isolator has not fenced", zap.Bool("isolator alive", s.IsolatorAlive),
-		zap.Duration("late", s.Now-s.Deadline), zap.Int("mounts", len(targets)))
+	first := w.fencedAt == 0 || w.fencedFor != s.Deadline
+	if first {
+		w.log.Warn("the deadline has come and the isolator has not fenced", zap.Bool("isolator alive", s.IsolatorAlive),
+			zap.Duration("late", s.Now-s.Deadline), zap.Int("mounts", len(targets)))
+	}
 	f := New(Options{Log: w.log, Limit: s.Limit, Spare: []int{int(w.state.get(wordIsolatorPID))}})
+	if !first && w.idle(f, s, targets) {
+		w.fencedAt = w.state.now()
+		return
+	}
 	verified := s.Managed >= 0
 	for _, r := range f.Run(context.Background(), targets...) {
-		w.log.Warn("fenced by the watchdog", zap.Stringer("volume", r.Target.Ref), zap.String("path", r.Target.Path), zap.Bool("verified", r.Fenced),
-			zap.Int("killed", len(r.Killed)), zap.Duration("took", r.Took), zap.String("error", r.Err))
+		if first || !r.Fenced || len(r.Killed) > 0 {
+			w.log.Warn("fenced by the watchdog", zap.Stringer("volume", r.Target.Ref), zap.String("path", r.Target.Path), zap.Bool("verified", r.Fenced),
+				zap.Any("killed", r.Killed), zap.Duration("took", r.Took), zap.String("error", r.Err))
+		}
 		verified = verified && r.Fenced
 	}
-	if time.Duration(w.state.get(wordDeadline)) != s.Deadline {
-		return // the lease went on meanwhile: there is a new situation
+	if !verified || time.Duration(w.state.get(wordDeadline)) != s.Deadline {
+		return // not done, or the lease goes on meanwhile and there is a new situation
 	}
-	w.fenced, w.fencedFor = verified, s.Deadline
-	if verified {
-		w.state.set(wordWatchdogFence, uint64(s.Deadline))
+	w.fencedFor, w.fencedAt = s.Deadline, w.state.now()
+	w.state.set(wordWatchdogFence, uint64(s.Deadline))
+}
+
+// idle tells whether nobody has come back since the last fence: then there is nothing to flush again either.
+func (w *watchdog) idle(f *Fence, s Situation, targets []Target) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), s.Limit)
+	defer cancel()
+	usage, err := f.Users(ctx, targets...)
+	if err != nil || s.Managed < 0 {
+		return false
 	}
+	for _, u := range usage {
+		if len(u.Users) > 0 || u.Hung > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // SelfWatchdog gives the argv that runs verb of this program's own binary as the watchdog.

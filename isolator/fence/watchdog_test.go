@@ -23,9 +23,15 @@ func TestDecide(t *testing.T) {
 		{"at it, isolator alive", func(x *Situation) { x.Now = 12 * s }, ActWait, 12*s + round},
 		{"at it, isolator dead", func(x *Situation) { x.Now, x.IsolatorAlive = 12*s, false }, ActFence, 0},
 		{"isolator stuck", func(x *Situation) { x.Now = 12*s + s/4 }, ActFence, 0},
-		{"fenced, isolator alive", func(x *Situation) { x.Now, x.Fenced, x.FencedFor = 13*s, true, 12*s }, ActWait, 13*s + round},
-		{"fenced, isolator dead", func(x *Situation) { x.Now, x.Fenced, x.FencedFor, x.IsolatorAlive = 13*s, true, 12*s, false }, ActExit, 0},
-		{"fenced for an earlier deadline", func(x *Situation) { x.Now, x.Fenced, x.FencedFor = 13*s, true, 11*s }, ActFence, 0},
+		{"just fenced", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor = 12*s+2*round, 12*s+2*round, 12*s }, ActWait, 12*s + 3*round},
+		{"fenced a while ago", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor = 13*s, 12*s, 12*s }, ActFence, 0},
+		{"long after the deadline", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor = 50*s, 49*s, 12*s }, ActWait, 50*s + round},
+		{"fenced, isolator dead", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor, x.IsolatorAlive = 13*s, 12*s, 12*s, false }, ActFence, 0},
+		{"fenced, isolator dead, state removed", func(x *Situation) {
+			x.Now, x.FencedAt, x.FencedFor, x.IsolatorAlive, x.Orphaned = 13*s, 12*s, 12*s, false, true
+		}, ActExit, 0},
+		{"state removed, isolator alive", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor, x.Orphaned = 13*s, 12*s, 12*s, true }, ActFence, 0},
+		{"fenced for an earlier deadline", func(x *Situation) { x.Now, x.FencedAt, x.FencedFor = 13*s, 13*s, 11*s }, ActFence, 0},
 		{"never a lease", func(x *Situation) { x.Deadline, x.IsolatorAlive = 0, false }, ActFence, 0},
 		{"list unreadable", func(x *Situation) { x.Now, x.Managed, x.IsolatorAlive = 12*s, -1, false }, ActFence, 0},
 		{"nothing managed", func(x *Situation) { x.Now, x.Managed = 20*s, 0 }, ActWait, 20*s + round},
@@ -116,17 +122,46 @@ func TestWatchdogAfterSIGKILL(t *testing.T) {
 	if bystander.killed(0) {
 		t.Error("a bystander was killed")
 	}
+	for time.Duration(s.get(wordWatchdogFence)) != d {
+		time.Sleep(time.Millisecond)
+	}
+	// A task that was on its way when the deadline came is stopped, too.
+	if late := start(t, "idle", in(volume)); !late.killed(3 * time.Second) {
+		t.Error("a late user was not killed")
+	}
+	if err := os.Remove(state); err != nil { // nobody will ever come back to it
+		t.Fatal(err)
+	}
+	awaitEnd(t, int(s.get(wordWatchdogPID)), state)
+}
+
+// A watchdog that is told that the node is drained ends; so does one with nothing to manage whose isolator has ended.
+func TestWatchdogEnds(t *testing.T) {
+	volume, _ := tree(t)
+	state := filepath.Join(t.TempDir(), "state")
+	start(t, "isolator "+state+" "+volume, nil)
+	s, err := joinState(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
 	pid := int(s.get(wordWatchdogPID))
-	for end := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	if err := s.SetMounts(nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Drain()
+	awaitEnd(t, pid, state)
+}
+
+func awaitEnd(t *testing.T, pid int, state string) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if st, err := readStat("/proc", pid); err != nil || st.state == 'Z' {
-			break
+			return
 		}
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(state + ".log")
 			t.Fatalf("the watchdog did not end:\n%s", log)
 		}
-	}
-	if fenced := time.Duration(s.get(wordWatchdogFence)); fenced != d {
-		t.Errorf("fenced for %v, want %v", fenced, d)
 	}
 }
