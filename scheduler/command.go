@@ -180,7 +180,34 @@ func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 		}
 	}
 	w.put(state.KindDef, state.DefID(p.Def.App, p.Def.Version), p.Def)
+	if old != nil {
+		w.forgetDefs(p.Def.App, old.Version)
+	}
 	return a, c
+}
+
+// keptDefs is how many versions of an app's definition are kept.
+const keptDefs = 25
+
+// forgetDefs takes the oldest definitions away that nothing uses: not the app before and after this change, no run, no instance.
+func (w *work) forgetDefs(app state.AppID, before string) {
+	spare := len(w.s.Defs[app]) + 1 - keptDefs
+	if spare <= 0 {
+		return
+	}
+	used := map[string]bool{before: true}
+	for _, i := range w.instancesOf(app) {
+		used[i.Version] = true
+		if i.Run != nil {
+			used[i.Run.Version] = true
+		}
+	}
+	for _, v := range sortedKeys(w.s.Defs[app]) {
+		if spare > 0 && !used[v] {
+			w.remove(state.KindDef, state.DefID(app, v))
+			spare--
+		}
+	}
 }
 
 func sameDef(a, b *state.Def) bool {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"time"
 
 	"github.com/holdfast-io/holdfast/scheduler/rollout"
@@ -49,15 +50,48 @@ func (w *work) convergeNow(a *state.App) {
 		w.forgetApp(a)
 		return
 	}
-	if wanted := st.Total - st.Stopping; wanted < n {
-		w.grow(a, n)
-	} else if wanted > n {
-		w.shrink(a, n)
+	extra := w.extra(a, n, st)
+	if wanted := st.Total - st.Stopping; wanted < n+extra {
+		w.grow(a, n+extra)
+	} else if wanted > n+extra {
+		w.shrink(a, n+extra)
 	}
+	if !a.Removed && w.outdated(a, st) > 0 {
+		w.roll(a, n, extra)
+	}
+}
+
+// outdated counts the wanted instances that a rolling restart has not come to yet.
+func (w *work) outdated(a *state.App, st *state.Stats) int {
 	wanted := st.Total - st.Stopping
-	if !a.Removed && (st.Versions[a.Version].Total != wanted || st.Restarts[a.Restart] != wanted) {
-		w.roll(a, n)
+	return wanted - min(st.Versions[a.Version].Total, st.Restarts[a.Restart])
+}
+
+// extra is how many instances beyond the wanted ones an app may have now: numbers that help through a rolling restart, and go away
+// again when all the others are up.
+func (w *work) extra(a *state.App, n int, st *state.Stats) int {
+	have, old := st.Total-st.Stopping-n, w.outdated(a, st)
+	if a.Removed || have < 0 || !w.restarting(a) {
+		return 0
 	}
+	spec := w.spec(a.ID, a.Version)
+	x := rollout.Extra(n, n, spec.Upgrade, spec.Exclusive())
+	switch {
+	case have == 0:
+		return min(x, old)
+	case old > 0 || w.upCount(a.ID, a.Version, st) < n+have:
+		return min(x, have) // those that help go on helping
+	}
+	return 0
+}
+
+// restarting tells whether the app's deployment is at its restart.
+func (w *work) restarting(a *state.App) bool {
+	d := w.deployment(a.Deployment)
+	if d == nil || d.Step >= len(d.Steps) {
+		return false
+	}
+	return slices.Contains(d.Steps[d.Step].Actions, state.DeploymentAction{Action: rollout.Restart, App: a.ID})
 }
 
 // grow creates the numbers that are missing, lowest first. One that was being stopped is wanted again.
@@ -122,13 +156,16 @@ func (w *work) todo(app state.AppID) {
 
 // roll takes instances to the wanted version, or through a restart order: those that are not up at once, the others as many at a
 // time as the upgrade strategy lets be down, the highest numbers first.
-func (w *work) roll(a *state.App, n int) {
+func (w *work) roll(a *state.App, n, extra int) {
 	st := w.statsOf(a.ID)
 	up := 0
 	for _, v := range sortedKeys(st.Versions) {
 		up += w.upCount(a.ID, v, st)
 	}
-	may := rollout.MayBeDown(n, w.spec(a.ID, a.Version).Upgrade) - max(0, n-up)
+	may := rollout.MayBeDown(n, extra, w.spec(a.ID, a.Version).Upgrade) - (n - up)
+	if extra == 0 {
+		may = min(may, rollout.MayBeDown(n, 0, w.spec(a.ID, a.Version).Upgrade))
+	}
 	list := w.instancesOf(a.ID)
 	left := changeBatch
 	for at := len(list) - 1; at >= 0; at-- {

@@ -649,7 +649,7 @@ func (s *scenario) status(a args) ([]Event, error) {
 func (s *scenario) app(a args) Event {
 	id := state.AppID(a.list[0])
 	spec := state.Spec{Cmd: "run", CPUs: a.num("cpus", 1), MemMB: a.num("mem", 128), DiskMB: a.num("disk", 0),
-		Backoff: state.Backoff{Base: time.Second, Factor: 2, Max: 10 * time.Second}, Upgrade: state.Upgrade{MinHealth: a.num("minhealth", 0.5)}}
+		Backoff: state.Backoff{Base: time.Second, Factor: 2, Max: 10 * time.Second}, Upgrade: state.Upgrade{MinHealth: a.num("minhealth", 0.5), MaxOver: a.num("over", 0)}}
 	if cmd := a.named["cmd"]; cmd != "" {
 		spec.Cmd = cmd
 	}

@@ -851,7 +851,7 @@ func (w *world) order() {
 	var e Event
 	switch w.r.Intn(10) {
 	case 0, 1, 2:
-		spec := state.Spec{Cmd: fmt.Sprint(w.r.Intn(3)), CPUs: 1, MemMB: 10, Backoff: state.Backoff{Base: 200 * time.Millisecond, Factor: 1.5, Max: 2 * time.Second}, Upgrade: state.Upgrade{MinHealth: w.r.Float64()}}
+		spec := state.Spec{Cmd: fmt.Sprint(w.r.Intn(3)), CPUs: 1, MemMB: 10, Backoff: state.Backoff{Base: 200 * time.Millisecond, Factor: 1.5, Max: 2 * time.Second}, Upgrade: state.Upgrade{MinHealth: []float64{0, 0.5, 1}[w.r.Intn(3)], MaxOver: []float64{0, 0.5, 1}[w.r.Intn(3)]}}
 		if app != "/web" {
 			spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "data", Driver: "pool", Pattern: string(app[1:])}}
 		}
