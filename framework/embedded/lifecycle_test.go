@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -334,4 +335,45 @@ func TestSlowSubscriber(t *testing.T) {
 		return ""
 	})
 	c.call(calls.Reconcile())
+}
+
+// TestOwnSleep: a master that stood still does not hold its agents' silence against them.
+func TestOwnSleep(t *testing.T) {
+	m, err := New(Config{Dir: t.TempDir(), Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	a := newFakeAgent(t, m, 0)
+	if a.id, err = a.link.Register(context.Background(), a.reg); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	m.tick(now)
+	m.tick(now.Add(time.Hour))
+	if s := m.Agents(); s[0].State != "registered" {
+		t.Errorf("after the master's own sleep: %+v", s)
+	}
+	for d := time.Duration(0); d < 5*time.Second; d += time.Second {
+		m.tick(now.Add(time.Hour + d))
+	}
+	if s := m.Agents(); s[0].State != "unreachable" {
+		t.Errorf("after real silence: %+v", s)
+	}
+}
+
+func TestStrangeHostName(t *testing.T) {
+	m := startMaster(t, Config{Timing: quick()})
+	for host, want := range map[string]int{"evil.example:5050": 403, "localhost:1": 200, "127.0.0.1": 200, "[::1]:5050": 200} {
+		req, _ := http.NewRequest("GET", m.URL()+"/version", nil)
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %d", host, resp.StatusCode)
+		}
+	}
 }

@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// The recordings were made with Mesos 1.12.0-dev, whose version number counts as equal to the engine's, and intervals ten times those used here. The test plays the
+// The recordings were made with Mesos 1.12.0-dev, whose version number counts as equal to the engine's, and intervals ten times those used here at first. The test plays the
 // recorded calls to the engine, waits for what was recorded to come back, and compares. Ids, uuids, times and
 // process ids stand for each other once seen (see unifier). What differs and may is in known.
 
@@ -33,9 +33,6 @@ var known = []struct{ file, place, reason string }{
 	{"launch_with_docker_volume", "get /master/state: build_*", "built otherwise"},
 	{"launch_with_docker_volume", "get /master/state: git_*", "built from other sources"},
 }
-
-// speed is how much faster than recorded the test plays.
-const speed = 10
 
 type line struct {
 	Kind, Who, Text, Why, Path string
@@ -133,23 +130,46 @@ func TestReplay(t *testing.T) {
 		{"framework_failover", 1, ""}, {"maintenance_and_health", 1, ""}, {"auth", 0, "right"}} {
 		t.Run(c.file, func(t *testing.T) {
 			t.Parallel()
-			lines := readRecording(t, c.file)
-			p := &player{t: t, file: c.file, subs: map[string]*sub{}, diffs: map[string]string{}, cfg: Config{Dir: t.TempDir(), Timing: quick()}}
-			if c.secret != "" {
-				p.cfg.Credentials = map[string]string{"recorder": c.secret}
+			lines := callsFirst(readRecording(t, c.file))
+			// A filter or a ping that runs out because this machine was busy looks like a difference; slower, it does not.
+			for speed := 10; ; speed /= 2 {
+				diffs := replay(t, c.file, c.agents, c.secret, speed, lines)
+				if len(diffs) == 0 {
+					return
+				}
+				if speed < 3 {
+					t.Error(strings.Join(diffs, "\n"))
+					return
+				}
+				t.Logf("at speed %d, trying slower:\n%s", speed, strings.Join(diffs, "\n"))
 			}
-			p.m, p.stop = runMaster(t, p.cfg)
-			p.u = newUnifier(p.m.ID())
-			for i := range c.agents {
-				p.agents = append(p.agents, newFakeAgent(t, p.m, i).start(50*time.Millisecond))
-			}
-			lines = callsFirst(lines)
-			for i := range lines {
-				p.play(&lines[i])
-			}
-			p.finish()
 		})
 	}
+}
+
+// replay plays one recording speed times faster than it was made and returns what differs.
+func replay(t *testing.T, file string, agents int, secret string, speed int, lines []line) []string {
+	timing := quick()
+	for _, d := range []*time.Duration{&timing.Allocation, &timing.Heartbeat, &timing.AgentLost} {
+		*d = *d * 10 / time.Duration(speed)
+	}
+	p := &player{t: t, file: file, subs: map[string]*sub{}, diffs: map[string]string{}, cfg: Config{Dir: t.TempDir(), Timing: timing}}
+	if secret != "" {
+		p.cfg.Credentials = map[string]string{"recorder": secret}
+	}
+	p.m, p.stop = runMaster(t, p.cfg)
+	p.u = newUnifier(p.m.ID())
+	p.u.speed = float64(speed)
+	for i := range agents {
+		p.agents = append(p.agents, newFakeAgent(t, p.m, i).start(50*time.Millisecond))
+	}
+	for i := range lines {
+		p.play(&lines[i])
+	}
+	for _, a := range p.agents {
+		a.kill()
+	}
+	return p.finish()
 }
 
 func (p *player) differ(place, format string, args ...any) {
@@ -158,7 +178,8 @@ func (p *player) differ(place, format string, args ...any) {
 	}
 }
 
-func (p *player) finish() {
+// finish returns the differences that are not known.
+func (p *player) finish() (out []string) {
 	for who, s := range p.subs {
 		if s.wantEnd != "" {
 			if got := s.waitEnd(3 * time.Second); got != s.wantEnd {
@@ -187,12 +208,14 @@ func (p *player) finish() {
 			}
 		}
 		if !differs {
-			p.t.Errorf("%q does not differ any more: take it off the list", k.place)
+			out = append(out, fmt.Sprintf("%q does not differ any more: take it off the list", k.place))
 		}
 	}
 	for place, d := range p.diffs {
-		p.t.Errorf("%s: %s", place, d)
+		out = append(out, place+": "+d)
 	}
+	p.stop()
+	return out
 }
 
 func (p *player) play(l *line) {
@@ -532,6 +555,7 @@ var uuidRE = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}
 type unifier struct {
 	master string
 	to     map[string]string // recorded -> live
+	speed  float64
 }
 
 func newUnifier(master string) *unifier { return &unifier{master: master, to: map[string]string{}} }
@@ -568,7 +592,7 @@ func (u *unifier) toLive(v any, key string) any {
 		return u.live(x)
 	case float64:
 		if key == "refuse_seconds" && x < 100 {
-			return x / speed
+			return x / u.speed
 		}
 	}
 	return v
