@@ -42,6 +42,7 @@ type executor struct {
 	healthy   *bool
 	checked   *mesos.CheckStatusInfo
 	timers    []func() // stop health checks and time limits
+	unchecked bool     // they have been stopped
 }
 
 // pid is the first process, 0 for none.
@@ -103,9 +104,7 @@ func (e *executor) run() {
 			e.mu.Unlock()
 			e.kill(0)
 		})
-		e.mu.Lock()
-		e.timers = append(e.timers, func() { t.Stop() })
-		e.mu.Unlock()
+		e.onEnd(func() { t.Stop() })
 	}
 	<-e.proc.Exited()
 	e.end(e.proc.Exit())
@@ -117,10 +116,7 @@ func (e *executor) end(exit process.Exit) { e.ending.Do(func() { e.finish(exit) 
 func (e *executor) finish(exit process.Exit) {
 	e.mu.Lock()
 	e.ended = true
-	for _, stop := range e.timers {
-		stop()
-	}
-	e.timers = nil
+	e.stopTimers()
 	if e.escalate != nil {
 		e.escalate.Stop()
 	}
@@ -134,6 +130,26 @@ func (e *executor) finish(exit process.Exit) {
 	}
 	close(e.over)
 	e.agent.cleanUpAfter(e)
+}
+
+// stopTimers ends checks and time limits. Call it with the lock.
+func (e *executor) stopTimers() {
+	for _, stop := range e.timers {
+		stop()
+	}
+	e.timers = nil
+	e.unchecked = true
+}
+
+// onEnd remembers how to stop something; at once when the task is being killed already.
+func (e *executor) onEnd(stop func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.unchecked {
+		stop()
+		return
+	}
+	e.timers = append(e.timers, stop)
 }
 
 // lastWord is the terminal status, worded and ranked as Mesos's command executor does.
@@ -180,6 +196,7 @@ func (e *executor) kill(grace time.Duration) {
 		return
 	}
 	e.killedAt = time.Now()
+	e.stopTimers()
 	if e.proc != nil {
 		e.escalate = time.AfterFunc(grace, e.proc.Kill)
 	}
@@ -211,8 +228,14 @@ func (e *executor) startChecks() {
 	if hc := e.task.HealthCheck; hc != nil {
 		stop := check.Health(*hc, env, func(r check.HealthResult) {
 			e.mu.Lock()
-			e.healthy = &r.Healthy
+			late := e.unchecked
+			if !late {
+				e.healthy = &r.Healthy
+			}
 			e.mu.Unlock()
+			if late { // it is being killed: nobody asks for its health any more
+				return
+			}
 			s := e.say(mesos.TASK_RUNNING, "")
 			reason := mesos.REASON_TASK_HEALTH_CHECK_STATUS_UPDATED
 			s.Reason = &reason
@@ -227,23 +250,25 @@ func (e *executor) startChecks() {
 				e.kill(grace(nil, e.task.KillPolicy, e.agent.cfg.Timing.KillGrace))
 			}
 		})
-		e.mu.Lock()
-		e.timers = append(e.timers, stop)
-		e.mu.Unlock()
+		e.onEnd(stop)
 	}
 	if ck := e.task.Check; ck != nil {
 		stop := check.General(*ck, env, func(r mesos.CheckStatusInfo) {
 			e.mu.Lock()
-			e.checked = &r
+			late := e.unchecked
+			if !late {
+				e.checked = &r
+			}
 			e.mu.Unlock()
+			if late {
+				return
+			}
 			s := e.say(mesos.TASK_RUNNING, "")
 			reason := mesos.REASON_TASK_CHECK_STATUS_UPDATED
 			s.Reason = &reason
 			e.emit(s)
 		})
-		e.mu.Lock()
-		e.timers = append(e.timers, stop)
-		e.mu.Unlock()
+		e.onEnd(stop)
 	}
 }
 

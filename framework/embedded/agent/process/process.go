@@ -44,6 +44,7 @@ type Process struct {
 	reaped   bool
 	over     bool // no process is left: nothing may be killed in this task's name any more
 	sweeping sync.WaitGroup
+	doomed   doomed
 
 	exited chan struct{} // closed when the first process has ended and the first sweep is over
 	gone   chan struct{} // closed when no process of the task is left
@@ -60,7 +61,7 @@ func (t *Table) Start(spec Spec) (*Process, error) {
 		Files: []*os.File{spec.Stdin, spec.Stdout, spec.Stderr},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: spec.User},
 	}
-	p := &Process{table: t, exited: make(chan struct{}), gone: make(chan struct{})}
+	p := &Process{table: t, doomed: doomed{}, exited: make(chan struct{}), gone: make(chan struct{})}
 	start := func() (err error) {
 		p.os, err = os.StartProcess(spec.Path, spec.Args, attr)
 		return err
@@ -128,10 +129,27 @@ func (p *Process) sweep() int {
 	p.mu.Unlock()
 	defer p.sweeping.Done()
 	found := p.table.members(p.ID, held, p.spaceName)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doomed.kill(found)
+}
+
+// doomed are processes that have been sent SIGKILL. One that is on its way out has no environment and no namespace any more by
+// which it could be recognized, while it still closes its files: it counts until it is a zombie.
+type doomed map[int]uint64
+
+// kill sends SIGKILL and says how many processes are not dead yet.
+func (d doomed) kill(found []proc) int {
 	for _, m := range found {
+		d[m.pid] = m.start
 		m.signal(syscall.SIGKILL)
 	}
-	return len(found)
+	for pid, start := range d {
+		if now, err := readStat(pid); err != nil || now.start != start || now.state == 'Z' || now.state == 'X' {
+			delete(d, pid)
+		}
+	}
+	return len(d)
 }
 
 func (p *Process) watch() {
@@ -213,18 +231,18 @@ func Mark(value string) string { return MarkerName + "=" + value }
 // nothing is there or the time is over. Its error says how many processes resist.
 func (t *Table) KillLeftovers(id Identity, patience time.Duration) (killed int, err error) {
 	deadline := time.Now().Add(patience)
-	seen := map[Identity]bool{}
+	seen, dying := map[Identity]bool{}, doomed{}
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		left := t.members(id, false, "")
-		for _, m := range left {
+		found := t.members(id, false, "")
+		for _, m := range found {
 			seen[Identity{Pid: m.pid, Start: m.start}] = true
-			m.signal(syscall.SIGKILL)
 		}
-		if len(left) == 0 {
+		left := dying.kill(found)
+		if left == 0 {
 			return len(seen), nil
 		}
 		if time.Now().After(deadline) {
-			return len(seen), fmt.Errorf("%d processes of the task do not end by SIGKILL", len(left))
+			return len(seen), fmt.Errorf("%d processes of the task do not end by SIGKILL", left)
 		}
 		time.Sleep(pause)
 	}
