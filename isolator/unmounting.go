@@ -115,6 +115,7 @@ func (s *Service) takeDown(ctx context.Context, v journal.Volume, how takeDown) 
 	done := journal.Volume{Ref: v.Ref, UID: v.UID, Phase: journal.Known, Shared: v.Shared}
 	s.noteAnyway("unmount", "release", journal.Done, done)
 	s.stopRetry(v.Ref)
+	s.problem("fence "+v.Ref.String(), "")
 	crashAt("unmount.done")
 	return nil
 }

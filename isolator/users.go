@@ -3,6 +3,8 @@ package isolator
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,7 +50,7 @@ func (s *scans) users(ctx context.Context, t fence.Target) ([]fence.Process, err
 	s.mu.Unlock()
 	select {
 	case <-b.done:
-		return b.usage[t.Path].Users, b.err
+		return slices.DeleteFunc(slices.Clone(b.usage[t.Path].Users), func(p fence.Process) bool { return p.PID == os.Getpid() }), b.err
 	case <-ctx.Done():
 		return nil, fault.Wrap(fault.Unknown, ctx.Err(), "look for users of volume %s", t.Ref)
 	}

@@ -316,9 +316,9 @@ func (p *Pool) bind(ctx context.Context, data, target string) error {
 // Unmount syncs the file system and removes the bind mount, or, where there is none, only syncs.
 func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
 	return p.do(ctx, "unmount", name, func(dir string) error {
-		data := filepath.Join(dir, dataDir)
-		if _, err := os.Lstat(data); err == nil {
-			if err := mount.Sync(data); err != nil {
+		// By way of the directory above the data: whoever looks for users of those must not find us.
+		if _, err := os.Lstat(dir); err == nil {
+			if err := mount.Sync(dir); err != nil {
 				return err
 			}
 		}
