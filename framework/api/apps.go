@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -142,7 +143,7 @@ func (s *server) printApp(st *state.State, a *state.App, e embed) []byte {
 	if e.stats {
 		extra = append(extra, members(map[string]any{"taskStats": s.taskStats(a, instances)}))
 	}
-	return marathon.Print(d.Source, marathon.Live{Instances: a.Instances, Version: a.Version, LastScalingAt: stamp(a.LastScalingAt),
+	return definition.Print(d.Source, definition.Live{Instances: a.Instances, Version: a.Version, LastScalingAt: stamp(a.LastScalingAt),
 		LastConfigChangeAt: stamp(a.LastConfigChangeAt), Extra: bytes.Join(extra, []byte(","))})
 }
 
@@ -251,7 +252,7 @@ func (s *server) appVersion(w http.ResponseWriter, r *http.Request) {
 		case version == a.Version:
 			out = s.printApp(st, a, embed{})
 		default:
-			out = marathon.Print(d.Source, marathon.Live{Instances: storedInstances(d), Version: version})
+			out = definition.Print(d.Source, definition.Live{Instances: storedInstances(d), Version: version})
 		}
 	})
 	if out == nil {

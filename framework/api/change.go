@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -99,7 +100,7 @@ func (s *server) written(w http.ResponseWriter, r *http.Request, h how, c *chang
 	}
 	extra := append(members(counts{}), ',')
 	extra = append(extra, members(map[string]any{"deployments": []deploymentRef{{result.DeploymentID}}})...)
-	s.send(w, r, http.StatusCreated, marathon.Print(c.put.Def.Source, marathon.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
+	s.send(w, r, http.StatusCreated, definition.Print(c.put.Def.Source, definition.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
 }
 
 // location is where Marathon says that a new app is: the id resolved against the root, not against /v2/apps.
@@ -211,7 +212,7 @@ func (s *server) before(id state.AppID, taken map[int]bool) (base *state.App, de
 func servicePorts(d *state.Def) []int {
 	var out []int
 	switch d.Spec.Container.Network {
-	case "", marathon.NetworkHost:
+	case "", definition.NetworkHost:
 		if !d.Spec.RequirePort {
 			for _, p := range d.Spec.Ports {
 				out = append(out, p.Want)

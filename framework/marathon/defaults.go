@@ -1,11 +1,16 @@
 package marathon
 
+import (
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
+	"github.com/holdfast-io/holdfast/framework/marathon/rule"
+)
+
 // setDefaults fills in what was not given, as Marathon does after the rules have passed. It returns warnings about
 // what was given but means nothing there.
 func (a *App) setDefaults(o Options) (warnings []string) {
-	a.ID = AbsoluteID(a.ID)
+	a.ID = rule.AbsoluteID(a.ID)
 	for i := range a.Dependencies {
-		a.Dependencies[i] = AbsoluteID(a.Dependencies[i])
+		a.Dependencies[i] = rule.AbsoluteID(a.Dependencies[i])
 	}
 	set(&a.BackoffFactor, 1.15)
 	set(&a.BackoffSeconds, 1)
@@ -18,7 +23,7 @@ func (a *App) setDefaults(o Options) (warnings []string) {
 	set(&a.Mem, 128)
 	set(&a.KillSelection, "YOUNGEST_FIRST")
 	if a.Role == nil || *a.Role == "*" && o.Role != "" {
-		a.Role = ptr(orStar(o.Role))
+		a.Role = definition.Ptr(orStar(o.Role))
 	}
 	if a.Labels == nil {
 		a.Labels = map[string]string{}
@@ -33,10 +38,10 @@ func (a *App) setDefaults(o Options) (warnings []string) {
 	a.defaultContainer()
 	warnings = a.defaultPorts(o)
 	for i := range a.HealthChecks {
-		a.HealthChecks[i].defaults()
+		healthDefaults(&a.HealthChecks[i])
 	}
 	for i := range a.ReadinessChecks {
-		a.ReadinessChecks[i].defaults()
+		readinessDefaults(&a.ReadinessChecks[i])
 	}
 	if a.Check != nil {
 		set(&a.Check.IntervalSeconds, 60)
@@ -61,16 +66,16 @@ func set[T any](p **T, v T) {
 
 func (a *App) defaultStrategies() {
 	if a.UpgradeStrategy == nil {
-		a.UpgradeStrategy = &UpgradeStrategy{1, 1}
+		a.UpgradeStrategy = &definition.UpgradeStrategy{MaximumOverCapacity: 1, MinimumHealthCapacity: 1}
 		if a.Resident() || a.HasExternal() {
-			a.UpgradeStrategy = &UpgradeStrategy{0, 0.5}
+			a.UpgradeStrategy = &definition.UpgradeStrategy{MinimumHealthCapacity: 0.5}
 		}
 	}
 	if a.UnreachableStrategy == nil {
-		a.UnreachableStrategy = &UnreachableStrategy{Disabled: a.Resident()}
+		a.UnreachableStrategy = &definition.UnreachableStrategy{Disabled: a.Resident()}
 	}
 	if a.Resident() && a.Residency == nil {
-		a.Residency = &Residency{}
+		a.Residency = &definition.Residency{}
 	}
 	if a.Residency != nil {
 		set(&a.Residency.RelaunchEscalationTimeoutSeconds, 3600)
@@ -80,22 +85,22 @@ func (a *App) defaultStrategies() {
 
 func (a *App) defaultContainer() {
 	if len(a.Networks) == 0 {
-		a.Networks = []Network{{Mode: ptr(NetworkHost)}}
+		a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkHost)}}
 	}
 	for i := range a.Networks {
-		set(&a.Networks[i].Mode, NetworkContainer)
+		set(&a.Networks[i].Mode, definition.NetworkContainer)
 	}
 	if a.Container == nil && !a.HostNetwork() {
-		a.Container = &Container{Type: ptr(TypeMesos)}
+		a.Container = &definition.Container{Type: definition.Ptr(definition.TypeMesos)}
 	}
 	c := a.Container
 	if c == nil {
 		return
 	}
-	set(&c.Type, TypeDocker)
+	set(&c.Type, definition.TypeDocker)
 	if c.Docker != nil {
 		set(&c.Docker.ForcePullImage, false)
-		if *c.Type == TypeDocker {
+		if *c.Type == definition.TypeDocker {
 			set(&c.Docker.Privileged, false)
 		}
 	}
@@ -124,7 +129,7 @@ func (a *App) defaultPorts(o Options) (warnings []string) {
 			a.Container.PortMappings = nil
 		}
 		if a.PortDefinitions == nil {
-			a.PortDefinitions = []PortDefinition{{Name: ptr("default")}}
+			a.PortDefinitions = []definition.PortDefinition{{Name: definition.Ptr("default")}}
 		}
 		for i := range a.PortDefinitions {
 			set(&a.PortDefinitions[i].Port, 0)
@@ -134,24 +139,24 @@ func (a *App) defaultPorts(o Options) (warnings []string) {
 		return warnings
 	}
 	a.PortDefinitions = nil
-	if value(a.RequirePorts, false) {
+	if definition.Or(a.RequirePorts, false) {
 		warnings = append(warnings, "requirePorts means something on the host network only")
 	}
-	a.RequirePorts = ptr(false)
+	a.RequirePorts = definition.Ptr(false)
 	for i := range a.Networks {
-		if n := &a.Networks[i]; *n.Mode == NetworkContainer && n.Name == nil && o.DefaultNetwork != "" {
-			n.Name = ptr(o.DefaultNetwork)
+		if n := &a.Networks[i]; *n.Mode == definition.NetworkContainer && n.Name == nil && o.DefaultNetwork != "" {
+			n.Name = definition.Ptr(o.DefaultNetwork)
 		}
 	}
 	if a.Container.PortMappings == nil {
-		a.Container.PortMappings = []PortMapping{{Name: ptr("default")}}
+		a.Container.PortMappings = []definition.PortMapping{{Name: definition.Ptr("default")}}
 	}
 	for i := range a.Container.PortMappings {
 		m := &a.Container.PortMappings[i]
 		set(&m.ContainerPort, 0)
 		set(&m.ServicePort, 0)
 		set(&m.Protocol, "tcp")
-		if a.bridge() {
+		if a.Bridge() {
 			set(&m.HostPort, 0)
 		}
 		if m.Labels == nil {
@@ -161,24 +166,7 @@ func (a *App) defaultPorts(o Options) (warnings []string) {
 	return warnings
 }
 
-func (h *HealthCheck) http() bool {
-	switch value(h.Protocol, "HTTP") {
-	case "HTTP", "HTTPS", "MESOS_HTTP", "MESOS_HTTPS":
-		return true
-	}
-	return false
-}
-
-// mesos tells whether Marathon leaves this check to Mesos.
-func (h *HealthCheck) mesos() bool {
-	switch value(h.Protocol, "HTTP") {
-	case "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP":
-		return true
-	}
-	return false
-}
-
-func (h *HealthCheck) defaults() {
+func healthDefaults(h *definition.HealthCheck) {
 	set(&h.Protocol, "HTTP")
 	set(&h.GracePeriodSeconds, 300)
 	set(&h.IntervalSeconds, 60)
@@ -191,7 +179,7 @@ func (h *HealthCheck) defaults() {
 		}
 		set(&h.IPProtocol, "IPv4")
 	}
-	if h.http() {
+	if h.OverHTTP() {
 		set(&h.Path, "/")
 	}
 	if *h.Protocol == "HTTP" || *h.Protocol == "HTTPS" {
@@ -199,7 +187,7 @@ func (h *HealthCheck) defaults() {
 	}
 }
 
-func (c *ReadinessCheck) defaults() {
+func readinessDefaults(c *definition.ReadinessCheck) {
 	set(&c.Name, "readinessCheck")
 	set(&c.Protocol, "HTTP")
 	set(&c.Path, "/")
@@ -264,7 +252,7 @@ func (a *App) ServicePorts() []int {
 func (a *App) servicePorts() []*int {
 	var out []*int
 	if a.HostNetwork() {
-		if value(a.RequirePorts, false) {
+		if definition.Or(a.RequirePorts, false) {
 			return nil // the numbers are host ports then
 		}
 		for i := range a.PortDefinitions {

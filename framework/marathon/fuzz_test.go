@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
@@ -76,8 +77,8 @@ func checkApp(t *testing.T, a *App) {
 	if string(again.JSON()) != string(out) {
 		t.Fatalf("printing is not stable:\n%s\n%s", out, again.JSON())
 	}
-	if _, err := document.Parse(Print(out, Live{Instances: 7, Version: "v", Extra: []byte(`"x":1`)})); err != nil {
-		t.Fatalf("Print: %v\n%s", err, Print(out, Live{Instances: 7, Version: "v"}))
+	if _, err := document.Parse(definition.Print(out, definition.Live{Instances: 7, Version: "v", Extra: []byte(`"x":1`)})); err != nil {
+		t.Fatalf("Print: %v\n%s", err, definition.Print(out, definition.Live{Instances: 7, Version: "v"}))
 	}
 	if a.Unsupported() != nil {
 		return

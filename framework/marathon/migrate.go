@@ -6,130 +6,124 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
 
 // checkOld holds the rules for the forms of older versions, and for what may not stand beside them.
 func (a *App) checkOld(p *document.Problems) {
-	docker := a.docker()
-	if len(a.oldURIs) > 0 && len(a.Fetch) > 0 {
+	docker := a.Docker()
+	if len(a.OldURIs) > 0 && len(a.Fetch) > 0 {
 		p.Add("/uris", "may not be set in conjunction with fetch")
 	}
-	if docker != nil && docker.oldNetwork != nil && len(a.Networks) > 0 {
+	if docker != nil && docker.OldNetwork != nil && len(a.Networks) > 0 {
 		p.Add("/", "must not specify both container.docker.network and networks")
 	}
 	a.checkOldPorts(p)
 	if docker == nil {
 		return
 	}
-	if docker.oldCredential {
+	if docker.HasCredential {
 		p.Add("/container/docker/credential", "must be empty")
 	}
-	if value(docker.oldNetwork, "") == "NONE" {
+	if definition.Or(docker.OldNetwork, "") == "NONE" {
 		p.Add("/container/docker/network", "unsupported docker network type NONE")
 	}
-	if a.containerType() == TypeMesos {
-		if docker.oldNetwork != nil {
+	if a.ContainerType() == definition.TypeMesos {
+		if docker.OldNetwork != nil {
 			p.Add("/container/docker/network", "must be empty")
 		}
 		if len(docker.Parameters) > 0 {
 			p.Add("/container/docker/parameters", "must be empty")
 		}
-		if len(docker.oldPortMappings) > 0 {
+		if len(docker.OldPortMappings) > 0 {
 			p.Add("/container/docker/portMappings", "must be empty")
 		}
 	}
 }
 
 func (a *App) checkOldPorts(p *document.Problems) {
-	if ip := a.oldIPAddress; ip != nil {
+	if ip := a.OldIPAddress; ip != nil {
 		if len(a.Networks) > 0 {
 			p.Add("/", "must not specify both networks and ipAddress")
 		}
-		if a.Container != nil && a.containerType() == TypeDocker && len(ip.discovery) > 0 {
+		if a.Container != nil && a.ContainerType() == definition.TypeDocker && len(ip.Discovery) > 0 {
 			p.Add("/ipAddress", "ipAddress/discovery is not allowed for Docker containers")
 		}
-		if len(a.oldPorts) > 0 || len(a.PortDefinitions) > 0 {
+		if len(a.OldPorts) > 0 || len(a.PortDefinitions) > 0 {
 			p.Add("/", "cannot specify both an IP address and port")
 		}
 	}
 	var seen []int
-	for _, n := range a.oldPorts {
+	for _, n := range a.OldPorts {
 		if n != 0 && slices.Contains(seen, n) {
 			p.Add("/", "ports must be unique")
 			break
 		}
 		seen = append(seen, n)
 	}
-	if a.oldPorts != nil && a.PortDefinitions != nil {
+	if a.OldPorts != nil && a.PortDefinitions != nil {
 		var defs []int
 		for _, d := range a.PortDefinitions {
-			defs = append(defs, value(d.Port, 0))
+			defs = append(defs, definition.Or(d.Port, 0))
 		}
-		if !slices.Equal(a.oldPorts, defs) {
+		if !slices.Equal(a.OldPorts, defs) {
 			p.Add("/", "cannot specify both ports and port definitions")
 		}
 	}
 }
 
-func (a *App) docker() *Docker {
-	if a.Container == nil {
-		return nil
-	}
-	return a.Container.Docker
-}
-
 // migrate turns the old forms into today's; checkOld has passed.
 func (a *App) migrate() {
-	if a.oldURIs != nil && a.Fetch == nil {
-		a.Fetch = []Fetch{}
-		for _, u := range a.oldURIs {
-			a.Fetch = append(a.Fetch, Fetch{URI: u, Extract: ptr(isArchive(u))})
+	if a.OldURIs != nil && a.Fetch == nil {
+		a.Fetch = []definition.Fetch{}
+		for _, u := range a.OldURIs {
+			a.Fetch = append(a.Fetch, definition.Fetch{URI: u, Extract: definition.Ptr(isArchive(u))})
 		}
 	}
 	a.migrateNetworks()
-	if a.oldPorts != nil && a.PortDefinitions == nil && (a.Networks == nil || a.HostNetwork()) {
-		a.PortDefinitions = []PortDefinition{}
-		for i, n := range a.oldPorts {
-			d := PortDefinition{Port: ptr(n), Protocol: ptr("tcp")}
+	if a.OldPorts != nil && a.PortDefinitions == nil && (a.Networks == nil || a.HostNetwork()) {
+		a.PortDefinitions = []definition.PortDefinition{}
+		for i, n := range a.OldPorts {
+			d := definition.PortDefinition{Port: definition.Ptr(n), Protocol: definition.Ptr("tcp")}
 			if i == 0 {
-				d.Name = ptr("default")
+				d.Name = definition.Ptr("default")
 			}
 			a.PortDefinitions = append(a.PortDefinitions, d)
 		}
 	}
-	a.oldURIs, a.oldPorts, a.oldIPAddress = nil, nil, nil
+	a.OldURIs, a.OldPorts, a.OldIPAddress = nil, nil, nil
 }
 
 func (a *App) migrateNetworks() {
-	docker := a.docker()
+	docker := a.Docker()
 	if docker != nil {
-		if docker.oldPortMappings != nil && a.Container.PortMappings == nil {
-			a.Container.PortMappings = docker.oldPortMappings
+		if docker.OldPortMappings != nil && a.Container.PortMappings == nil {
+			a.Container.PortMappings = docker.OldPortMappings
 		}
-		switch value(docker.oldNetwork, "") {
+		switch definition.Or(docker.OldNetwork, "") {
 		case "BRIDGE":
-			a.Networks = []Network{{Mode: ptr(NetworkBridge)}}
+			a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkBridge)}}
 		case "HOST":
-			a.Networks = []Network{{Mode: ptr(NetworkHost)}}
+			a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkHost)}}
 		case "USER":
-			a.Networks = []Network{{Mode: ptr(NetworkContainer)}}
+			a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkContainer)}}
 		}
-		docker.oldNetwork, docker.oldPortMappings = nil, nil
+		docker.OldNetwork, docker.OldPortMappings = nil, nil
 	}
-	ip := a.oldIPAddress
+	ip := a.OldIPAddress
 	if ip == nil {
 		return
 	}
-	if len(a.Networks) == 0 || !a.bridge() && !(a.Networks[0].Mode != nil && *a.Networks[0].Mode == NetworkHost) {
-		a.Networks = []Network{{Mode: ptr(NetworkContainer), Name: ip.networkName, Labels: ip.labels}}
+	if len(a.Networks) == 0 || !a.Bridge() && !(a.Networks[0].Mode != nil && *a.Networks[0].Mode == definition.NetworkHost) {
+		a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkContainer), Name: ip.NetworkName, Labels: ip.Labels}}
 	}
-	if ip.hasPorts {
+	if ip.HasPorts {
 		if a.Container == nil {
-			a.Container = &Container{Type: ptr(TypeMesos)}
+			a.Container = &definition.Container{Type: definition.Ptr(definition.TypeMesos)}
 		}
 		if a.Container.PortMappings == nil {
-			a.Container.PortMappings = ip.discovery
+			a.Container.PortMappings = ip.Discovery
 		}
 	}
 }

@@ -1,17 +1,20 @@
 package marathon
 
 import (
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/framework/marathon/rule"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
+// App is an app definition on its way through the stages. After Read every field that has a default is set.
+type App struct{ definition.App }
+
 // Options are what the rules need to know of the framework.
-type Options struct {
-	// Role is the framework's role; "*" or no role in an app means it. "" leaves "*".
-	Role string
-	// DefaultNetwork is the container network that is meant when an app names none; "" for none.
-	DefaultNetwork string
-}
+type Options = rule.Options
+
+// AbsoluteID gives an id as Marathon keeps it: absolute against the root, without empty, "." and ".." segments.
+func AbsoluteID(id string) string { return rule.AbsoluteID(id) }
 
 // The messages of the two kinds of refusal, as Marathon has them.
 const (
@@ -41,7 +44,7 @@ func Parse(data []byte, o Options) (*App, []string, error) {
 
 func read(v *document.Value, whole bool) (*App, []string, error) {
 	run := &document.Run{}
-	a := decode(run, v, whole)
+	a := &App{*definition.Decode(run, v, whole)}
 	if err := run.Problems.Err(messageShape); err != nil {
 		return nil, run.Warnings, err
 	}
@@ -50,10 +53,10 @@ func read(v *document.Value, whole bool) (*App, []string, error) {
 	if err := p.Err(messageRules); err != nil {
 		return nil, run.Warnings, err
 	}
-	if len(a.oldPorts) > 0 && a.docker() != nil && value(a.docker().oldNetwork, "HOST") != "HOST" {
+	if len(a.OldPorts) > 0 && a.Docker() != nil && definition.Or(a.Docker().OldNetwork, "HOST") != "HOST" {
 		run.Warnings = append(run.Warnings, "ports mean nothing beside container.docker.network BRIDGE or USER and are dropped; use portMappings")
 	}
-	if d := a.docker(); d != nil && a.containerType() == TypeMesos && value(d.Privileged, false) {
+	if d := a.Docker(); d != nil && a.ContainerType() == definition.TypeMesos && definition.Or(d.Privileged, false) {
 		run.Warnings = append(run.Warnings, "container.docker.privileged means nothing for containers of type MESOS and is dropped")
 		d.Privileged = nil
 	}
@@ -64,15 +67,15 @@ func read(v *document.Value, whole bool) (*App, []string, error) {
 // complete checks an app whose old forms are migrated, and fills in the defaults.
 func (a *App) complete(o Options) (warnings []string, err error) {
 	var p document.Problems
-	a.checkCanonical(&p, o)
+	rule.Given(&p, &a.App, o)
 	if err := p.Err(messageRules); err != nil {
 		return nil, err
 	}
 	warnings = a.setDefaults(o)
-	for i, v := range a.volumes() {
-		warnings = append(warnings, volumeWarnings(i, v, a.image() != "")...)
+	for i, v := range a.Volumes() {
+		warnings = append(warnings, volumeWarnings(i, v, a.Image() != "")...)
 	}
-	a.checkWhole(&p, o)
+	rule.Whole(&p, &a.App, o)
 	return warnings, p.Err(messageRules)
 }
 
@@ -93,11 +96,11 @@ func (u *Update) ID() string {
 	if u.app.ID == "" {
 		return ""
 	}
-	return AbsoluteID(u.app.ID)
+	return rule.AbsoluteID(u.app.ID)
 }
 
 // Version asks for a rollback when it is not "".
-func (u *Update) Version() string { return value(u.app.Version, "") }
+func (u *Update) Version() string { return definition.Or(u.app.Version, "") }
 
 // Instances as given; nil when not.
 func (u *Update) Instances() *int { return u.app.Instances }
@@ -189,7 +192,7 @@ func (u *Update) applyContainer(base *App) {
 	n := u.app
 	needed := base.Resident() || base.HasExternal()
 	if n.Container != nil {
-		mappings := []PortMapping(nil)
+		mappings := []definition.PortMapping(nil)
 		if base.Container != nil {
 			mappings = base.Container.PortMappings
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
+	"github.com/holdfast-io/holdfast/framework/marathon/rule"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -14,17 +16,17 @@ import (
 // lower-case operators, which Marathon accepts and then chokes on, are taken as meant.
 func (a *App) Spec() (state.Spec, error) {
 	s := state.Spec{
-		Cmd: value(a.Cmd, ""), Args: a.Args, User: value(a.User, ""),
+		Cmd: definition.Or(a.Cmd, ""), Args: a.Args, User: definition.Or(a.User, ""),
 		Env: map[string]string{}, Labels: a.Labels,
 		CPUs: *a.CPUs, MemMB: *a.Mem, DiskMB: *a.Disk, GPUs: *a.GPUs,
 		AcceptedRoles: a.AcceptedResourceRoles,
 		RequirePort:   *a.RequirePorts,
-		KillGrace:     seconds(value(a.TaskKillGracePeriodSeconds, 0)),
+		KillGrace:     seconds(definition.Or(a.TaskKillGracePeriodSeconds, 0)),
 		Backoff:       state.Backoff{Base: seconds(*a.BackoffSeconds), Factor: *a.BackoffFactor, Max: seconds(*a.MaxLaunchDelaySeconds)},
 		Upgrade:       state.Upgrade{MaxOver: a.UpgradeStrategy.MaximumOverCapacity, MinHealth: a.UpgradeStrategy.MinimumHealthCapacity},
 		KillSelection: *a.KillSelection,
 		Executor:      *a.Executor,
-		Unprotected:   value(a.Unprotected, false),
+		Unprotected:   definition.Or(a.Unprotected, false),
 	}
 	s.Unreachable = state.Unreachable{Disabled: a.UnreachableStrategy.Disabled,
 		Inactive: seconds(a.UnreachableStrategy.InactiveAfterSeconds), Expunge: seconds(a.UnreachableStrategy.ExpungeAfterSeconds)}
@@ -35,7 +37,7 @@ func (a *App) Spec() (state.Spec, error) {
 		s.Env[k] = v.Text
 	}
 	for _, f := range a.Fetch {
-		s.Fetch = append(s.Fetch, state.Fetch{URI: f.URI, Extract: *f.Extract, Executable: *f.Executable, Cache: *f.Cache, DestPath: value(f.DestPath, "")})
+		s.Fetch = append(s.Fetch, state.Fetch{URI: f.URI, Extract: *f.Extract, Executable: *f.Executable, Cache: *f.Cache, DestPath: definition.Or(f.DestPath, "")})
 	}
 	for _, c := range a.Constraints {
 		out := state.Constraint{Field: c[0], Operator: strings.ToUpper(c[1])}
@@ -47,7 +49,7 @@ func (a *App) Spec() (state.Spec, error) {
 	a.specContainer(&s)
 	ports := a.specPorts(&s)
 	for i := range a.HealthChecks {
-		s.HealthChecks = append(s.HealthChecks, a.HealthChecks[i].spec(ports))
+		s.HealthChecks = append(s.HealthChecks, healthSpec(&a.HealthChecks[i], ports))
 	}
 	return s, a.specVolumes(&s)
 }
@@ -60,7 +62,7 @@ func seconds(n int) time.Duration {
 func (a *App) specContainer(s *state.Spec) {
 	n := a.Networks[0]
 	s.Container.Network = *n.Mode
-	s.Container.NetName = value(n.Name, "")
+	s.Container.NetName = definition.Or(n.Name, "")
 	s.Container.NetLabels = n.Labels
 	c := a.Container
 	if c == nil {
@@ -68,9 +70,9 @@ func (a *App) specContainer(s *state.Spec) {
 	}
 	s.Container.Type = *c.Type
 	if d := c.Docker; d != nil {
-		s.Container.Image = value(d.Image, "")
-		s.Container.ForcePull = value(d.ForcePullImage, false)
-		s.Container.Privileged = value(d.Privileged, false)
+		s.Container.Image = definition.Or(d.Image, "")
+		s.Container.ForcePull = definition.Or(d.ForcePullImage, false)
+		s.Container.Privileged = definition.Or(d.Privileged, false)
 		for _, p := range d.Parameters {
 			s.Container.Parameters = append(s.Container.Parameters, state.Pair{Key: p.Key, Value: p.Value})
 		}
@@ -83,7 +85,7 @@ func (a *App) specPorts(s *state.Spec) []int {
 	var index []int
 	if a.HostNetwork() {
 		for i, d := range a.PortDefinitions {
-			s.Ports = append(s.Ports, state.Port{Want: *d.Port, Name: value(d.Name, ""), Protocol: *d.Protocol, Labels: d.Labels})
+			s.Ports = append(s.Ports, state.Port{Want: *d.Port, Name: definition.Or(d.Name, ""), Protocol: *d.Protocol, Labels: d.Labels})
 			index = append(index, i)
 		}
 		return index
@@ -96,14 +98,14 @@ func (a *App) specPorts(s *state.Spec) []int {
 		// A host port in a mapping is always meant, unlike the port of a portDefinition.
 		s.RequirePort = s.RequirePort || *m.HostPort != 0
 		index = append(index, len(s.Ports))
-		s.Ports = append(s.Ports, state.Port{Want: *m.HostPort, Name: value(m.Name, ""), Protocol: *m.Protocol, Labels: m.Labels, ContainerPort: *m.ContainerPort})
+		s.Ports = append(s.Ports, state.Port{Want: *m.HostPort, Name: definition.Or(m.Name, ""), Protocol: *m.Protocol, Labels: m.Labels, ContainerPort: *m.ContainerPort})
 	}
 	return index
 }
 
-func (h *HealthCheck) spec(ports []int) state.HealthCheck {
+func healthSpec(h *definition.HealthCheck, ports []int) state.HealthCheck {
 	out := state.HealthCheck{
-		Protocol: *h.Protocol, Path: value(h.Path, ""), Port: value(h.Port, 0), Command: value(h.Command, ""),
+		Protocol: *h.Protocol, Path: definition.Or(h.Path, ""), Port: definition.Or(h.Port, 0), Command: definition.Or(h.Command, ""),
 		Grace: seconds(*h.GracePeriodSeconds), Interval: seconds(*h.IntervalSeconds), Timeout: seconds(*h.TimeoutSeconds),
 		Delay: seconds(*h.DelaySeconds), MaxFailures: *h.MaxConsecutiveFailures,
 	}
@@ -118,7 +120,7 @@ func (h *HealthCheck) spec(ports []int) state.HealthCheck {
 }
 
 func (a *App) specVolumes(s *state.Spec) error {
-	for _, v := range a.volumes() {
+	for _, v := range a.Volumes() {
 		m := state.Mount{ContainerPath: v.ContainerPath, ReadOnly: v.Mode == "RO"}
 		switch {
 		case v.HostPath != nil:
@@ -128,7 +130,7 @@ func (a *App) specVolumes(s *state.Spec) error {
 		case v.External != nil && v.External.CSI == nil:
 			e := v.External
 			m.Kind, m.Driver, m.Pattern = state.MountExternal, e.Options["dvdi/driver"], *e.Name
-			m.Options, m.Shared, m.Class = driverOptions(e), value(e.Shared, false), value(e.Class, "")
+			m.Options, m.Shared, m.Class = rule.DriverOptions(e), definition.Or(e.Shared, false), definition.Or(e.Class, "")
 			size := e.Size
 			if size == "" {
 				size = e.Options["dvdi/size"]

@@ -2,8 +2,11 @@ package marathon
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
 
@@ -17,15 +20,15 @@ func (a *App) Unsupported() error {
 	if len(a.Secrets) > 0 {
 		no("/secrets", "secrets are")
 	}
-	for _, k := range sortedKeys(a.Env) {
+	for _, k := range slices.Sorted(maps.Keys(a.Env)) {
 		if a.Env[k].IsSecret {
 			no("/env/"+k, "secrets are")
 		}
 	}
-	if value(a.GPUs, 0) > 0 {
+	if definition.Or(a.GPUs, 0) > 0 {
 		no("/gpus", "GPUs are")
 	}
-	if e := value(a.Executor, ""); e != "" && e != "//cmd" {
+	if e := definition.Or(a.Executor, ""); e != "" && e != "//cmd" {
 		no("/executor", "custom executors are")
 	}
 	if a.ExecutorResources != nil {
@@ -34,7 +37,7 @@ func (a *App) Unsupported() error {
 	if a.ResourceLimits != nil {
 		no("/resourceLimits", "resource limits are")
 	}
-	if value(a.TTY, false) {
+	if definition.Or(a.TTY, false) {
 		no("/tty", "terminals (tty) are")
 	}
 	return p.Err(messageRules)
@@ -71,7 +74,7 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 			drivers[v.External.Options["dvdi/driver"]] = true
 		}
 	}
-	if len(drivers) > 1 && *c.Type == TypeDocker {
+	if len(drivers) > 1 && *c.Type == definition.TypeDocker {
 		no("/container/volumes", "several volume drivers in one DOCKER container are")
 	}
 }
@@ -89,10 +92,10 @@ func (a *App) unsupportedChecks(no func(path, text string)) {
 	}
 	for i, h := range a.HealthChecks {
 		at := fmt.Sprintf("/healthChecks(%d)", i)
-		if value(h.IPProtocol, "IPv4") == "IPv6" {
+		if definition.Or(h.IPProtocol, "IPv4") == "IPv6" {
 			no(at+"/ipProtocol", "health checks over IPv6 are")
 		}
-		if value(h.IgnoreHTTP1xx, false) {
+		if definition.Or(h.IgnoreHTTP1xx, false) {
 			no(at+"/ignoreHttp1xx", "ignoreHttp1xx is")
 		}
 	}
@@ -114,18 +117,18 @@ func (a *App) Notes() []string {
 }
 
 // volumeWarnings are about options that no driver will see, and paths that a bare task may not find.
-func volumeWarnings(i int, v Volume, image bool) []string {
+func volumeWarnings(i int, v definition.Volume, image bool) []string {
 	var out []string
 	if v.External == nil {
 		return nil
 	}
-	for _, k := range sortedKeys(v.External.Options) {
+	for _, k := range slices.Sorted(maps.Keys(v.External.Options)) {
 		if !strings.HasPrefix(k, "dvdi/") {
-			out = append(out, fmt.Sprintf("/container/volumes(%d)/external/options: %q is not passed on, only options that begin with dvdi/ are", i, short(k)))
+			out = append(out, fmt.Sprintf("/container/volumes(%d)/external/options: %q is not passed on, only options that begin with dvdi/ are", i, definition.Short(k)))
 		}
 	}
 	if !image && strings.HasPrefix(v.ContainerPath, "/") {
-		out = append(out, fmt.Sprintf("/container/volumes(%d)/containerPath: without an image the absolute path %s must exist on the agent; a relative one is made in the sandbox", i, short(v.ContainerPath)))
+		out = append(out, fmt.Sprintf("/container/volumes(%d)/containerPath: without an image the absolute path %s must exist on the agent; a relative one is made in the sandbox", i, definition.Short(v.ContainerPath)))
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package marathon
+package definition
 
 import (
 	"math"
@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	segment  = `(([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])`
+	// Segment is the shape of one element of an app id.
+	Segment  = `(([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9-]*[a-z0-9])`
 	maxInt   = math.MaxInt32
 	maxLong  = 1 << 53
 	maxPort  = 65535
@@ -17,19 +18,19 @@ const (
 )
 
 var (
-	pathShape     = regexp.MustCompile(`^/?((\.\.|\.|` + segment + `)?(/|$))*$`)
+	pathShape     = regexp.MustCompile(`^/?((\.\.|\.|` + Segment + `)?(/|$))*$`)
 	executorShape = regexp.MustCompile(`^(//cmd|(/?[^/]+(/[^/]+)*)|)$`)
 	portName      = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
 )
 
-// decode reads the shape of an app: types, bounds, required fields. whole says that an id is required.
-func decode(run *document.Run, v *document.Value, whole bool) *App {
+// Decode reads the shape of an app: types, bounds, required fields. What is wrong is noted in run. whole says that an id is required.
+func Decode(run *document.Run, v *document.Value, whole bool) *App {
 	r := run.Read(v)
 	a := &App{}
 	if whole {
 		r.Require("id")
 	}
-	a.ID = value(r.StrLike("id", pathShape), "")
+	a.ID = Or(r.StrLike("id", pathShape), "")
 	a.AcceptedResourceRoles = r.Strs("acceptedResourceRoles")
 	a.Args = r.Strs("args")
 	a.BackoffFactor = r.Num("backoffFactor", 1)
@@ -71,10 +72,10 @@ func decode(run *document.Run, v *document.Value, whole bool) *App {
 	a.UnreachableStrategy = decodeUnreachableStrategy(r)
 	a.Unprotected = r.Flag("unprotected")
 	a.Version = r.Str("version")
-	a.oldPorts = r.Ints("ports", 0, maxPort)
-	a.oldURIs = r.Strs("uris")
+	a.OldPorts = r.Ints("ports", 0, maxPort)
+	a.OldURIs = r.Strs("uris")
 	if r.Has("ipAddress") {
-		a.oldIPAddress = decodeIPAddress(r.Obj("ipAddress"))
+		a.OldIPAddress = decodeIPAddress(r.Obj("ipAddress"))
 	}
 	// What an answer of the API holds besides the definition may come back in; it says nothing.
 	for _, name := range []string{"versionInfo", "tasks", "deployments", "tasksStaged", "tasksRunning", "tasksHealthy", "tasksUnhealthy",
@@ -112,11 +113,12 @@ func decodeLimit(r *document.Reader, name string) *Limit {
 		}
 		return nil
 	}
-	r.Problem(name, "'"+short(v.Compact())+"' is an invalid resource limit. It must be 'unlimited' or a number")
+	r.Problem(name, "'"+Short(v.Compact())+"' is an invalid resource limit. It must be 'unlimited' or a number")
 	return nil
 }
 
-func short(s string) string {
+// Short keeps an error text readable when somebody sends megabytes.
+func Short(s string) string {
 	if len(s) > 100 {
 		return strconv.QuoteToASCII(s[:100]) + "…"
 	}
@@ -173,7 +175,7 @@ func decodeEnv(r *document.Reader) map[string]EnvValue {
 		case document.Object:
 			o := r.Nested(path, v)
 			o.Require("secret")
-			out[key] = EnvValue{Secret: value(o.StrLen("secret", 1, noBounds), ""), IsSecret: true}
+			out[key] = EnvValue{Secret: Or(o.StrLen("secret", 1, noBounds), ""), IsSecret: true}
 			o.Close()
 		default:
 			r.Note(path, "error.expected.jsobject")
@@ -194,7 +196,7 @@ func decodeSecrets(r *document.Reader) map[string]string {
 		}
 		o := r.Nested(path, v)
 		o.Require("source")
-		out[key] = value(o.StrLen("source", 1, noBounds), "")
+		out[key] = Or(o.StrLen("source", 1, noBounds), "")
 		o.Close()
 	})
 	if !given {
@@ -207,7 +209,7 @@ func decodeFetch(r *document.Reader) []Fetch {
 	out := []Fetch{}
 	given := r.Each("fetch", func(o *document.Reader) {
 		o.Require("uri")
-		out = append(out, Fetch{URI: value(o.StrLen("uri", 1, 1024), ""), Extract: o.Flag("extract"), Executable: o.Flag("executable"),
+		out = append(out, Fetch{URI: Or(o.StrLen("uri", 1, 1024), ""), Extract: o.Flag("extract"), Executable: o.Flag("executable"),
 			Cache: o.Flag("cache"), DestPath: o.Str("destPath")})
 		o.Has("outputFile") // an older name that HEAD ignores
 	})
@@ -256,14 +258,14 @@ func decodePortMappings(r *document.Reader) []PortMapping {
 	return out
 }
 
-func decodeIPAddress(r *document.Reader) *ipAddress {
-	out := &ipAddress{networkName: r.StrLen("networkName", 1, noBounds), labels: r.StrMap("labels"), groups: r.Strs("groups")}
+func decodeIPAddress(r *document.Reader) *IPAddress {
+	out := &IPAddress{NetworkName: r.StrLen("networkName", 1, noBounds), Labels: r.StrMap("labels"), Groups: r.Strs("groups")}
 	if r.Has("discovery") {
 		d := r.Obj("discovery")
-		out.discovery = []PortMapping{}
-		out.hasPorts = d.Each("ports", func(o *document.Reader) {
+		out.Discovery = []PortMapping{}
+		out.HasPorts = d.Each("ports", func(o *document.Reader) {
 			o.Require("number", "name")
-			out.discovery = append(out.discovery, PortMapping{ContainerPort: o.Int("number", 0, maxPort), Name: o.StrLike("name", portName), Protocol: o.Enum("protocol", "tcp", "udp")})
+			out.Discovery = append(out.Discovery, PortMapping{ContainerPort: o.Int("number", 0, maxPort), Name: o.StrLike("name", portName), Protocol: o.Enum("protocol", "tcp", "udp")})
 			o.Has("labels")
 		})
 		d.Close()
@@ -290,12 +292,12 @@ func decodeContainer(r *document.Reader) *Container {
 
 func decodeDocker(r *document.Reader) *Docker {
 	d := &Docker{Image: r.StrLen("image", 1, noBounds), ForcePullImage: r.Flag("forcePullImage"), Privileged: r.Flag("privileged"),
-		oldNetwork: r.Enum("network", "BRIDGE", "HOST", "NONE", "USER"), oldPortMappings: decodePortMappings(r), oldCredential: r.Has("credential")}
+		OldNetwork: r.Enum("network", "BRIDGE", "HOST", "NONE", "USER"), OldPortMappings: decodePortMappings(r), HasCredential: r.Has("credential")}
 	r.Require("image")
 	d.Parameters = []Parameter{}
 	given := r.Each("parameters", func(o *document.Reader) {
 		o.Require("key", "value")
-		d.Parameters = append(d.Parameters, Parameter{Key: value(o.StrLen("key", 1, noBounds), ""), Value: value(o.StrLen("value", 1, noBounds), "")})
+		d.Parameters = append(d.Parameters, Parameter{Key: Or(o.StrLen("key", 1, noBounds), ""), Value: Or(o.StrLen("value", 1, noBounds), "")})
 	})
 	if !given {
 		d.Parameters = nil
@@ -320,7 +322,7 @@ func decodeLinuxInfo(r *document.Reader) *LinuxInfo {
 	if r.Has("ipcInfo") {
 		o := r.Obj("ipcInfo")
 		o.Require("mode")
-		l.IPC = &IPC{Mode: value(o.Enum("mode", "PRIVATE", "SHARE_PARENT"), ""), ShmSize: o.Int("shmSize", 0, maxInt)}
+		l.IPC = &IPC{Mode: Or(o.Enum("mode", "PRIVATE", "SHARE_PARENT"), ""), ShmSize: o.Int("shmSize", 0, maxInt)}
 		o.Close()
 	}
 	r.Close()
@@ -350,7 +352,7 @@ func fraction(r *document.Reader, name string) float64 {
 	if f != nil && *f > 1 {
 		r.Problem(name, "error.max")
 	}
-	return value(f, 0)
+	return Or(f, 0)
 }
 
 func decodeUnreachableStrategy(r *document.Reader) *UnreachableStrategy {
@@ -365,7 +367,7 @@ func decodeUnreachableStrategy(r *document.Reader) *UnreachableStrategy {
 		return nil
 	}
 	o := r.Obj("unreachableStrategy")
-	out := &UnreachableStrategy{InactiveAfterSeconds: value(o.Int("inactiveAfterSeconds", 0, maxLong), 0), ExpungeAfterSeconds: value(o.Int("expungeAfterSeconds", 0, maxLong), 0)}
+	out := &UnreachableStrategy{InactiveAfterSeconds: Or(o.Int("inactiveAfterSeconds", 0, maxLong), 0), ExpungeAfterSeconds: Or(o.Int("expungeAfterSeconds", 0, maxLong), 0)}
 	o.Close()
 	return out
 }

@@ -1,6 +1,8 @@
-package marathon
+package definition
 
-import "github.com/holdfast-io/holdfast/framework/marathon/document"
+import (
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+)
 
 func decodeHealthChecks(r *document.Reader) []HealthCheck {
 	out := []HealthCheck{}
@@ -21,7 +23,7 @@ func decodeHealthChecks(r *document.Reader) []HealthCheck {
 		if o.Has("command") {
 			c := o.Obj("command")
 			c.Require("value")
-			h.Command = ptr(value(c.StrLen("value", 1, noBounds), ""))
+			h.Command = Ptr(Or(c.StrLen("value", 1, noBounds), ""))
 			c.Close()
 		}
 		out = append(out, h)

@@ -1,12 +1,15 @@
-package marathon
+package rule
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/volume"
 )
@@ -24,9 +27,9 @@ var (
 )
 
 // checkVolumes holds the rules on each volume as given.
-func (a *App) checkVolumes(p *document.Problems, o Options) {
-	docker := a.Container != nil && a.containerType() == TypeDocker
-	for i, v := range a.volumes() {
+func checkVolumes(p *document.Problems, a *definition.App, o Options) {
+	docker := a.Container != nil && a.ContainerType() == definition.TypeDocker
+	for i, v := range a.Volumes() {
 		at := fmt.Sprintf("/container/volumes(%d)", i)
 		checkContainerPath(p, at, v)
 		switch {
@@ -35,21 +38,21 @@ func (a *App) checkVolumes(p *document.Problems, o Options) {
 		case v.External != nil:
 			checkExternal(p, at, v, docker)
 		case v.Secret != nil:
-			if !a.hasSecret(*v.Secret) {
+			if !hasSecret(a, *v.Secret) {
 				p.Add(at+"/secret", "volume.secret must refer to an existing secret")
 			}
 		case v.HostPath != nil && docker && !strings.HasPrefix(*v.HostPath, "/") && !strings.HasPrefix(v.ContainerPath, "/"):
-			p.Add(at, fmt.Sprintf("Both host_path '%s' and container_path '%s' of a volume are relative", short(*v.HostPath), short(v.ContainerPath)))
+			p.Add(at, fmt.Sprintf("Both host_path '%s' and container_path '%s' of a volume are relative", definition.Short(*v.HostPath), definition.Short(v.ContainerPath)))
 		}
 		if v.HostPath != nil && hasDots(*v.HostPath) {
 			p.Add(at+"/hostPath", "must not contain '..'")
 		}
 	}
-	a.checkTargets(p)
+	checkTargets(p, a)
 }
 
 // checkContainerPath: what Mesos would refuse or, worse, would mount outside of the container's own tree.
-func checkContainerPath(p *document.Problems, at string, v Volume) {
+func checkContainerPath(p *document.Problems, at string, v definition.Volume) {
 	at += "/containerPath"
 	clean := path.Clean(v.ContainerPath)
 	switch {
@@ -76,9 +79,9 @@ func hasDots(p string) bool {
 }
 
 // checkTargets: two volumes cannot be mounted at one place.
-func (a *App) checkTargets(p *document.Problems) {
+func checkTargets(p *document.Problems, a *definition.App) {
 	seen := map[string]int{}
-	for i, v := range a.volumes() {
+	for i, v := range a.Volumes() {
 		clean := path.Clean(v.ContainerPath)
 		if first, twice := seen[clean]; twice {
 			p.Add(fmt.Sprintf("/container/volumes(%d)/containerPath", i), fmt.Sprintf("is the same as that of volumes(%d)", first))
@@ -88,7 +91,7 @@ func (a *App) checkTargets(p *document.Problems) {
 	}
 }
 
-func checkPersistent(p *document.Problems, at string, v Volume) {
+func checkPersistent(p *document.Problems, at string, v definition.Volume) {
 	s := v.Persistent
 	if strings.Contains(v.ContainerPath, "/") {
 		p.Add(at+"/containerPath", `value must not contain "/"`)
@@ -97,7 +100,7 @@ func checkPersistent(p *document.Problems, at string, v Volume) {
 		p.Add(at+"/mode", "does not equal RW")
 	}
 	at += "/persistent"
-	kind := value(s.Type, "root")
+	kind := definition.Or(s.Type, "root")
 	if s.Type == nil && s.ProfileName != nil {
 		kind = "mount"
 	}
@@ -124,7 +127,7 @@ func checkPersistent(p *document.Problems, at string, v Volume) {
 
 func volumeConstraintFault(c []string) string {
 	if len(c) != 3 || c[0] != "path" {
-		return "Unsupported constraint " + short(strings.Join(c, ","))
+		return "Unsupported constraint " + definition.Short(strings.Join(c, ","))
 	}
 	if op := strings.ToUpper(c[1]); op != "LIKE" && op != "UNLIKE" {
 		return "Operator must be one of LIKE, UNLIKE"
@@ -135,7 +138,7 @@ func volumeConstraintFault(c []string) string {
 	return ""
 }
 
-func checkExternal(p *document.Problems, at string, v Volume, docker bool) {
+func checkExternal(p *document.Problems, at string, v definition.Volume, docker bool) {
 	e := v.External
 	ext := at + "/external"
 	switch {
@@ -171,8 +174,8 @@ func checkExternal(p *document.Problems, at string, v Volume, docker bool) {
 	}
 }
 
-func checkOptions(p *document.Problems, at string, e *External) {
-	for _, k := range sortedKeys(e.Options) {
+func checkOptions(p *document.Problems, at string, e *definition.External) {
+	for _, k := range slices.Sorted(maps.Keys(e.Options)) {
 		if !optionShape.MatchString(k) {
 			p.Add(at, "must match regular expression '"+optionRule+"'")
 			break
@@ -197,7 +200,7 @@ func checkOptions(p *document.Problems, at string, e *External) {
 		}
 		if s, ok := e.Options["dvdi/iops"]; ok {
 			if n, err := strconv.Atoi(s); err != nil || n <= 0 {
-				p.Add(at+`/"dvdi/iops"`, "Expected a valid, positive integer instead of "+short(s))
+				p.Add(at+`/"dvdi/iops"`, "Expected a valid, positive integer instead of "+definition.Short(s))
 			}
 		}
 		if s, ok := e.Options["dvdi/overwritefs"]; ok && s != "true" && s != "false" {
@@ -209,13 +212,13 @@ func checkOptions(p *document.Problems, at string, e *External) {
 			p.Add(at+`("dvdi/size")`, err.Error())
 		}
 	}
-	if err := volume.CheckOptions(driverOptions(e)); err != nil {
+	if err := volume.CheckOptions(DriverOptions(e)); err != nil {
 		p.Add(at, err.Error())
 	}
 }
 
-// driverOptions are the options as the driver gets them: those of dvdi, without prefix, driver and size.
-func driverOptions(e *External) map[string]string {
+// DriverOptions are the options as the driver gets them: those of dvdi, without prefix, driver and size.
+func DriverOptions(e *definition.External) map[string]string {
 	out := map[string]string{}
 	for k, v := range e.Options {
 		if name, ok := strings.CutPrefix(k, "dvdi/"); ok && name != "driver" && name != "size" {
@@ -225,7 +228,7 @@ func driverOptions(e *External) map[string]string {
 	return out
 }
 
-func checkCSI(p *document.Problems, at string, v Volume) {
+func checkCSI(p *document.Problems, at string, v definition.Volume) {
 	c := v.External.CSI
 	if c == nil {
 		p.Add(at+"/external/options", "not defined")
@@ -237,17 +240,17 @@ func checkCSI(p *document.Problems, at string, v Volume) {
 }
 
 // checkVolumesWhole holds the rules that need the number of instances or the other volumes.
-func (a *App) checkVolumesWhole(p *document.Problems) {
+func checkVolumesWhole(p *document.Problems, a *definition.App) {
 	type owner struct{ driver, pattern string }
 	var seen []owner
 	names := map[string]bool{}
-	for i, v := range a.volumes() {
+	for i, v := range a.Volumes() {
 		e := v.External
 		if e == nil || e.Name == nil {
 			continue
 		}
 		at := fmt.Sprintf("/container/volumes(%d)/external", i)
-		shared := value(e.Shared, false)
+		shared := definition.Or(e.Shared, false)
 		if size, err := strconv.ParseInt(e.Size, 10, 64); err == nil && size == 0 && !e.SizeText {
 			p.Add(at+"/size", "got 0, expected more than 0")
 		}
@@ -262,14 +265,14 @@ func (a *App) checkVolumesWhole(p *document.Problems) {
 		if names[*e.Name] {
 			p.Add("/container/volumes", "Volume names must be unique")
 			if !shared {
-				p.Add("/", fmt.Sprintf("Requested DVDI volume '%s' is declared more than once within app %s", short(*e.Name), a.ID))
+				p.Add("/", fmt.Sprintf("Requested DVDI volume '%s' is declared more than once within app %s", definition.Short(*e.Name), a.ID))
 			}
 			continue
 		}
 		names[*e.Name] = true
 		for _, s := range seen {
 			if s.driver == driver && volume.PatternsClash(s.pattern, *e.Name) {
-				p.Add("/container/volumes", fmt.Sprintf("Volume names must be unique: %q and %q would name the same volume for some instances", s.pattern, short(*e.Name)))
+				p.Add("/container/volumes", fmt.Sprintf("Volume names must be unique: %q and %q would name the same volume for some instances", s.pattern, definition.Short(*e.Name)))
 			}
 		}
 		seen = append(seen, owner{driver, *e.Name})

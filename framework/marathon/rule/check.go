@@ -1,36 +1,52 @@
-package marathon
+package rule
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
+
+// Options are what the rules need to know of the framework.
+type Options struct {
+	// Role is the framework's role; "*" or no role in an app means it. "" leaves "*".
+	Role string
+	// DefaultNetwork is the container network that is meant when an app names none; "" for none.
+	DefaultNetwork string
+}
+
+func (o Options) role() string {
+	if o.Role == "" {
+		return "*"
+	}
+	return o.Role
+}
 
 // MaxInstances bounds one app: a slip of the finger must not make a billion records.
 const MaxInstances = 100000
 
-// checkCanonical holds the rules on an app as given, old forms migrated, before defaults.
-func (a *App) checkCanonical(p *document.Problems, o Options) {
+// Given holds the rules on an app as given, old forms migrated, before defaults.
+func Given(p *document.Problems, a *definition.App, o Options) {
 	checkID(p, a.ID)
-	a.checkCommand(p)
-	a.checkContainer(p)
-	a.checkVolumes(p, o)
-	a.checkEnv(p)
-	a.checkRoles(p)
-	a.checkNetworks(p, o)
-	a.checkPorts(p)
+	checkCommand(p, a)
+	checkContainer(p, a)
+	checkVolumes(p, a, o)
+	checkEnv(p, a)
+	checkRoles(p, a)
+	checkNetworks(p, a, o)
+	checkPorts(p, a)
 	checkConstraints(p, "/constraints", a.Constraints)
-	a.checkHealthChecks(p)
+	checkHealthChecks(p, a)
 	for i, f := range a.Fetch {
 		if u, err := url.Parse(f.URI); err != nil || strings.ContainsAny(f.URI, " <>\"{}|\\^`\t\r\n") || u.String() == "" {
 			p.Add(fmt.Sprintf("/fetch(%d)/uri", i), "URI has invalid syntax.")
 		}
-		if d := value(f.DestPath, ""); d != "" && (strings.HasPrefix(d, "/") || hasDots(d)) {
+		if d := definition.Or(f.DestPath, ""); d != "" && (strings.HasPrefix(d, "/") || hasDots(d)) {
 			p.Add(fmt.Sprintf("/fetch(%d)/destPath", i), "destPath must be a relative path without '..'")
 		}
 	}
@@ -38,13 +54,13 @@ func (a *App) checkCanonical(p *document.Problems, o Options) {
 		p.Add("/unreachableStrategy", fmt.Sprintf("inactiveAfterSeconds (%d) must be less or equal to expungeAfterSeconds, which is %d", s.InactiveAfterSeconds, s.ExpungeAfterSeconds))
 	}
 	if l := a.ResourceLimits; l != nil {
-		checkLimit(p, "/resourceLimits/cpus", l.CPUs, value(a.CPUs, 1))
-		checkLimit(p, "/resourceLimits/mem", l.Mem, value(a.Mem, 128))
+		checkLimit(p, "/resourceLimits/cpus", l.CPUs, definition.Or(a.CPUs, 1))
+		checkLimit(p, "/resourceLimits/mem", l.Mem, definition.Or(a.Mem, 128))
 	}
 	if slices.Contains(a.Dependencies, a.ID) && a.ID != "" {
 		p.Add("/", "Dependency graph has cyclic dependencies.")
 	}
-	if value(a.GPUs, 0) > 0 && a.containerType() == TypeDocker && a.Container != nil {
+	if definition.Or(a.GPUs, 0) > 0 && a.ContainerType() == definition.TypeDocker && a.Container != nil {
 		p.Add("/", "GPU resources only work with the Mesos containerizer")
 	}
 	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "" || a.Labels["DCOS_MIGRATION_API_PATH"] == "") {
@@ -52,7 +68,7 @@ func (a *App) checkCanonical(p *document.Problems, o Options) {
 	}
 }
 
-func checkLimit(p *document.Problems, path string, l *Limit, requested float64) {
+func checkLimit(p *document.Problems, path string, l *definition.Limit, requested float64) {
 	if l != nil && !l.Unlimited && l.Value < requested {
 		p.Add(path, "resource limit must be greater than or equal to requested resource ("+scalaDouble(requested)+")")
 	}
@@ -60,7 +76,7 @@ func checkLimit(p *document.Problems, path string, l *Limit, requested float64) 
 
 const commandRule = "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'."
 
-func (a *App) checkCommand(p *document.Problems) {
+func checkCommand(p *document.Problems, a *definition.App) {
 	if a.Cmd != nil && len(*a.Cmd) == 1 {
 		p.Add("/cmd", "must not be an empty string")
 	}
@@ -69,12 +85,12 @@ func (a *App) checkCommand(p *document.Problems) {
 	}
 }
 
-func (a *App) checkContainer(p *document.Problems) {
+func checkContainer(p *document.Problems, a *definition.App) {
 	c := a.Container
 	if c == nil {
 		return
 	}
-	docker := a.containerType() == TypeDocker
+	docker := a.ContainerType() == definition.TypeDocker
 	if docker && c.Docker == nil {
 		p.Add("/container/docker", "not defined")
 	}
@@ -83,7 +99,7 @@ func (a *App) checkContainer(p *document.Problems) {
 		case d.PullSecret == nil:
 		case docker:
 			p.Add("/container/docker/pullConfig", "pullConfig is not supported with Docker containerizer")
-		case !a.hasSecret(*d.PullSecret):
+		case !hasSecret(a, *d.PullSecret):
 			p.Add("/container/docker/pullConfig", "pullConfig.secret must refer to an existing secret")
 		}
 	}
@@ -95,7 +111,7 @@ func (a *App) checkContainer(p *document.Problems) {
 		p.Add("/container/linuxInfo", "must be empty")
 	}
 	if s := l.Seccomp; s != nil {
-		unconfined := value(s.Unconfined, false)
+		unconfined := definition.Or(s.Unconfined, false)
 		if s.ProfileName != nil && unconfined {
 			p.Add("/container/linuxInfo/seccomp", "Seccomp unconfined can NOT be true when Profile is defined")
 		}
@@ -105,38 +121,29 @@ func (a *App) checkContainer(p *document.Problems) {
 	}
 }
 
-func (a *App) hasSecret(name string) bool {
+func hasSecret(a *definition.App, name string) bool {
 	_, ok := a.Secrets[name]
 	return ok
 }
 
-func (a *App) checkEnv(p *document.Problems) {
-	for _, k := range sortedKeys(a.Env) {
+func checkEnv(p *document.Problems, a *definition.App) {
+	for _, k := range slices.Sorted(maps.Keys(a.Env)) {
 		v := a.Env[k]
 		switch {
 		case k == "":
 			p.Add("/env/keys", "must not be empty")
 		case strings.Contains(k, "="):
 			p.Add("/env/"+k, "the name of an environment variable must not contain '='")
-		case v.IsSecret && !a.hasSecret(v.Secret):
+		case v.IsSecret && !hasSecret(a, v.Secret):
 			p.Add("/env/"+k+"/secret", "references an undefined secret")
 		}
 	}
-	if a.hasSecret("") {
+	if hasSecret(a, "") {
 		p.Add("/secrets/keys", "must not be empty")
 	}
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
-
-func (a *App) checkRoles(p *document.Problems) {
+func checkRoles(p *document.Problems, a *definition.App) {
 	if a.AcceptedResourceRoles == nil {
 		return
 	}
@@ -155,50 +162,50 @@ func (a *App) checkRoles(p *document.Problems) {
 	}
 }
 
-func (a *App) checkNetworks(p *document.Problems, o Options) {
+func checkNetworks(p *document.Problems, a *definition.App, o Options) {
 	modes := map[string]int{}
 	names := map[string]bool{}
 	for i, n := range a.Networks {
-		mode := value(n.Mode, NetworkContainer)
+		mode := definition.Or(n.Mode, definition.NetworkContainer)
 		modes[mode]++
 		path := fmt.Sprintf("/networks(%d)", i)
 		switch {
-		case mode == NetworkHost && (n.Name != nil || len(n.Labels) > 0):
+		case mode == definition.NetworkHost && (n.Name != nil || len(n.Labels) > 0):
 			p.Add(path, "Host networks may not have names or labels")
-		case mode == NetworkBridge && n.Name != nil:
+		case mode == definition.NetworkBridge && n.Name != nil:
 			p.Add(path, "Bridge networks may not have names")
-		case mode == NetworkContainer && n.Name == nil && o.DefaultNetwork == "":
+		case mode == definition.NetworkContainer && n.Name == nil && o.DefaultNetwork == "":
 			p.Add(path, "Network name must be specified when container network is selected.")
-		case mode == NetworkContainer:
-			name := value(n.Name, o.DefaultNetwork)
+		case mode == definition.NetworkContainer:
+			name := definition.Or(n.Name, o.DefaultNetwork)
 			if names[name] {
 				p.Add("/networks", "Duplicate networks are not allowed")
 			}
 			names[name] = true
 		}
 	}
-	if len(a.Networks) > 1 && modes[NetworkContainer] != len(a.Networks) {
+	if len(a.Networks) > 1 && modes[definition.NetworkContainer] != len(a.Networks) {
 		p.Add("/networks", "May specify a single host network, single bridge network, or else 1-to-n container networks")
 	}
-	if modes[NetworkContainer] > 1 && a.Container != nil && a.containerType() == TypeDocker {
+	if modes[definition.NetworkContainer] > 1 && a.Container != nil && a.ContainerType() == definition.TypeDocker {
 		p.Add("/networks", "may only specify a single container network when using the Docker container engine")
 	}
 	if a.Container != nil && !a.HostNetwork() {
-		checkPortMappings(p, a.Container.PortMappings, names, modes[NetworkContainer] > 1)
+		checkPortMappings(p, a.Container.PortMappings, names, modes[definition.NetworkContainer] > 1)
 	}
 }
 
-func checkPortMappings(p *document.Problems, mappings []PortMapping, networks map[string]bool, several bool) {
+func checkPortMappings(p *document.Problems, mappings []definition.PortMapping, networks map[string]bool, several bool) {
 	seen := map[string]bool{}
 	for i, m := range mappings {
 		path := fmt.Sprintf("/container/portMappings(%d)", i)
 		if m.Name != nil && seen[*m.Name] {
 			p.Add("/container/portMappings", "Port names must be unique.")
 		}
-		seen[value(m.Name, "")] = m.Name != nil
+		seen[definition.Or(m.Name, "")] = m.Name != nil
 		for j, n := range m.NetworkNames {
 			if !networks[n] {
-				p.Add(fmt.Sprintf("%s/networkNames(%d)", path, j), "is not one of ("+strings.Join(sortedKeys(networks), ",")+")")
+				p.Add(fmt.Sprintf("%s/networkNames(%d)", path, j), "is not one of ("+strings.Join(slices.Sorted(maps.Keys(networks)), ",")+")")
 			}
 		}
 		if several && m.HostPort != nil && len(m.NetworkNames) != 1 {
@@ -207,7 +214,7 @@ func checkPortMappings(p *document.Problems, mappings []PortMapping, networks ma
 	}
 }
 
-func (a *App) checkPorts(p *document.Problems) {
+func checkPorts(p *document.Problems, a *definition.App) {
 	if len(a.PortDefinitions) == 0 {
 		return
 	}
@@ -223,7 +230,7 @@ func (a *App) checkPorts(p *document.Problems) {
 		if d.Name != nil {
 			names[*d.Name] = true
 		}
-		if n := value(d.Port, 0); n != 0 {
+		if n := definition.Or(d.Port, 0); n != 0 {
 			if ports[n] {
 				p.Add("/portDefinitions", "Ports must be unique.")
 			}
@@ -232,18 +239,18 @@ func (a *App) checkPorts(p *document.Problems) {
 	}
 }
 
-// checkWhole holds the rules on an app with its defaults: what follows from one field for another.
-func (a *App) checkWhole(p *document.Problems, o Options) {
-	if a.Cmd == nil && len(a.Args) == 0 && a.image() == "" {
+// Whole holds the rules on an app with its defaults: what follows from one field for another.
+func Whole(p *document.Problems, a *definition.App, o Options) {
+	if a.Cmd == nil && len(a.Args) == 0 && a.Image() == "" {
 		p.Add("/", commandRule)
 	}
 	if *a.Instances > MaxInstances {
 		p.Add("/instances", fmt.Sprintf("got %d, expected %d or less", *a.Instances, MaxInstances))
 	}
-	a.checkRole(p, o)
-	a.checkHealthPorts(p)
-	a.checkReadiness(p)
-	a.checkVolumesWhole(p)
+	checkRole(p, a, o)
+	checkHealthPorts(p, a)
+	checkReadiness(p, a)
+	checkVolumesWhole(p, a)
 	if (a.Resident() || a.HasExternal()) && a.UpgradeStrategy.MaximumOverCapacity != 0 {
 		p.Add("/upgradeStrategy/maximumOverCapacity", "got "+scalaDouble(a.UpgradeStrategy.MaximumOverCapacity)+", expected 0.0")
 	}
@@ -262,10 +269,10 @@ func (a *App) checkWhole(p *document.Problems, o Options) {
 	}
 }
 
-func (a *App) checkRole(p *document.Problems, o Options) {
-	role := orStar(o.Role)
+func checkRole(p *document.Problems, a *definition.App, o Options) {
+	role := o.role()
 	if *a.Role != "*" && *a.Role != role {
-		p.Add("/role", fmt.Sprintf("got %s, expected one of: [*, %s]", short(*a.Role), role))
+		p.Add("/role", fmt.Sprintf("got %s, expected one of: [*, %s]", definition.Short(*a.Role), role))
 	}
 	for _, r := range a.AcceptedResourceRoles {
 		if r != "*" && r != *a.Role && !p.Has("/acceptedResourceRoles") {

@@ -1,21 +1,22 @@
-package marathon
+package rule
 
 import (
 	"fmt"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
 
 // checkHealthChecks holds the rules on the shape of checks.
-func (a *App) checkHealthChecks(p *document.Problems) {
+func checkHealthChecks(p *document.Problems, a *definition.App) {
 	mesos := 0
 	for i := range a.HealthChecks {
 		h := &a.HealthChecks[i]
 		path := fmt.Sprintf("/healthChecks(%d)", i)
-		if h.mesos() {
+		if h.ByMesos() {
 			mesos++
 		}
-		command := value(h.Protocol, "HTTP") == "COMMAND"
+		command := definition.Or(h.Protocol, "HTTP") == "COMMAND"
 		switch {
 		case command && h.Command == nil:
 			p.Add(path+"/command", "must not be empty")
@@ -25,7 +26,7 @@ func (a *App) checkHealthChecks(p *document.Problems) {
 			p.Add(path, "only COMMAND health checks may have a command")
 		case !command && h.Port != nil && h.PortIndex != nil:
 			p.Add(path, "health check must specify either a port or a portIndex")
-		case value(h.IPProtocol, "IPv4") == "IPv6" && !(h.mesos() && a.Container != nil && a.containerType() == TypeDocker):
+		case definition.Or(h.IPProtocol, "IPv4") == "IPv6" && !(h.ByMesos() && a.Container != nil && a.ContainerType() == definition.TypeDocker):
 			p.Add(path, "IPv6 can only be used for container type DOCKER and Mesos http/https/tcp health checks")
 		}
 	}
@@ -36,7 +37,7 @@ func (a *App) checkHealthChecks(p *document.Problems) {
 		if c.Kind == "" {
 			p.Add("/check", "must define one of http, tcp or exec")
 		}
-		if a.Container != nil && a.containerType() == TypeDocker {
+		if a.Container != nil && a.ContainerType() == definition.TypeDocker {
 			p.Add("/", "AppDefinition must not use 'checks' if using docker")
 		}
 	}
@@ -44,14 +45,14 @@ func (a *App) checkHealthChecks(p *document.Problems) {
 		p.Add("/readinessChecks/size", fmt.Sprintf("got %d, expected 1 or less", n))
 	}
 	for i, r := range a.ReadinessChecks {
-		if t, n := value(r.TimeoutSeconds, 10), value(r.IntervalSeconds, 30); t >= n {
+		if t, n := definition.Or(r.TimeoutSeconds, 10), definition.Or(r.IntervalSeconds, 30); t >= n {
 			p.Add(fmt.Sprintf("/readinessChecks(%d)/timeoutSeconds", i), fmt.Sprintf("got %d, expected less than %d", t, n))
 		}
 	}
 }
 
 // checkHealthPorts: a check's port index must be one of the app's ports.
-func (a *App) checkHealthPorts(p *document.Problems) {
+func checkHealthPorts(p *document.Problems, a *definition.App) {
 	ports := len(a.PortDefinitions)
 	if !a.HostNetwork() {
 		ports = len(a.Container.PortMappings)
@@ -66,14 +67,14 @@ func (a *App) checkHealthPorts(p *document.Problems) {
 	}
 }
 
-func (a *App) checkReadiness(p *document.Problems) {
+func checkReadiness(p *document.Problems, a *definition.App) {
 	names := map[string]bool{}
 	for _, d := range a.PortDefinitions {
-		names[value(d.Name, "")] = true
+		names[definition.Or(d.Name, "")] = true
 	}
 	if !a.HostNetwork() {
 		for _, m := range a.Container.PortMappings {
-			names[value(m.Name, "")] = true
+			names[definition.Or(m.Name, "")] = true
 		}
 	}
 	for i, r := range a.ReadinessChecks {

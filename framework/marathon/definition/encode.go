@@ -1,7 +1,9 @@
-package marathon
+package definition
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
@@ -145,7 +147,7 @@ func (l *Limit) json(o *object, name string) {
 func (a *App) jsonTail(o *object) {
 	if len(a.Secrets) > 0 {
 		in := &object{}
-		for _, k := range sortedKeys(a.Secrets) {
+		for _, k := range slices.Sorted(maps.Keys(a.Secrets)) {
 			in.put(k, map[string]string{"source": a.Secrets[k]})
 		}
 		o.raw("secrets", in.end())
@@ -174,7 +176,7 @@ func (a *App) jsonTail(o *object) {
 
 func envJSON(env map[string]EnvValue) []byte {
 	o := &object{}
-	for _, k := range sortedKeys(env) {
+	for _, k := range slices.Sorted(maps.Keys(env)) {
 		if v := env[k]; v.IsSecret {
 			o.put(k, map[string]string{"secret": v.Secret})
 		} else {

@@ -1,9 +1,10 @@
-package marathon
+package rule
 
 import (
 	"regexp"
 	"strings"
 
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
 
@@ -12,7 +13,7 @@ const maxID = 200
 
 const segmentRule = `^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|(\.|\.\.)$`
 
-var segmentShape = regexp.MustCompile(`^(?:` + segment + `|\.|\.\.)$`)
+var segmentShape = regexp.MustCompile(`^(?:` + definition.Segment + `|\.|\.\.)$`)
 
 // AbsoluteID gives an id as Marathon keeps it: absolute against the root, without empty, "." and ".." segments.
 func AbsoluteID(id string) string {

@@ -1,4 +1,4 @@
-package marathon
+package definition
 
 import (
 	"strconv"
@@ -12,8 +12,8 @@ import (
 func decodeVolume(r *document.Reader) Volume {
 	v := Volume{}
 	before := r.Errors()
-	v.ContainerPath = value(r.StrLen("containerPath", 1, noBounds), "")
-	v.Mode = value(r.Enum("mode", "RO", "RW"), "")
+	v.ContainerPath = Or(r.StrLen("containerPath", 1, noBounds), "")
+	v.Mode = Or(r.Enum("mode", "RO", "RW"), "")
 	switch {
 	case r.Has("persistent"):
 		r.Require("containerPath", "mode")
@@ -23,10 +23,10 @@ func decodeVolume(r *document.Reader) Volume {
 		v.External = decodeExternal(r.Obj("external"))
 	case r.Has("secret"):
 		r.Require("containerPath")
-		v.Secret = ptr(value(r.Str("secret"), ""))
+		v.Secret = Ptr(Or(r.Str("secret"), ""))
 	default:
 		r.Require("containerPath", "mode", "hostPath")
-		v.HostPath = ptr(value(r.StrLen("hostPath", 1, noBounds), ""))
+		v.HostPath = Ptr(Or(r.StrLen("hostPath", 1, noBounds), ""))
 		return v
 	}
 	r.Has("hostPath")
@@ -38,7 +38,7 @@ func decodeVolume(r *document.Reader) Volume {
 
 func decodePersistent(r *document.Reader) *Persistent {
 	r.Require("size")
-	p := &Persistent{Type: r.Enum("type", "root", "path", "mount"), Size: value(r.Int("size", 0, maxLong), 0), MaxSize: r.Int("maxSize", 0, maxLong),
+	p := &Persistent{Type: r.Enum("type", "root", "path", "mount"), Size: Or(r.Int("size", 0, maxLong), 0), MaxSize: r.Int("maxSize", 0, maxLong),
 		ProfileName: r.Str("profileName"), Constraints: decodeConstraints(r, "constraints")}
 	r.Close()
 	return p
@@ -84,11 +84,11 @@ func decodeSize(r *document.Reader, e *External) {
 
 func decodeCSI(r *document.Reader) *CSI {
 	r.Require("pluginName", "capability")
-	c := &CSI{PluginName: value(r.StrLen("pluginName", 1, noBounds), "")}
+	c := &CSI{PluginName: Or(r.StrLen("pluginName", 1, noBounds), "")}
 	o := r.Obj("capability")
 	o.Require("accessMode", "accessType")
-	c.AccessMode = value(o.Enum("accessMode", "SINGLE_NODE_WRITER", "SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY", "MULTI_NODE_SINGLE_WRITER", "MULTI_NODE_MULTI_WRITER"), "")
-	c.AccessType = value(o.Enum("accessType", "block", "mount"), "")
+	c.AccessMode = Or(o.Enum("accessMode", "SINGLE_NODE_WRITER", "SINGLE_NODE_READER_ONLY", "MULTI_NODE_READER_ONLY", "MULTI_NODE_SINGLE_WRITER", "MULTI_NODE_MULTI_WRITER"), "")
+	c.AccessType = Or(o.Enum("accessType", "block", "mount"), "")
 	c.FSType, c.MountFlags = o.Str("fsType"), o.Strs("mountFlags")
 	if c.AccessType == "mount" && o.Present() {
 		o.Require("fsType")

@@ -1,4 +1,4 @@
-package marathon
+package rule
 
 import (
 	"fmt"

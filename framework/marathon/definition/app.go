@@ -1,4 +1,4 @@
-package marathon
+package definition
 
 // App is an app definition. A nil pointer, slice or map is a field that was not given; an empty slice or map was
 // given empty. After Read every field that has a default is set.
@@ -45,10 +45,10 @@ type App struct {
 	// Version as given: Read ignores it, an update may roll back to it.
 	Version *string
 
-	// The forms of older versions; migrate empties them.
-	oldPorts     []int
-	oldURIs      []string
-	oldIPAddress *ipAddress
+	// The forms of older versions; after migration they are empty.
+	OldPorts     []int
+	OldURIs      []string
+	OldIPAddress *IPAddress
 }
 
 // EnvValue is the value of an environment variable: a text, or the name of a secret.
@@ -75,9 +75,9 @@ type Docker struct {
 	Parameters     []Parameter
 	PullSecret     *string // pullConfig.secret
 
-	oldNetwork      *string
-	oldPortMappings []PortMapping
-	oldCredential   bool
+	OldNetwork      *string
+	OldPortMappings []PortMapping
+	HasCredential   bool
 }
 
 // Parameter is an argument of docker run.
@@ -252,18 +252,20 @@ type UnreachableStrategy struct {
 	ExpungeAfterSeconds  int
 }
 
-type ipAddress struct {
-	networkName *string
-	labels      map[string]string
-	groups      []string
-	discovery   []PortMapping // nil: no discovery
-	hasPorts    bool
+// IPAddress is the older form of a container network. Groups are read and mean nothing.
+type IPAddress struct {
+	NetworkName *string
+	Labels      map[string]string
+	Groups      []string
+	Discovery   []PortMapping // nil: no discovery
+	HasPorts    bool
 }
 
-// The values that a pointer field can have, spelled short.
-func ptr[T any](v T) *T { return &v }
+// Ptr gives a pointer to a value.
+func Ptr[T any](v T) *T { return &v }
 
-func value[T any](p *T, fallback T) T {
+// Or gives what p points to, or fallback.
+func Or[T any](p *T, fallback T) T {
 	if p == nil {
 		return fallback
 	}
@@ -282,23 +284,25 @@ const (
 // HostNetwork tells whether the app runs on the host's network.
 func (a *App) HostNetwork() bool {
 	for _, n := range a.Networks {
-		if value(n.Mode, NetworkContainer) != NetworkHost {
+		if Or(n.Mode, NetworkContainer) != NetworkHost {
 			return false
 		}
 	}
 	return true
 }
 
-func (a *App) bridge() bool {
+// Bridge tells whether the app runs on the bridge network.
+func (a *App) Bridge() bool {
 	for _, n := range a.Networks {
-		if value(n.Mode, NetworkContainer) == NetworkBridge {
+		if Or(n.Mode, NetworkContainer) == NetworkBridge {
 			return true
 		}
 	}
 	return false
 }
 
-func (a *App) volumes() []Volume {
+// Volumes are those of the container, if there is one.
+func (a *App) Volumes() []Volume {
 	if a.Container == nil {
 		return nil
 	}
@@ -307,7 +311,7 @@ func (a *App) volumes() []Volume {
 
 // Resident tells whether the app has local persistent volumes.
 func (a *App) Resident() bool {
-	for _, v := range a.volumes() {
+	for _, v := range a.Volumes() {
 		if v.Persistent != nil {
 			return true
 		}
@@ -317,7 +321,7 @@ func (a *App) Resident() bool {
 
 // HasExternal tells whether the app has external volumes.
 func (a *App) HasExternal() bool {
-	for _, v := range a.volumes() {
+	for _, v := range a.Volumes() {
 		if v.External != nil {
 			return true
 		}
@@ -325,16 +329,44 @@ func (a *App) HasExternal() bool {
 	return false
 }
 
-func (a *App) containerType() string {
+// ContainerType is DOCKER when none was given; "" without a container.
+func (a *App) ContainerType() string {
 	if a.Container == nil {
 		return ""
 	}
-	return value(a.Container.Type, TypeDocker)
+	return Or(a.Container.Type, TypeDocker)
 }
 
-func (a *App) image() string {
+// Image is the container's image, "" for none.
+func (a *App) Image() string {
 	if a.Container == nil || a.Container.Docker == nil {
 		return ""
 	}
-	return value(a.Container.Docker.Image, "")
+	return Or(a.Container.Docker.Image, "")
+}
+
+// Docker is the container's docker part, nil for none.
+func (a *App) Docker() *Docker {
+	if a.Container == nil {
+		return nil
+	}
+	return a.Container.Docker
+}
+
+// OverHTTP tells whether a check asks for a page.
+func (h *HealthCheck) OverHTTP() bool {
+	switch Or(h.Protocol, "HTTP") {
+	case "HTTP", "HTTPS", "MESOS_HTTP", "MESOS_HTTPS":
+		return true
+	}
+	return false
+}
+
+// ByMesos tells whether Marathon leaves this check to Mesos.
+func (h *HealthCheck) ByMesos() bool {
+	switch Or(h.Protocol, "HTTP") {
+	case "COMMAND", "MESOS_HTTP", "MESOS_HTTPS", "MESOS_TCP":
+		return true
+	}
+	return false
 }
