@@ -1,8 +1,10 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand"
+	"reflect"
 	"slices"
 	"sort"
 	"strings"
@@ -177,7 +179,7 @@ func (w *world) step(e Event, crash int) {
 	w.steps++
 	env := Env{Now: w.now, Config: w.cfg}
 	w.r.Read(env.Entropy[:])
-	p := Step(w.s, e, env)
+	p := w.twice(e, env)
 	w.logf("step %T%s", e, brief(e))
 	if crash == 1 {
 		w.logf("crash before the commit")
@@ -214,6 +216,72 @@ func (w *world) step(e Event, crash int) {
 		w.logf("crash after the commit")
 		w.restart()
 	}
+}
+
+// twice is Step; now and then it looks whether Step is a function of its arguments and leaves the state alone.
+func (w *world) twice(e Event, env Env) Plan {
+	if w.steps%40 != 0 {
+		return Step(w.s, e, env)
+	}
+	before := picture(w.s)
+	p := Step(w.s, e, env)
+	if after := picture(w.s); before != after {
+		w.broken("Step changed the state")
+	}
+	if again := Step(w.s, e, env); !reflect.DeepEqual(p, again) {
+		w.broken("Step answered %T in two ways:\n%v\n%v", e, p, again)
+	}
+	if rebuilt := Step(copied(w.s), e, env); !reflect.DeepEqual(p, rebuilt) {
+		w.broken("Step answered %T otherwise on a state built anew:\n%+v\n%+v", e, p, rebuilt)
+	}
+	return p
+}
+
+// picture is everything a state holds, as text.
+func picture(s *state.State) string {
+	text, err := json.Marshal([]any{s.Framework, s.Apps, s.Defs, s.Instances, s.Volumes, s.Deployments, s.Session, s.Offers, s.Agents, s.Claims, s.Nodes, s.Why, s.Strange, s.Unanswered})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// copied is a state with the same values and indexes made anew, in another order.
+func copied(s *state.State) *state.State {
+	n := durable(s)
+	var writes []state.Write
+	add := func(k state.Kind, id string, v any) { writes = append(writes, state.Write{Kind: k, ID: id, Value: v}) }
+	ses := s.Session
+	add(state.KindSession, "", &ses)
+	for id, v := range s.Offers {
+		add(state.KindOffer, id, v)
+	}
+	for id, v := range s.Agents {
+		add(state.KindAgent, string(id), v)
+	}
+	for id, v := range s.Claims {
+		add(state.KindClaim, string(id), v)
+	}
+	for id, v := range s.Nodes {
+		add(state.KindNode, string(id), v)
+	}
+	for id, v := range s.Why {
+		add(state.KindWhy, string(id), v)
+	}
+	for id, v := range s.Strange {
+		add(state.KindStrange, string(id), v)
+	}
+	for g, v := range s.Refusals {
+		add(state.KindRefusal, state.DefID(g.App, g.Version), v)
+	}
+	for id, a := range s.Unanswered {
+		add(state.KindUnanswered, string(id), &state.Unanswered{Agent: a})
+	}
+	for id := range s.Todo {
+		add(state.KindTodo, string(id), &state.Todo{})
+	}
+	n.Apply(writes)
+	return n
 }
 
 func brief(e Event) string {
