@@ -323,6 +323,10 @@ func TestOperatorLooks(t *testing.T) {
 				if len(s.GetTasks.Tasks) != 1 || len(s.GetAgents.Agents) != 1 || len(s.GetFrameworks.Frameworks) != 1 {
 					t.Errorf("state: %v", s)
 				}
+			case master.Call_GET_AGENTS:
+				if ns := resp.GetAgents.Agents[0].RegisteredTime.Nanoseconds; ns != m.agents[o.AgentID.Value].registered.UnixNano() {
+					t.Errorf("time was rounded: %d", ns)
+				}
 			case master.Call_GET_ROLES:
 				if len(resp.GetRoles.Roles) != 1 || resp.GetRoles.Roles[0].Name != "db" {
 					t.Errorf("roles: %v", resp.GetRoles)

@@ -4,6 +4,7 @@
 package view
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -49,7 +50,7 @@ func Sorted(in map[string]float64) []Metric {
 // Complete adds to an operator API answer the empty lists and the fields that Mesos always writes.
 func Complete(b []byte) ([]byte, error) {
 	var v object
-	if err := json.Unmarshal(b, &v); err != nil {
+	if err := exactly(b, &v); err != nil {
 		return nil, err
 	}
 	parts := v
@@ -68,6 +69,13 @@ func Complete(b []byte) ([]byte, error) {
 		}
 	}
 	return json.Marshal(v)
+}
+
+// exactly reads JSON without rounding: times in nanoseconds are larger than a double can count.
+func exactly(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	return d.Decode(v)
 }
 
 func lists(v object, part string, names ...string) object {
@@ -306,7 +314,7 @@ func message(m interface {
 	b, err := wire.JSON(m)
 	var v any
 	if err == nil {
-		err = json.Unmarshal(b, &v)
+		err = exactly(b, &v)
 	}
 	if err != nil {
 		return object{}
