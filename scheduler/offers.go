@@ -266,78 +266,101 @@ func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (pla
 	if first < 0 {
 		return 0
 	}
-	tally := w.tally(g.App, spec)
-	no := refusals{off: !explain}
-	var fit []*candidate
+	job := &job{app: app, spec: spec, rules: place.NewRules(spec.Constraints), tally: w.tally(g.App, spec), no: refusals{off: !explain}}
 	for _, s := range sites {
-		if no.enough() && !s.pool.Fits(spec) {
-			no.skip(s)
+		if job.no.enough() && !s.pool.Fits(spec) {
+			job.no.skip(s)
 			continue
 		}
-		if rs := w.unfit(s, spec); len(rs) > 0 {
-			no.add(s, rs)
+		if rs := append(w.unfit(s, spec), job.static(s)...); len(rs) > 0 {
+			job.no.add(s, rs)
 			continue
 		}
-		fit = append(fit, &candidate{site: s, count: w.countOn(g.App, s.agent.ID)})
+		job.fit = append(job.fit, &candidate{site: s, count: w.countOn(g.App, s.agent.ID)})
 	}
 	for _, i := range g.list[first:] {
-		if placed == limit || len(fit) == 0 {
+		if placed == limit || len(job.fit) == 0 {
 			break
 		}
 		if !w.ready(i, spec) {
 			continue
 		}
-		var best *candidate
-		best, fit = w.best(i, app, spec, fit, tally, &no)
+		best := w.best(i, job)
 		if best == nil {
+			if !w.special(i) {
+				break // the others are like it
+			}
 			continue
 		}
-		w.put1(i, spec, best.site)
+		w.use(i, spec, best.site)
 		placed++
 		best.count++
 		best.load++
-		tally.Add(spec.Constraints, &best.at, 1)
+		job.tally.Add(spec.Constraints, &best.at, 1)
 	}
 	if placed < limit && explain {
-		w.refuse(g, &no)
+		w.refuse(g, &job.no)
 	}
 	return placed
 }
 
-// best picks the site with the fewest instances of the app, then of all apps, then the first by host name. Sites that are full
-// fall out of fit.
-func (w *work) best(i *state.Instance, app *state.App, spec *state.Spec, fit []*candidate, tally place.Tally, no *refusals) (*candidate, []*candidate) {
-	bad := w.failedBefore(i, fit)
-	spare := len(bad) > 0
+// job is the placing of one group.
+type job struct {
+	app   *state.App
+	spec  *state.Spec
+	rules place.Rules
+	tally place.Tally
+	fit   []*candidate
+	no    refusals
+}
+
+// static says which constraints no instance could ever meet at a site.
+func (j *job) static(s *site) (rs []state.Reason) {
+	for n := range j.rules {
+		if r := &j.rules[n]; r.Static() && !r.Allows(&s.at, nil, 0) {
+			rs = append(rs, state.Reason{Code: state.ReasonConstraint, Text: r.Refusal(&s.at, nil, 0)})
+		}
+	}
+	return rs
+}
+
+// special tells whether an instance has wishes of its own, beyond those of its definition.
+func (w *work) special(i *state.Instance) bool {
+	if len(i.Avoid) > 0 {
+		return true
+	}
+	return slices.ContainsFunc(w.volumesFor(i), func(v *state.Volume) bool { return v != nil && v.Node != "" })
+}
+
+// best picks the site with the fewest instances of the app, then of all apps, then the first by host name; nil when none suits the
+// instance now. Sites that are full fall out of the job.
+func (w *work) best(i *state.Instance, j *job) *candidate {
+	bad := w.failedBefore(i, j.fit)
 	for {
 		var best *candidate
-		for _, c := range fit {
+		for _, c := range j.fit {
 			if bad[c] || (best != nil && (c.count > best.count || (c.count == best.count && c.load >= best.load))) {
+				continue
+			}
+			if rs := w.unfitFor(i, j, c.site); len(rs) > 0 {
+				j.no.add(c.site, rs)
 				continue
 			}
 			best = c
 		}
-		if best == nil && spare {
-			bad, spare = nil, false // then rather where it failed before than nowhere
+		if best == nil && bad != nil {
+			bad = nil // then rather where it failed before than nowhere
 			continue
 		}
 		if best == nil {
-			return nil, fit
+			return nil
 		}
-		if rs := w.unfit(best.site, spec); len(rs) > 0 {
-			no.add(best.site, rs)
-			fit = slices.DeleteFunc(fit, func(c *candidate) bool { return c == best })
-			continue
-		}
-		rs := w.unfitFor(i, app, spec, best.site, tally)
+		rs := w.unfit(best.site, j.spec)
 		if len(rs) == 0 {
-			return best, fit
+			return best
 		}
-		no.add(best.site, rs)
-		if bad == nil {
-			bad = map[*candidate]bool{}
-		}
-		bad[best] = true
+		j.no.add(best.site, rs)
+		j.fit = slices.DeleteFunc(j.fit, func(c *candidate) bool { return c == best })
 	}
 }
 
@@ -388,8 +411,8 @@ func (w *work) tally(app state.AppID, spec *state.Spec) place.Tally {
 	return t
 }
 
-// put1 uses a site for an instance: its volumes are created there first, or its launch begins.
-func (w *work) put1(i *state.Instance, spec *state.Spec, s *site) {
+// use takes a site for an instance: its volumes are created there first, or its launch begins.
+func (w *work) use(i *state.Instance, spec *state.Spec, s *site) {
 	var toCreate []*state.Volume
 	volumes := w.volumesFor(i)
 	for _, v := range volumes {

@@ -197,17 +197,21 @@ func (w *work) attachedAt(s *site, driver string) int {
 	return n
 }
 
-// unfitFor says why a site that suits the definition does not suit one instance of it.
-func (w *work) unfitFor(i *state.Instance, app *state.App, spec *state.Spec, s *site, tally place.Tally) (rs []state.Reason) {
+// unfitFor says why a site that suits the definition does not suit one instance of it, or not now.
+func (w *work) unfitFor(i *state.Instance, j *job, s *site) (rs []state.Reason) {
 	if slices.Contains(i.Avoid, s.agent.ID) {
 		rs = append(rs, state.Reason{Code: state.ReasonAvoid, Text: "it was asked to move away from here"})
 	}
-	for _, c := range spec.Constraints {
-		if ok, text := place.Check(c, &s.at, tally, app.Instances); !ok {
-			rs = append(rs, state.Reason{Code: state.ReasonConstraint, Text: text})
+	for n := range j.rules {
+		if r := &j.rules[n]; !r.Static() && !r.Allows(&s.at, j.tally, j.app.Instances) {
+			no := state.Reason{Code: state.ReasonConstraint}
+			if !j.no.off {
+				no.Text = r.Refusal(&s.at, j.tally, j.app.Instances)
+			}
+			rs = append(rs, no)
 		}
 	}
-	if s.node != nil && len(spec.Volumes) > 0 {
+	if s.node != nil && len(j.spec.Volumes) > 0 {
 		for _, v := range w.volumesFor(i) {
 			if v == nil {
 				continue

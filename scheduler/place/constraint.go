@@ -45,67 +45,79 @@ func (t Tally) Add(cs []state.Constraint, site *Site, n int) {
 	}
 }
 
-// Spreads tells whether a refusal by these constraints may end by another placement of the same app.
-func Spreads(cs []state.Constraint) bool {
-	for _, c := range cs {
-		if c.Operator == "GROUP_BY" {
-			return true
+// Rules are an app's constraints, ready to be asked often.
+type Rules []Rule
+
+// Rule is one constraint. Its meaning is Marathon's (Constraints.scala), but GROUP_BY without a value, which spreads evenly over the
+// values seen so far.
+type Rule struct {
+	state.Constraint
+	op string
+	re *regexp.Regexp // of LIKE and UNLIKE; nil when the value is no regular expression
+	n  int            // of MAX_PER and GROUP_BY; 0 when there is none
+}
+
+// NewRules prepares constraints.
+func NewRules(cs []state.Constraint) Rules {
+	rules := make(Rules, len(cs))
+	for i, c := range cs {
+		r := Rule{Constraint: c, op: strings.ToUpper(c.Operator)}
+		switch r.op {
+		case "LIKE", "UNLIKE":
+			if re, err := regexp.Compile("^(?:" + c.Value + ")$"); err == nil {
+				r.re = re
+			}
+		case "MAX_PER", "GROUP_BY":
+			if n, err := strconv.Atoi(c.Value); err == nil {
+				r.n = n
+			}
 		}
+		rules[i] = r
+	}
+	return rules
+}
+
+// Static tells whether the rule looks at the site alone, not at where other instances are.
+func (r *Rule) Static() bool {
+	switch r.op {
+	case "IS", "LIKE", "UNLIKE":
+		return true
+	case "CLUSTER":
+		return r.Value != ""
 	}
 	return false
 }
 
-// Check tells whether one more instance may go to the site, and if not why. instances is how many the app wants. The rules are
-// Marathon's (Constraints.scala), but GROUP_BY without a value, which spreads evenly over the values seen so far.
-func Check(c state.Constraint, site *Site, t Tally, instances int) (ok bool, text string) {
-	op := strings.ToUpper(c.Operator)
-	rule := "constraint " + c.Field + ":" + op
-	if c.Value != "" {
-		rule += ":" + c.Value
-	}
-	v, has := site.Field(c.Field)
+// Allows tells whether one more instance may go to the site. instances is how many the app wants.
+func (r *Rule) Allows(site *Site, t Tally, instances int) bool {
+	v, has := site.Field(r.Field)
 	if !has {
-		return op == "UNLIKE", fmt.Sprintf("%s: the agent has no %s", rule, c.Field)
+		return r.op == "UNLIKE"
 	}
-	ok, why := check(op, c, v, t[c.Field], instances)
-	if ok {
-		return true, ""
-	}
-	return false, rule + ": " + why
-}
-
-func check(op string, c state.Constraint, v string, counts map[string]int, instances int) (bool, string) {
-	switch op {
+	counts := t[r.Field]
+	switch r.op {
 	case "UNIQUE":
-		return counts[v] == 0, fmt.Sprintf("an instance is on %q already", v)
+		return counts[v] == 0
 	case "CLUSTER":
-		if c.Value != "" {
-			return v == c.Value, fmt.Sprintf("the agent has %q", v)
+		if r.Value != "" {
+			return v == r.Value
 		}
 		for other, n := range counts {
 			if n > 0 && other != v {
-				return false, fmt.Sprintf("the other instances are not on %q", v)
+				return false
 			}
 		}
-		return true, ""
+		return true
 	case "IS":
-		return isEqual(c.Value, v), fmt.Sprintf("the agent has %q", v)
+		return isEqual(r.Value, v)
 	case "LIKE", "UNLIKE":
-		re, err := regexp.Compile("^(?:" + c.Value + ")$")
-		if err != nil {
-			return false, "the value is not a regular expression"
-		}
-		return re.MatchString(v) == (op == "LIKE"), fmt.Sprintf("the agent has %q", v)
+		return r.re != nil && r.re.MatchString(v) == (r.op == "LIKE")
 	case "MAX_PER":
-		most, err := strconv.Atoi(c.Value)
-		if err != nil {
-			return false, "the value is not a number"
-		}
-		return counts[v] < most, fmt.Sprintf("%d instances are on %q already", counts[v], v)
+		return counts[v] < r.n
 	case "GROUP_BY":
-		return groupBy(c, v, counts, instances)
+		return r.groupBy(v, counts, instances)
 	}
-	return false, "the operator is not known"
+	return false
 }
 
 // isEqual compares text, and numbers as Mesos prints scalars (three decimals at most).
@@ -119,34 +131,73 @@ func isEqual(want, v string) bool {
 }
 
 // groupBy: with a value n, at most n groups with an even share each; without, the smallest group seen, or a new one.
-func groupBy(c state.Constraint, v string, counts map[string]int, instances int) (bool, string) {
-	groups, smallest := 0, math.MaxInt
+func (r *Rule) groupBy(v string, counts map[string]int, instances int) bool {
+	groups, smallest := groupsOf(counts)
+	if r.n <= 0 {
+		return counts[v] == 0 || counts[v] <= smallest
+	}
+	if counts[v] == 0 {
+		return groups < r.n
+	}
+	// An even share; the first ones to grow take what does not divide.
+	quota, rest, over := instances/r.n, instances%r.n, 0
+	for other, m := range counts {
+		if other != v && m > quota {
+			over++
+		}
+	}
+	return counts[v] < quota || (counts[v] == quota && over < rest)
+}
+
+func groupsOf(counts map[string]int) (groups, smallest int) {
+	smallest = math.MaxInt
 	for _, n := range counts {
 		if n > 0 {
 			groups++
 			smallest = min(smallest, n)
 		}
 	}
-	n, err := strconv.Atoi(c.Value)
-	if err != nil || n <= 0 {
-		if counts[v] == 0 || counts[v] <= smallest {
-			return true, ""
+	return groups, smallest
+}
+
+// Refusal says why Allows said no.
+func (r *Rule) Refusal(site *Site, t Tally, instances int) string {
+	rule := "constraint " + r.Field + ":" + r.op
+	if r.Value != "" {
+		rule += ":" + r.Value
+	}
+	v, has := site.Field(r.Field)
+	if !has {
+		return fmt.Sprintf("%s: the agent has no %s", rule, r.Field)
+	}
+	counts := t[r.Field]
+	why := fmt.Sprintf("the agent has %q", v)
+	switch r.op {
+	case "UNIQUE":
+		why = fmt.Sprintf("an instance is on %q already", v)
+	case "CLUSTER":
+		if r.Value == "" {
+			why = fmt.Sprintf("the other instances are not on %q", v)
 		}
-		return false, fmt.Sprintf("%d instances are on %q, %d on the smallest group", counts[v], v, smallest)
-	}
-	if counts[v] == 0 {
-		return groups < n, fmt.Sprintf("there are %d groups already, and %q is not one of them", groups, v)
-	}
-	// An even share; the first ones to grow take what does not divide.
-	quota, rest := instances/n, instances%n
-	over := 0
-	for other, m := range counts {
-		if other != v && m > quota {
-			over++
+	case "LIKE", "UNLIKE":
+		if r.re == nil {
+			why = "the value is not a regular expression"
 		}
+	case "MAX_PER":
+		why = fmt.Sprintf("%d instances are on %q already", counts[v], v)
+	case "GROUP_BY":
+		groups, smallest := groupsOf(counts)
+		switch {
+		case r.n <= 0:
+			why = fmt.Sprintf("%d instances are on %q, %d on the smallest group", counts[v], v, smallest)
+		case counts[v] == 0:
+			why = fmt.Sprintf("there are %d groups already, and %q is not one of them", groups, v)
+		default:
+			why = fmt.Sprintf("%d of %d instances are on %q, which is its share", counts[v], instances, v)
+		}
+	case "IS":
+	default:
+		why = "the operator is not known"
 	}
-	if counts[v] < quota || (counts[v] == quota && over < rest) {
-		return true, ""
-	}
-	return false, fmt.Sprintf("%d of %d instances are on %q, which is its share", counts[v], instances, v)
+	return rule + ": " + why
 }

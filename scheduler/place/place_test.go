@@ -155,8 +155,10 @@ func TestConstraints(t *testing.T) {
 		{"rack:NONESUCH", nil, 1, false},
 	} {
 		parts := append(strings.SplitN(c.c, ":", 3), "", "")
-		ok, text := Check(state.Constraint{Field: parts[0], Operator: parts[1], Value: parts[2]}, &site, tally(c.counts), c.instances)
-		if ok != c.want || (!ok && text == "") || (ok && text != "" && parts[1] != "UNLIKE") {
+		rule := &NewRules([]state.Constraint{{Field: parts[0], Operator: parts[1], Value: parts[2]}})[0]
+		ok := rule.Allows(&site, tally(c.counts), c.instances)
+		text := rule.Refusal(&site, tally(c.counts), c.instances)
+		if ok != c.want || text == "" || (rule.Static() && rule.Allows(&site, nil, 0) != ok) {
 			t.Errorf("%s with %v of %d: %v %q, want %v", c.c, c.counts, c.instances, ok, text, c.want)
 		}
 	}
