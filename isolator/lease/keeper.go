@@ -17,9 +17,8 @@ type KeeperOptions struct {
 	Timings Timings // the zero value means EmbeddedTimings
 	Clock   Clock   // of the lease: Boottime (the default), in `holdfast dev` Monotonic
 	Log     *zap.Logger
-	// Node gives what the node says of itself now: uid, boot id, grade, host name, drivers and so on. Generation, seq,
-	// alive, timing and highest epoch are the Keeper's. It may be slow: it is called at the start, after each Publish and every few
-	// seconds, never while a renewal waits for it.
+	// Node gives what the node says of itself at the start of Run: uid, boot id, grade, host name, drivers and so on; Publish
+	// changes it later. Generation, seq, alive, timing and highest epoch are the Keeper's.
 	Node func() Node
 	// LastGeneration and LastDeadline are what was known before a restart of this process on the same boot (the watchdog
 	// keeps them); 0 when nothing was. With them, and before that deadline, the Keeper goes on in the same generation.
@@ -46,7 +45,6 @@ type Keeper struct {
 	revoked chan ClaimVersion
 	wake    chan struct{} // a renewal is wanted now
 	leased  chan struct{} // the deadline watcher has something to watch
-	refresh chan struct{} // Node() is to be asked again
 
 	mu      sync.Mutex
 	h       *holder // nil before Run has asked Node()
@@ -77,7 +75,7 @@ func NewKeeper(a *Authority, o KeeperOptions) (*Keeper, error) {
 		o.SetDeadline = func(uint64, time.Duration) {}
 	}
 	return &Keeper{a: a, o: o, log: o.Log, ready: make(chan struct{}), revoked: make(chan ClaimVersion, 256), wake: make(chan struct{}, 1),
-		leased: make(chan struct{}, 1), refresh: make(chan struct{}, 1), why: "the node is not registered yet"}, nil
+		leased: make(chan struct{}, 1), why: "the node is not registered yet"}, nil
 }
 
 // Run registers and renews until ctx ends. When it returns, the lease runs on until its deadline.
@@ -88,7 +86,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer func() { cancel(); wg.Wait() }()
-	for _, f := range []func(context.Context){k.watchDeadline, k.refreshSelf, k.watchRevokes} {
+	for _, f := range []func(context.Context){k.watchDeadline, k.watchRevokes} {
 		wg.Add(1)
 		go func() { defer wg.Done(); f(ctx) }()
 	}
@@ -365,20 +363,6 @@ func (k *Keeper) watchDeadline(ctx context.Context) {
 	}
 }
 
-// refreshSelf asks Node() now and then, away from the renewals.
-func (k *Keeper) refreshSelf(ctx context.Context) {
-	for ctx.Err() == nil {
-		k.sleep(ctx, 5*time.Second, k.refresh)
-		if ctx.Err() != nil {
-			return
-		}
-		self := k.o.Node()
-		k.mu.Lock()
-		k.self = self
-		k.mu.Unlock()
-	}
-}
-
 // watchRevokes reads the claims of this node each period, and when something changed.
 func (k *Keeper) watchRevokes(ctx context.Context) {
 	hint := k.a.Watch(ctx, PrefixClaims)
@@ -481,13 +465,12 @@ func (k *Keeper) Why() string {
 // Revoked gives claims held by this node whose revoke flag is set, again each period until they are given back.
 func (k *Keeper) Revoked() <-chan ClaimVersion { return k.revoked }
 
-// Publish changes what the node's record says beside the lease, and brings the next renewal forward. What Node() says
-// later replaces it.
+// Publish changes what the node's record says beside the lease, and brings the next renewal forward. Before Run it does nothing that
+// lasts: Run begins with what Node gives.
 func (k *Keeper) Publish(update func(*Node)) {
 	k.mu.Lock()
 	update(&k.self)
 	k.mu.Unlock()
-	notify(k.refresh)
 	notify(k.wake)
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -149,7 +150,12 @@ func (c *Client) call(ctx context.Context, path string, q any) (a answer, sent b
 	resp, err := c.http.Do(r)
 	if err != nil {
 		var op *net.OpError
-		return a, !(errors.As(err, &op) && op.Op == "dial"), err
+		sent = !(errors.As(err, &op) && op.Op == "dial")
+		var about *url.Error
+		if errors.As(err, &about) {
+			err = about.Err // method and URL tell nobody anything
+		}
+		return a, sent, err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxResponse))
