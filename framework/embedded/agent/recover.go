@@ -23,6 +23,7 @@ type recovery struct {
 	volumes   *dockervolume.Isolator
 	dead      []*container // neither clean nor run by an executor: leftovers are killed, volumes given back
 	dropped   []*container // of frameworks that do not checkpoint: nothing is said of them
+	unread    []string     // containers whose journal cannot be read: nothing of theirs is touched
 }
 
 // leftoverPatience bounds how long a start waits for the processes that a killed supervisor has left.
@@ -52,23 +53,33 @@ func (a *Agent) recover() (*recovery, error) {
 			return nil, err
 		}
 	}
-	rec.identity, err = a.identify(known, boot, rebooted, len(all))
+	for name := range bad {
+		rec.unread = append(rec.unread, name)
+	}
+	containers := make([]*container, 0, len(all))
+	idle := len(bad) == 0
+	for _, r := range all {
+		c := replay(r)
+		containers = append(containers, c)
+		idle = idle && (c.clean || rebooted)
+	}
+	rec.identity, err = a.identify(known, boot, idle)
 	if err != nil {
-		for _, r := range all {
-			r.journal.close()
+		for _, c := range containers {
+			c.close()
 		}
 		return nil, err
 	}
 	used := map[string]mesos.FrameworkInfo{}
-	for _, r := range all {
-		c := replay(r)
+	for _, c := range containers {
 		if f, ok := rec.identity.Framework[c.framework]; ok {
 			used[c.framework] = f
 		}
 		a.sort(rec, c)
 	}
 	rec.identity.Framework = used // a framework of which nothing is left is forgotten
-	if rebooted {
+	if rec.identity.ID != "" {
+		rec.identity.Hostname, rec.identity.Base, rec.identity.Attrs = a.cfg.Hostname, a.cfg.Resources.mesos(), attributes(a.cfg.Attributes)
 		if err := a.store.saveIdentity(rec.identity); err != nil {
 			return nil, err
 		}
@@ -84,9 +95,10 @@ func (a *Agent) newIsolator() *dockervolume.Isolator {
 	})
 }
 
-// identify decides who this agent is: the one it was, if what it is configured to be has not changed. After a reboot Mesos (since 1.4)
-// keeps the id too, and becomes another agent when the configuration has changed; without a reboot that is an error.
-func (a *Agent) identify(known *identity, boot string, rebooted bool, journals int) (identity, error) {
+// identify decides who this agent is: the one it was. When the configuration has changed since, it stays that one too if nothing of its tasks is
+// left on the machine (idle) and nothing is reserved on it; Mesos does so by its reconfiguration policy. Otherwise the change is an
+// error: a reservation that silently went with an old id would be a volume that silently went.
+func (a *Agent) identify(known *identity, boot string, idle bool) (identity, error) {
 	fresh := identity{BootID: boot, Total: a.cfg.Resources.mesos(), Framework: map[string]mesos.FrameworkInfo{}}
 	if known == nil || known.ID == "" {
 		return fresh, nil
@@ -94,15 +106,15 @@ func (a *Agent) identify(known *identity, boot string, rebooted bool, journals i
 	if known.Framework == nil {
 		known.Framework = map[string]mesos.FrameworkInfo{}
 	}
+	known.BootID = boot
 	change := a.changed(*known)
-	if change == "" {
-		known.BootID = boot
+	switch {
+	case change == "":
 		return *known, nil
-	}
-	if rebooted || journals == 0 && sameResources(known.Total, known.Base) {
-		a.log.Warn("the configuration has changed: this is a new agent now", zap.String("was", known.ID), zap.String("change", change))
-		fresh.Framework = known.Framework
-		return fresh, nil
+	case idle && sameResources(known.Total, known.Base):
+		a.log.Info("the configuration has changed", zap.String("agent", known.ID), zap.String("change", change))
+		known.Total = fresh.Total
+		return *known, nil
 	}
 	return fresh, fmt.Errorf("agent: incompatible agent info detected: %s changed since agent %s registered, and it has tasks, reservations or volumes; "+
 		"restore the configuration, or delete %s/meta to begin as another agent", change, known.ID, a.cfg.Dir)
@@ -209,6 +221,9 @@ func (a *Agent) resume(rec *recovery) {
 	}
 	for _, c := range rec.dead {
 		alive[c.id] = false
+	}
+	for _, id := range rec.unread {
+		alive[id] = true
 	}
 	release := rec.volumes.Recover(func(id string) bool { return alive[id] })
 	a.spawn(func(ctx context.Context) { a.giveBack(ctx, rec, release) })

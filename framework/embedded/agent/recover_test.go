@@ -240,15 +240,24 @@ func TestConfigurationChange(t *testing.T) {
 	if err := a.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	a.cfg.Resources.CPUs = 4
+	a.cfg.Resources.CPUs, a.cfg.Attributes = 4, map[string]string{"zone": "z1"}
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if a.ID() == id {
-		t.Error("after a reboot with other resources the agent kept its id")
+	if got := m.lastReregistration(); a.ID() != id || got.Info.Resources[0].Scalar.Value != 4 || got.Info.Attributes[0].Text.Value != "z1" {
+		t.Errorf("came back as %s, %v", a.ID(), got.Info)
 	}
-	if got := m.seen("t1"); got != "STARTING; RUNNING" {
-		t.Errorf("%q", got)
+	m.awaitState("t1", mesos.TASK_FAILED)
+	disk := persistentDisk("r", "pv", "x")
+	if err := a.peer.Checkpoint(append(a.cfg.Resources.mesos(), disk), []mesos.Resource{disk}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	a.cfg.Resources.CPUs = 8
+	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "resources changed") {
+		t.Fatalf("start with other resources under a reservation: %v", err)
 	}
 }
 
