@@ -49,6 +49,7 @@ type Keeper struct {
 	mu      sync.Mutex
 	h       *holder // nil before Run has asked Node()
 	self    Node
+	early   []func(*Node) // publications from before Run knew the node
 	highest volume.Epoch
 	stood   sight  // of a record that must stand still, while standing
 	why     string // why there is no lease, for errors
@@ -109,7 +110,10 @@ func (k *Keeper) open() error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.self = self
+	for _, update := range k.early {
+		update(&self)
+	}
+	k.self, k.early = self, nil
 	k.h = newHolder(k.o.Timings, self.UID, self.BootID, k.o.LastGeneration, k.o.LastDeadline)
 	return nil
 }
@@ -465,11 +469,14 @@ func (k *Keeper) Why() string {
 // Revoked gives claims held by this node whose revoke flag is set, again each period until they are given back.
 func (k *Keeper) Revoked() <-chan ClaimVersion { return k.revoked }
 
-// Publish changes what the node's record says beside the lease, and brings the next renewal forward. Before Run it does nothing that
-// lasts: Run begins with what Node gives.
+// Publish changes what the node's record says beside the lease, and brings the next renewal forward. update must not block.
 func (k *Keeper) Publish(update func(*Node)) {
 	k.mu.Lock()
-	update(&k.self)
+	if k.h == nil {
+		k.early = append(k.early, update)
+	} else {
+		update(&k.self)
+	}
 	k.mu.Unlock()
 	notify(k.wake)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
@@ -74,7 +75,7 @@ func Open(path string) (*Server, error) {
 	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType})
 	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
+	case errors.Is(err, bbolterrors.ErrTimeout):
 		return nil, fault.New(fault.Conflict, "open registers %s: another process has it open", path)
 	case err != nil:
 		return nil, fault.Wrap(fault.Unavailable, err, "open registers %s", path)
@@ -298,7 +299,7 @@ func (s *Server) view(f func(*bbolt.Bucket) error) error {
 	default:
 	}
 	err := s.db.View(func(tx *bbolt.Tx) error { return f(tx.Bucket(bucketRegisters)) })
-	if errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, bbolterrors.ErrDatabaseNotOpen) {
 		return errClosed()
 	}
 	return err
