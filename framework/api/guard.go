@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -30,34 +31,34 @@ func (s *server) guard(next http.Handler) http.Handler {
 		h.Set("X-XSS-Protection", "1; mode=block")
 		h.Set("X-Content-Type-Options", "nosniff")
 		if !plainPath(r) {
-			s.message(w, r, http.StatusBadRequest, "the path cannot be read")
+			s.Message(w, r, http.StatusBadRequest, "the path cannot be read")
 			return
 		}
 		if text := s.strange(r); text != "" {
-			s.message(w, r, http.StatusForbidden, text)
+			s.Message(w, r, http.StatusForbidden, text)
 			return
 		}
 		if needsState(r.URL.Path) && !s.loaded() {
 			h.Set("Retry-After", "1")
-			s.message(w, r, http.StatusServiceUnavailable, "the framework has not loaded its state yet")
+			s.Message(w, r, http.StatusServiceUnavailable, "the framework has not loaded its state yet")
 			return
 		}
 		if r.ContentLength != 0 && !jsonBody(r) {
-			s.message(w, r, http.StatusUnsupportedMediaType, "Unsupported Media Type: send JSON with Content-Type: application/json")
+			s.Message(w, r, http.StatusUnsupportedMediaType, "Unsupported Media Type: send JSON with Content-Type: application/json")
 			return
 		}
-		if r.ContentLength > maxBody {
+		if r.ContentLength > desk.MaxBody {
 			h.Set("Connection", "close")
-			s.message(w, r, http.StatusRequestEntityTooLarge, tooLarge)
+			s.Message(w, r, http.StatusRequestEntityTooLarge, desk.TooLarge)
 			return
 		}
 		rc := http.NewResponseController(w)
 		if r.ContentLength != 0 {
 			// readBody takes it away again: it would end the request's context too.
-			_ = rc.SetReadDeadline(time.Now().Add(bodyTime))
+			_ = rc.SetReadDeadline(time.Now().Add(desk.BodyTime))
 		}
-		_ = rc.SetWriteDeadline(time.Now().Add(answerTime + commandTime))
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		_ = rc.SetWriteDeadline(time.Now().Add(desk.AnswerTime + desk.CommandTime))
+		r.Body = http.MaxBytesReader(w, r.Body, desk.MaxBody)
 		next.ServeHTTP(w, r)
 	})
 }
@@ -73,7 +74,7 @@ func needsState(path string) bool {
 
 // loaded: the record of the framework is always there once the state is.
 func (s *server) loaded() (ok bool) {
-	s.core.View(func(st *state.State) { ok = st.Framework != nil })
+	s.Core.View(func(st *state.State) { ok = st.Framework != nil })
 	return ok
 }
 
@@ -86,8 +87,8 @@ func (s *server) recovered(w http.ResponseWriter, r *http.Request) {
 	if v == http.ErrAbortHandler {
 		panic(v)
 	}
-	s.log.Error("handler panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-	s.message(w, r, http.StatusInternalServerError, "internal error; see the framework's log")
+	s.Log.Error("handler panicked", zap.String("method", r.Method), zap.String("path", r.URL.Path), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+	s.Message(w, r, http.StatusInternalServerError, "internal error; see the framework's log")
 }
 
 // plainPath makes all the ways clients write an id's slashes one: %2F, double and trailing ones.
@@ -109,7 +110,7 @@ func plainPath(r *http.Request) bool {
 func (s *server) strange(r *http.Request) string {
 	host := hostname(r.Host)
 	if !s.ours(host) {
-		return "host name " + quoted(host) + " is not one of this server's; call it by its address, or start the framework with that name allowed"
+		return "host name " + desk.Quoted(host) + " is not one of this server's; call it by its address, or start the framework with that name allowed"
 	}
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
 		return ""
@@ -117,7 +118,7 @@ func (s *server) strange(r *http.Request) string {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		u, err := url.Parse(origin)
 		if err != nil || u.Host != r.Host {
-			return "requests that change something are refused from other origins (" + quoted(origin) + ")"
+			return "requests that change something are refused from other origins (" + desk.Quoted(origin) + ")"
 		}
 	}
 	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
@@ -128,7 +129,7 @@ func (s *server) strange(r *http.Request) string {
 
 func (s *server) ours(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host) != nil || slices.Contains(s.opt.Hosts, host)
+	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host) != nil || slices.Contains(s.hosts, host)
 }
 
 func hostname(hostport string) string {

@@ -1,15 +1,18 @@
 package api
 
 import (
-	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
 	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/framework"
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/page"
+	"github.com/holdfast-io/holdfast/framework/api/v1"
+	"github.com/holdfast-io/holdfast/framework/api/v2"
 )
 
 // Options of the API. The zero value serves a framework on the loopback address.
@@ -25,38 +28,23 @@ type Options struct {
 	Now func() time.Time
 }
 
-// The limits on what one request may cost.
-const (
-	maxBody       = 8 << 20          // bytes of a request
-	maxDefinition = 256 << 10        // bytes of one app as stored: a batch of the store takes 400 KB
-	bodyTime      = 30 * time.Second // to send a request's body
-	commandTime   = 40 * time.Second // for a command to be committed
-	answerTime    = 60 * time.Second // to take an answer
-	frameTime     = 10 * time.Second // to take one frame of a stream: slower readers are cut
-)
-
 type server struct {
-	core framework.Core
-	log  *zap.Logger
-	opt  Options
-	now  func() time.Time
-	// writing is held from reading an app to the commit of its change, so that two writers do not work on one old state. It is a channel so
-	// that waiting ends with the request.
-	writing chan struct{}
+	*desk.Desk
+	hosts []string
 }
 
 // New gives the handler of the whole API. Serve gives an http.Server with the time limits it counts on.
 func New(core framework.Core, o Options) http.Handler {
-	s := &server{core: core, log: o.Log, opt: o, now: o.Now, writing: make(chan struct{}, 1)}
-	if s.log == nil {
-		s.log = zap.NewNop()
+	s := &server{&desk.Desk{Core: core, Log: o.Log, Now: o.Now}, o.Hosts}
+	if s.Log == nil {
+		s.Log = zap.NewNop()
 	}
-	if s.now == nil {
-		s.now = time.Now
+	if s.Now == nil {
+		s.Now = time.Now
 	}
 	r := mux.NewRouter().SkipClean(true)
-	s.routesV2(r)
-	s.routesV1(r)
+	v2.Routes(r, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork})
+	v1.Routes(r, s.Desk)
 	r.HandleFunc("/ping", s.ping).Methods(http.MethodGet, http.MethodHead)
 	if o.Metrics != nil {
 		r.Handle("/metrics", o.Metrics).Methods(http.MethodGet)
@@ -64,10 +52,10 @@ func New(core framework.Core, o Options) http.Handler {
 	r.PathPrefix("/ui").Handler(http.RedirectHandler("/", http.StatusFound)).Methods(http.MethodGet)
 	r.Handle("/", page.Handler()).Methods(http.MethodGet, http.MethodHead)
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.message(w, r, http.StatusNotFound, "URI not found")
+		s.Message(w, r, http.StatusNotFound, "URI not found")
 	})
 	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.message(w, r, http.StatusMethodNotAllowed, "Method Not Allowed")
+		s.Message(w, r, http.StatusMethodNotAllowed, "Method Not Allowed")
 	})
 	return s.guard(r)
 }
@@ -81,12 +69,11 @@ func Serve(h http.Handler, log *zap.Logger) *http.Server {
 	return srv
 }
 
-// lock waits for the turn to change apps.
-func (s *server) lock(ctx context.Context) (unlock func(), err error) {
-	select {
-	case s.writing <- struct{}{}:
-		return func() { <-s.writing }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+func (s *server) ping(w http.ResponseWriter, r *http.Request) {
+	body, kind := "pong", "text/plain; charset=utf-8"
+	if a := r.Header.Get("Accept"); strings.Contains(a, "application/json") && !strings.Contains(a, "*/*") && !strings.Contains(a, "text/") {
+		body, kind = `"pong"`, "application/json"
 	}
+	w.Header().Set("Content-Type", kind)
+	_, _ = w.Write([]byte(body))
 }

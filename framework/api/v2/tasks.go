@@ -1,4 +1,4 @@
-package api
+package v2
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -88,7 +89,7 @@ func tasksOf(st *state.State, instances []*state.Instance, withServicePorts bool
 func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
 	r := i.Run
 	t := task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
-		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: stamp(r.StagedAt), StartedAt: stamp(r.StartedAt), Version: r.Version,
+		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
 		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
 	if r.ContainerIP != "" {
 		protocol := "IPv4"
@@ -108,11 +109,11 @@ func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
 	return t
 }
 
-func (s *server) appTasks(w http.ResponseWriter, r *http.Request) {
+func (s *api) appTasks(w http.ResponseWriter, r *http.Request) {
 	var tasks []task
 	group, isGroup := groupOf(r)
 	id := pathID(r)
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		switch {
 		case isGroup:
 			tasks = []task{}
@@ -126,14 +127,14 @@ func (s *server) appTasks(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	if tasks == nil {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
 	if plainText(r) {
 		s.taskTable(w, r, func(a state.AppID) bool { return a == id || isGroup && below(a, group) })
 		return
 	}
-	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
 }
 
 func sortedApps(st *state.State) []*state.App {
@@ -151,7 +152,7 @@ func plainText(r *http.Request) bool {
 	return strings.Contains(accept, "text/plain") && !strings.Contains(accept, "json")
 }
 
-func (s *server) listTasks(w http.ResponseWriter, r *http.Request) {
+func (s *api) listTasks(w http.ResponseWriter, r *http.Request) {
 	if plainText(r) {
 		s.taskTable(w, r, func(state.AppID) bool { return true })
 		return
@@ -167,7 +168,7 @@ func (s *server) listTasks(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	tasks := []task{}
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			for _, t := range tasksOf(st, st.InstancesOf(a.ID), true) {
 				if len(want) == 0 || want[t.State] {
@@ -176,13 +177,13 @@ func (s *server) listTasks(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	})
-	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
 }
 
 // taskTable prints "app<TAB>service port<TAB>host:port<TAB>…", one line per service port.
-func (s *server) taskTable(w http.ResponseWriter, _ *http.Request, want func(state.AppID) bool) {
+func (s *api) taskTable(w http.ResponseWriter, _ *http.Request, want func(state.AppID) bool) {
 	var b strings.Builder
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			d := st.Def(a.ID, a.Version)
 			if d == nil || a.Removed || !want(a.ID) {
@@ -234,7 +235,7 @@ type lifeTime struct {
 }
 
 // taskStats are counted in four ways; a group without tasks is left out.
-func (s *server) taskStats(a *state.App, instances []*state.Instance) map[string]any {
+func (s *api) taskStats(a *state.App, instances []*state.Instance) map[string]any {
 	out := map[string]any{}
 	add := func(name string, want func(*state.Instance) bool) {
 		var some []*state.Instance
@@ -244,7 +245,7 @@ func (s *server) taskStats(a *state.App, instances []*state.Instance) map[string
 			}
 		}
 		if len(some) > 0 {
-			out[name] = map[string]any{"stats": statsOf(some, s.now())}
+			out[name] = map[string]any{"stats": statsOf(some, s.Now())}
 		}
 	}
 	add("startedAfterLastScaling", func(i *state.Instance) bool { return !i.Run.StagedAt.Before(a.LastScalingAt) })
@@ -273,18 +274,18 @@ func statsOf(instances []*state.Instance, now time.Time) taskStats {
 	return out
 }
 
-func (s *server) killTask(w http.ResponseWriter, r *http.Request) {
+func (s *api) killTask(w http.ResponseWriter, r *http.Request) {
 	id, taskID := pathID(r), state.TaskID(mux.Vars(r)["task"])
 	s.kill(w, r, id, "task", fault.New(fault.NotFound, "Task '%s' does not exist", taskID), func(i *state.Instance) bool { return i.Run.Task == taskID || string(i.ID) == string(taskID) })
 }
 
-func (s *server) killAppTasks(w http.ResponseWriter, r *http.Request) {
+func (s *api) killAppTasks(w http.ResponseWriter, r *http.Request) {
 	host := r.URL.Query().Get("host")
 	s.kill(w, r, pathID(r), "tasks", nil, func(i *state.Instance) bool { return host == "" || host == "*" || i.Run.Hostname == host })
 }
 
 // kill ends the tasks of one app that are chosen. With scale the app gets smaller by as many.
-func (s *server) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name string, none error, chosen func(*state.Instance) bool) {
+func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name string, none error, chosen func(*state.Instance) bool) {
 	scale, ok := s.killMode(w, r)
 	if !ok {
 		return
@@ -292,7 +293,7 @@ func (s *server) kill(w http.ResponseWriter, r *http.Request, id state.AppID, na
 	var victims []*state.Instance
 	var tasks []task
 	found := false
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		if appOf(st, id) == nil {
 			return
 		}
@@ -306,10 +307,10 @@ func (s *server) kill(w http.ResponseWriter, r *http.Request, id state.AppID, na
 	})
 	switch {
 	case !found:
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	case len(victims) == 0 && none != nil:
-		s.fail(w, r, none)
+		s.Fail(w, r, none)
 		return
 	}
 	if scale {
@@ -317,24 +318,24 @@ func (s *server) kill(w http.ResponseWriter, r *http.Request, id state.AppID, na
 		return
 	}
 	if err := s.restartEach(r.Context(), victims); err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	if name == "task" {
-		s.answer(w, r, http.StatusOK, map[string]any{"task": tasks[0]})
+		s.JSON(w, r, http.StatusOK, map[string]any{"task": tasks[0]})
 		return
 	}
-	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
 }
 
 // killMode reads scale and wipe.
-func (s *server) killMode(w http.ResponseWriter, r *http.Request) (scale, ok bool) {
-	scale = yes(r, "scale", false)
-	if yes(r, "wipe", false) {
+func (s *api) killMode(w http.ResponseWriter, r *http.Request) (scale, ok bool) {
+	scale = desk.Yes(r, "scale", false)
+	if desk.Yes(r, "wipe", false) {
 		if scale {
-			s.badRequest(w, r, "You cannot use scale and wipe at the same time.")
+			s.BadRequest(w, r, "You cannot use scale and wipe at the same time.")
 		} else {
-			s.fail(w, r, fault.New(fault.Invalid, "wipe is not supported here: stop the instance (scale down, or delete the app), then delete its volume with DELETE /v1/volumes/<volume>"))
+			s.Fail(w, r, fault.New(fault.Invalid, "wipe is not supported here: stop the instance (scale down, or delete the app), then delete its volume with DELETE /v1/volumes/<volume>"))
 		}
 		return false, false
 	}
@@ -342,12 +343,12 @@ func (s *server) killMode(w http.ResponseWriter, r *http.Request) (scale, ok boo
 }
 
 // restartEach kills the runs of instances; each instance keeps its number and volumes and runs again.
-func (s *server) restartEach(ctx context.Context, victims []*state.Instance) error {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
+func (s *api) restartEach(ctx context.Context, victims []*state.Instance) error {
+	ctx, cancel := context.WithTimeout(ctx, desk.CommandTime)
 	defer cancel()
 	for _, i := range victims {
 		// One that ended by itself in the meantime is as good as killed.
-		if _, err := s.do(ctx, scheduler.RestartInstance{Instance: i.ID}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+		if _, err := s.Do(ctx, scheduler.RestartInstance{Instance: i.ID}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 			return err
 		}
 	}
@@ -355,27 +356,27 @@ func (s *server) restartEach(ctx context.Context, victims []*state.Instance) err
 }
 
 // scaleAway makes an app smaller. Instances have numbers and volumes, so only those with the highest numbers can go.
-func (s *server) scaleAway(w http.ResponseWriter, r *http.Request, id state.AppID, victims []*state.Instance) {
+func (s *api) scaleAway(w http.ResponseWriter, r *http.Request, id state.AppID, victims []*state.Instance) {
 	var app *state.App
-	s.core.View(func(st *state.State) { app = appOf(st, id) })
+	s.Core.View(func(st *state.State) { app = appOf(st, id) })
 	if app == nil {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
 	n := app.Instances - len(victims)
 	for _, i := range victims {
 		if i.Ordinal < n {
-			s.fail(w, r, fault.New(fault.Conflict, "instances are numbered and keep their volumes: scaling %s down to %d ends the highest numbers, not %s; kill it without scale, or scale the app", id, n, i.ID))
+			s.Fail(w, r, fault.New(fault.Conflict, "instances are numbered and keep their volumes: scaling %s down to %d ends the highest numbers, not %s; kill it without scale, or scale the app", id, n, i.ID))
 			return
 		}
 	}
-	s.command(w, r, scheduler.ScaleApp{App: id, Instances: max(0, n), Force: yes(r, "force", false)})
+	s.command(w, r, scheduler.ScaleApp{App: id, Instances: max(0, n), Force: desk.Yes(r, "force", false)})
 }
 
-func (s *server) killTasks(w http.ResponseWriter, r *http.Request) {
-	v, err := readBody(w, r)
+func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
+	v, err := desk.ReadBody(w, r)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	run := &document.Run{}
@@ -383,9 +384,9 @@ func (s *server) killTasks(w http.ResponseWriter, r *http.Request) {
 	in.Require("ids")
 	ids := in.Strs("ids")
 	in.Close()
-	warn(w, run.Warnings)
+	desk.Warn(w, run.Warnings)
 	if err := run.Problems.Err("Invalid JSON"); err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	scale, ok := s.killMode(w, r)
@@ -395,9 +396,9 @@ func (s *server) killTasks(w http.ResponseWriter, r *http.Request) {
 	var victims []*state.Instance
 	var tasks []task
 	bad := ""
-	s.core.View(func(st *state.State) { victims, tasks, bad = findTasks(st, ids) })
+	s.Core.View(func(st *state.State) { victims, tasks, bad = findTasks(st, ids) })
 	if bad != "" {
-		s.badRequest(w, r, "Invalid task id '%s'. [taskId %s no valid identifier]", bad, bad)
+		s.BadRequest(w, r, "Invalid task id '%s'. [taskId %s no valid identifier]", bad, bad)
 		return
 	}
 	if scale {
@@ -405,10 +406,10 @@ func (s *server) killTasks(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := s.restartEach(r.Context(), victims); err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
-	s.answer(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
 }
 
 // findTasks finds tasks by id. Ids of tasks that are no more are skipped; bad is one that is no task id at all.
@@ -424,14 +425,14 @@ func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks 
 	return victims, tasksOf(st, victims, false), ""
 }
 
-func (s *server) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {
+func (s *api) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {
 	if len(victims) == 0 {
-		s.answer(w, r, http.StatusOK, s.result(w, scheduler.Reply{}))
+		s.JSON(w, r, http.StatusOK, s.result(w, scheduler.Reply{}))
 		return
 	}
 	for _, i := range victims {
 		if i.App != victims[0].App {
-			s.fail(w, r, fault.New(fault.Invalid, "scale works for the tasks of one app at a time in this version; got %s and %s", victims[0].App, i.App))
+			s.Fail(w, r, fault.New(fault.Invalid, "scale works for the tasks of one app at a time in this version; got %s and %s", victims[0].App, i.App))
 			return
 		}
 	}

@@ -1,4 +1,4 @@
-package api
+package v2
 
 import (
 	"bytes"
@@ -6,26 +6,17 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/marathon"
 	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/framework/marathon/selector"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
-
-// timeFormat is Marathon's: always three digits, always UTC. Versions are such times.
-const timeFormat = "2006-01-02T15:04:05.000Z"
-
-func stamp(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(timeFormat)
-}
 
 // appOf gives an app that Marathon would still show: one that is being deleted is gone for it.
 func appOf(st *state.State, id state.AppID) *state.App {
@@ -113,7 +104,7 @@ func members(v any) []byte {
 }
 
 // printApp prints an app as /v2 shows it; nil when its definition is not there, which is a bug elsewhere.
-func (s *server) printApp(st *state.State, a *state.App, e embed) []byte {
+func (s *api) printApp(st *state.State, a *state.App, e embed) []byte {
 	d := st.Def(a.ID, a.Version)
 	if d == nil {
 		return nil
@@ -124,9 +115,9 @@ func (s *server) printApp(st *state.State, a *state.App, e embed) []byte {
 		extra = append(extra, members(countsOf(instances)))
 	}
 	if e.deployments {
-		refs := []deploymentRef{}
+		refs := []desk.DeploymentRef{}
 		if a.Deployment != "" {
-			refs = append(refs, deploymentRef{string(a.Deployment)})
+			refs = append(refs, desk.DeploymentRef{ID: string(a.Deployment)})
 		}
 		extra = append(extra, members(map[string]any{"deployments": refs}))
 	}
@@ -138,20 +129,20 @@ func (s *server) printApp(st *state.State, a *state.App, e embed) []byte {
 	}
 	if f := a.LastTaskFailure; e.failure && f != nil {
 		extra = append(extra, members(map[string]any{"lastTaskFailure": taskFailure{AppID: a.ID, Host: f.Host, Message: f.Message, State: f.State,
-			TaskID: f.Task, Timestamp: stamp(f.At), Version: f.Version, SlaveID: f.Agent}}))
+			TaskID: f.Task, Timestamp: desk.Stamp(f.At), Version: f.Version, SlaveID: f.Agent}}))
 	}
 	if e.stats {
 		extra = append(extra, members(map[string]any{"taskStats": s.taskStats(a, instances)}))
 	}
-	return definition.Print(d.Source, definition.Live{Instances: a.Instances, Version: a.Version, LastScalingAt: stamp(a.LastScalingAt),
-		LastConfigChangeAt: stamp(a.LastConfigChangeAt), Extra: bytes.Join(extra, []byte(","))})
+	return definition.Print(d.Source, definition.Live{Instances: a.Instances, Version: a.Version, LastScalingAt: desk.Stamp(a.LastScalingAt),
+		LastConfigChangeAt: desk.Stamp(a.LastConfigChangeAt), Extra: bytes.Join(extra, []byte(","))})
 }
 
-func (s *server) listApps(w http.ResponseWriter, r *http.Request) {
+func (s *api) listApps(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	match, err := labelSelector(q.Get("label"))
+	match, err := selector.Parse(q.Get("label"))
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	cmd, id := strings.ToLower(q.Get("cmd")), strings.ToLower(q.Get("id"))
@@ -162,10 +153,10 @@ func (s *server) listApps(w http.ResponseWriter, r *http.Request) {
 }
 
 // answerApps prints the apps that a filter lets through, sorted by id, as {name: [...]}.
-func (s *server) answerApps(w http.ResponseWriter, r *http.Request, name string, e embed, want func(*state.App, *state.Spec) bool) {
+func (s *api) answerApps(w http.ResponseWriter, r *http.Request, name string, e embed, want func(*state.App, *state.Spec) bool) {
 	var b bytes.Buffer
 	b.WriteString(`{` + string(document.Quote(name)) + `:[`)
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		var apps []*state.App
 		for _, a := range st.Apps {
 			if d := st.Def(a.ID, a.Version); d != nil && !a.Removed && want(a, &d.Spec) {
@@ -181,10 +172,10 @@ func (s *server) answerApps(w http.ResponseWriter, r *http.Request, name string,
 		}
 	})
 	b.WriteString("]}")
-	s.send(w, r, http.StatusOK, b.Bytes())
+	s.Raw(w, r, http.StatusOK, b.Bytes())
 }
 
-func (s *server) showApp(w http.ResponseWriter, r *http.Request) {
+func (s *api) showApp(w http.ResponseWriter, r *http.Request) {
 	if group, ok := groupOf(r); ok {
 		s.answerApps(w, r, "*", embedOf(r, embed{counts: true, deployments: true}), func(a *state.App, _ *state.Spec) bool { return below(a.ID, group) })
 		return
@@ -192,16 +183,16 @@ func (s *server) showApp(w http.ResponseWriter, r *http.Request) {
 	id := pathID(r)
 	e := embedOf(r, embed{tasks: true, counts: true, deployments: true, failure: true})
 	var out []byte
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		if a := appOf(st, id); a != nil {
 			out = s.printApp(st, a, e)
 		}
 	})
 	if out == nil {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
-	s.send(w, r, http.StatusOK, slices.Concat([]byte(`{"app":`), out, []byte(`}`)))
+	s.Raw(w, r, http.StatusOK, slices.Concat([]byte(`{"app":`), out, []byte(`}`)))
 }
 
 // groupOf reads "{group}/*" in the place of an app id.
@@ -215,11 +206,11 @@ func groupOf(r *http.Request) (group string, ok bool) {
 
 func below(id state.AppID, group string) bool { return strings.HasPrefix(string(id), group+"/") }
 
-func (s *server) appVersions(w http.ResponseWriter, r *http.Request) {
+func (s *api) appVersions(w http.ResponseWriter, r *http.Request) {
 	id := pathID(r)
 	versions := []string{}
 	found := false
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		if appOf(st, id) == nil {
 			return
 		}
@@ -229,23 +220,23 @@ func (s *server) appVersions(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	if !found {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
 	slices.Sort(versions)
 	slices.Reverse(versions)
-	s.answer(w, r, http.StatusOK, map[string]any{"versions": versions})
+	s.JSON(w, r, http.StatusOK, map[string]any{"versions": versions})
 }
 
-func (s *server) appVersion(w http.ResponseWriter, r *http.Request) {
+func (s *api) appVersion(w http.ResponseWriter, r *http.Request) {
 	id, text := pathID(r), mux.Vars(r)["version"]
-	version, err := parseVersion(text)
+	version, err := desk.ParseVersion(text)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	var out []byte
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		a, d := appOf(st, id), st.Def(id, version)
 		switch {
 		case a == nil || d == nil:
@@ -256,18 +247,8 @@ func (s *server) appVersion(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	if out == nil {
-		s.fail(w, r, fault.New(fault.NotFound, "App '%s' does not exist in version %s", id, version))
+		s.Fail(w, r, fault.New(fault.NotFound, "App '%s' does not exist in version %s", id, version))
 		return
 	}
-	s.send(w, r, http.StatusOK, out)
-}
-
-// parseVersion reads a time in any ISO 8601 form that clients use and writes it as versions are.
-func parseVersion(text string) (string, error) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700"} {
-		if t, err := time.Parse(layout, text); err == nil {
-			return stamp(t), nil
-		}
-	}
-	return "", fault.New(fault.Invalid, "Invalid timestamp provided '%s'. Expecting ISO-8601 datetime string.", text)
+	s.Raw(w, r, http.StatusOK, out)
 }

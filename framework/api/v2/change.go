@@ -1,4 +1,4 @@
-package api
+package v2
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/marathon"
 	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
@@ -23,6 +24,9 @@ type how struct {
 	mustBe  bool // PATCH: the app must exist
 }
 
+// maxDefinition bounds one app as stored, in bytes: a batch of the store takes 400 KB.
+const maxDefinition = 256 << 10
+
 // deploymentResult is the answer to most commands.
 type deploymentResult struct {
 	Version      string `json:"version"`
@@ -37,70 +41,66 @@ type change struct {
 	warnings []string
 }
 
-func (s *server) rules() marathon.Options {
-	return marathon.Options{Role: s.core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork}
-}
-
-func (s *server) createApp(w http.ResponseWriter, r *http.Request) {
-	v, err := readBody(w, r)
+func (s *api) createApp(w http.ResponseWriter, r *http.Request) {
+	v, err := desk.ReadBody(w, r)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	s.write(w, r, how{create: true}, "", v)
 }
 
-func (s *server) putApp(w http.ResponseWriter, r *http.Request) {
-	v, err := readBody(w, r)
+func (s *api) putApp(w http.ResponseWriter, r *http.Request) {
+	v, err := desk.ReadBody(w, r)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	patch := r.Method == http.MethodPatch
-	s.write(w, r, how{partial: patch || yes(r, "partialUpdate", true), mustBe: patch}, pathID(r), v)
+	s.write(w, r, how{partial: patch || desk.Yes(r, "partialUpdate", true), mustBe: patch}, pathID(r), v)
 }
 
 // write changes one app: reads what there is, checks what is wanted, hands over the command, answers.
-func (s *server) write(w http.ResponseWriter, r *http.Request, h how, id state.AppID, v *document.Value) {
-	ctx, cancel := limited(r)
+func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppID, v *document.Value) {
+	ctx, cancel := desk.Limited(r)
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
 		return
 	}
 	defer unlock()
 	c, err := s.prepare(h, id, v, map[int]bool{})
 	if c != nil {
-		warn(w, c.warnings)
+		desk.Warn(w, c.warnings)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
-	reply, err := s.do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: yes(r, "force", false), Create: h.create})
+	reply, err := s.Do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: desk.Yes(r, "force", false), Create: h.create})
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	s.written(w, r, h, c, reply)
 }
 
-func (s *server) written(w http.ResponseWriter, r *http.Request, h how, c *change, reply scheduler.Reply) {
+func (s *api) written(w http.ResponseWriter, r *http.Request, h how, c *change, reply scheduler.Reply) {
 	id := c.put.Def.App
 	result := s.result(w, reply)
 	if !c.isNew {
-		s.answer(w, r, http.StatusOK, result)
+		s.JSON(w, r, http.StatusOK, result)
 		return
 	}
 	w.Header().Set("Location", location(r, id))
 	if !h.create {
-		s.answer(w, r, http.StatusCreated, result)
+		s.JSON(w, r, http.StatusCreated, result)
 		return
 	}
 	extra := append(members(counts{}), ',')
-	extra = append(extra, members(map[string]any{"deployments": []deploymentRef{{result.DeploymentID}}})...)
-	s.send(w, r, http.StatusCreated, definition.Print(c.put.Def.Source, definition.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
+	extra = append(extra, members(map[string]any{"deployments": []desk.DeploymentRef{{ID: result.DeploymentID}}})...)
+	s.Raw(w, r, http.StatusCreated, definition.Print(c.put.Def.Source, definition.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
 }
 
 // location is where Marathon says that a new app is: the id resolved against the root, not against /v2/apps.
@@ -113,10 +113,10 @@ func location(r *http.Request, id state.AppID) string {
 }
 
 // result names the deployment of a reply, in header and body. What changed nothing gets a name too: clients insist on one.
-func (s *server) result(w http.ResponseWriter, reply scheduler.Reply) deploymentResult {
+func (s *api) result(w http.ResponseWriter, reply scheduler.Reply) deploymentResult {
 	out := deploymentResult{Version: reply.Version, DeploymentID: string(reply.Deployment)}
 	if out.Version == "" {
-		out.Version = stamp(s.now())
+		out.Version = desk.Stamp(s.Now())
 	}
 	if out.DeploymentID == "" {
 		out.DeploymentID = uuid.NewString()
@@ -125,25 +125,9 @@ func (s *server) result(w http.ResponseWriter, reply scheduler.Reply) deployment
 	return out
 }
 
-// do hands a command to the framework. A refusal because of deployments under way becomes *locked.
-func (s *server) do(ctx context.Context, command scheduler.Event) (scheduler.Reply, error) {
-	reply, err := s.core.Do(ctx, command)
-	if err == nil {
-		err = reply.Err
-	}
-	if fault.Is(err, fault.Conflict) {
-		for _, d := range fault.DetailsOf(err) {
-			if d.Path == "/deployments" {
-				return reply, &locked{err, d.Errors}
-			}
-		}
-	}
-	return reply, err
-}
-
 // prepare makes the change of one app from a body. id "" means that the body names it. taken are service ports that other
 // apps of the same command got. The change is not nil when only its warnings are of use.
-func (s *server) prepare(h how, id state.AppID, v *document.Value, taken map[int]bool) (*change, error) {
+func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bool) (*change, error) {
 	if v.Kind == document.Object && id != "" {
 		v.Set("id", &document.Value{Kind: document.String, Text: string(id)})
 	}
@@ -181,13 +165,13 @@ func (s *server) prepare(h how, id state.AppID, v *document.Value, taken map[int
 	if err != nil {
 		return c, err
 	}
-	return c, s.finish(c, old, baseDef, taken, nextVersion(s.now(), versions))
+	return c, s.finish(c, old, baseDef, taken, nextVersion(s.Now(), versions))
 }
 
 // before reads what there is of an app: its record, its definition, all its versions; and the service ports of all others.
-func (s *server) before(id state.AppID, taken map[int]bool) (base *state.App, def *state.Def, versions map[string]bool) {
+func (s *api) before(id state.AppID, taken map[int]bool) (base *state.App, def *state.Def, versions map[string]bool) {
 	versions = map[string]bool{}
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		base = st.Apps[id]
 		if base != nil {
 			if def = st.Def(id, base.Version); def == nil {
@@ -228,14 +212,14 @@ func servicePorts(d *state.Def) []int {
 
 // nextVersion is now, or the next millisecond that is not a version yet.
 func nextVersion(now time.Time, versions map[string]bool) string {
-	for versions[stamp(now)] {
+	for versions[desk.Stamp(now)] {
 		now = now.Add(time.Millisecond)
 	}
-	return stamp(now)
+	return desk.Stamp(now)
 }
 
 // update applies a partial update, or a rollback.
-func (s *server) update(c *change, base *state.App, def *state.Def, v *document.Value) error {
+func (s *api) update(c *change, base *state.App, def *state.Def, v *document.Value) error {
 	u, warnings, err := marathon.ReadUpdate(v)
 	c.warnings = warnings
 	if err != nil {
@@ -248,11 +232,11 @@ func (s *server) update(c *change, base *state.App, def *state.Def, v *document.
 				return fault.New(fault.Invalid, "The 'version' field may only be combined with the 'id' field.")
 			}
 		}
-		if version, err = parseVersion(version); err != nil {
+		if version, err = desk.ParseVersion(version); err != nil {
 			return err
 		}
 		var old *state.Def
-		s.core.View(func(st *state.State) { old = st.Def(base.ID, version) })
+		s.Core.View(func(st *state.State) { old = st.Def(base.ID, version) })
 		if old == nil {
 			return noApp(base.ID)
 		}
@@ -277,7 +261,7 @@ func storedInstances(d *state.Def) int {
 }
 
 // finish makes the definition of a checked app. One that says what the old one says, but for the number of instances, is the old one.
-func (s *server) finish(c *change, old *marathon.App, oldDef *state.Def, taken map[int]bool, version string) error {
+func (s *api) finish(c *change, old *marathon.App, oldDef *state.Def, taken map[int]bool, version string) error {
 	a := c.app
 	if err := a.Unsupported(); err != nil {
 		return err
@@ -313,46 +297,46 @@ func sameBut(a, b *marathon.App) bool {
 }
 
 // putApps changes several apps in one deployment.
-func (s *server) putApps(w http.ResponseWriter, r *http.Request) {
-	v, err := readBody(w, r)
+func (s *api) putApps(w http.ResponseWriter, r *http.Request) {
+	v, err := desk.ReadBody(w, r)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	if v.Kind != document.Array {
-		s.fail(w, r, fault.WithDetails(fault.Invalid, "Invalid JSON", fault.Detail{Path: "/", Errors: []string{"error.expected.jsarray"}}))
+		s.Fail(w, r, fault.WithDetails(fault.Invalid, "Invalid JSON", fault.Detail{Path: "/", Errors: []string{"error.expected.jsarray"}}))
 		return
 	}
-	ctx, cancel := limited(r)
+	ctx, cancel := desk.Limited(r)
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
 		return
 	}
 	defer unlock()
 	patch := r.Method == http.MethodPatch
-	h := how{partial: patch || yes(r, "partialUpdate", true), mustBe: patch}
+	h := how{partial: patch || desk.Yes(r, "partialUpdate", true), mustBe: patch}
 	changes, warnings, err := s.prepareAll(h, v)
-	warn(w, warnings)
+	desk.Warn(w, warnings)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	reply := scheduler.Reply{}
 	if len(changes) > 0 {
-		if reply, err = s.do(ctx, scheduler.PutApp{Changes: changes, Force: yes(r, "force", false)}); err != nil {
-			s.fail(w, r, err)
+		if reply, err = s.Do(ctx, scheduler.PutApp{Changes: changes, Force: desk.Yes(r, "force", false)}); err != nil {
+			s.Fail(w, r, err)
 			return
 		}
 	}
-	s.answer(w, r, http.StatusOK, s.result(w, reply))
+	s.JSON(w, r, http.StatusOK, s.result(w, reply))
 }
 
 // maxAppsAtOnce keeps one deployment within one batch of the store.
 const maxAppsAtOnce = 20
 
-func (s *server) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, warnings []string, err error) {
+func (s *api) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, warnings []string, err error) {
 	if len(v.List) > maxAppsAtOnce {
 		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request", maxAppsAtOnce)
 	}
@@ -390,37 +374,47 @@ func below0(err error, at string) error {
 	return fault.WithDetails(fault.ClassOf(err), err.Error(), out...)
 }
 
-func (s *server) deleteApp(w http.ResponseWriter, r *http.Request) {
+func (s *api) deleteApp(w http.ResponseWriter, r *http.Request) {
 	id := pathID(r)
 	if s.missing(id) {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
-	s.command(w, r, scheduler.RemoveApp{App: id, Force: yes(r, "force", true), Wipe: yes(r, "wipe", false)})
+	s.command(w, r, scheduler.RemoveApp{App: id, Force: desk.Yes(r, "force", true), Wipe: desk.Yes(r, "wipe", false)})
 }
 
-func (s *server) restartApp(w http.ResponseWriter, r *http.Request) {
+func (s *api) restartApp(w http.ResponseWriter, r *http.Request) {
 	id := pathID(r)
 	if s.missing(id) {
-		s.fail(w, r, noApp(id))
+		s.Fail(w, r, noApp(id))
 		return
 	}
-	s.command(w, r, scheduler.RestartApp{App: id, Force: yes(r, "force", false)})
+	s.command(w, r, scheduler.RestartApp{App: id, Force: desk.Yes(r, "force", false)})
 }
 
-func (s *server) missing(id state.AppID) (missing bool) {
-	s.core.View(func(st *state.State) { missing = appOf(st, id) == nil })
+func (s *api) missing(id state.AppID) (missing bool) {
+	s.Core.View(func(st *state.State) { missing = appOf(st, id) == nil })
 	return missing
 }
 
 // command sends a command whose answer is a DeploymentResult.
-func (s *server) command(w http.ResponseWriter, r *http.Request, e scheduler.Event) {
-	ctx, cancel := limited(r)
+func (s *api) command(w http.ResponseWriter, r *http.Request, e scheduler.Event) {
+	ctx, cancel := desk.Limited(r)
 	defer cancel()
-	reply, err := s.do(ctx, e)
+	reply, err := s.Do(ctx, e)
 	if err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
-	s.answer(w, r, http.StatusOK, s.result(w, reply))
+	s.JSON(w, r, http.StatusOK, s.result(w, reply))
+}
+
+// lock waits for the turn to change apps.
+func (s *api) lock(ctx context.Context) (unlock func(), err error) {
+	select {
+	case s.writing <- struct{}{}:
+		return func() { <-s.writing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }

@@ -1,4 +1,4 @@
-package api
+package v2
 
 import (
 	"encoding/json"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/show"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -70,21 +71,21 @@ var marathonReason = map[string]string{
 	state.ReasonResources:   "InsufficientCpus",
 }
 
-func (s *server) queue(w http.ResponseWriter, r *http.Request) {
+func (s *api) queue(w http.ResponseWriter, r *http.Request) {
 	out := []queued{}
-	now := s.now()
-	s.core.View(func(st *state.State) {
+	now := s.Now()
+	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			if q := s.queuedApp(st, a, now); q != nil {
 				out = append(out, *q)
 			}
 		}
 	})
-	s.answer(w, r, http.StatusOK, map[string]any{"queue": out})
+	s.JSON(w, r, http.StatusOK, map[string]any{"queue": out})
 }
 
 // queuedApp gives an app's entry, nil when none of its instances waits.
-func (s *server) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
+func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 	var since, until time.Time
 	q := &queued{}
 	waiting := []queuedInstance{}
@@ -109,7 +110,7 @@ func (s *server) queuedApp(st *state.State, a *state.App, now time.Time) *queued
 	if q.Count == 0 || app == nil {
 		return nil
 	}
-	q.App, q.Since = app, stamp(since)
+	q.App, q.Since = app, desk.Stamp(since)
 	q.Delay = delay{Overdue: true}
 	if until.After(now) {
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}
@@ -140,22 +141,22 @@ func rejectsOf(agents []state.AgentReason) []reject {
 	return out
 }
 
-func (s *server) resetDelay(w http.ResponseWriter, r *http.Request) {
+func (s *api) resetDelay(w http.ResponseWriter, r *http.Request) {
 	id := pathID(r)
 	waits := false
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		if a := appOf(st, id); a != nil {
-			waits = s.queuedApp(st, a, s.now()) != nil
+			waits = s.queuedApp(st, a, s.Now()) != nil
 		}
 	})
 	if !waits {
-		s.fail(w, r, fault.New(fault.NotFound, "Application %s not found in tasks queue.", id))
+		s.Fail(w, r, fault.New(fault.NotFound, "Application %s not found in tasks queue.", id))
 		return
 	}
-	ctx, cancel := limited(r)
+	ctx, cancel := desk.Limited(r)
 	defer cancel()
-	if _, err := s.do(ctx, scheduler.ResetDelay{App: id}); err != nil {
-		s.fail(w, r, err)
+	if _, err := s.Do(ctx, scheduler.ResetDelay{App: id}); err != nil {
+		s.Fail(w, r, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

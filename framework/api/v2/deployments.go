@@ -1,4 +1,4 @@
-package api
+package v2
 
 import (
 	"cmp"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -37,9 +38,9 @@ type deployment struct {
 	TotalSteps     int                `json:"totalSteps"`
 }
 
-func (s *server) listDeployments(w http.ResponseWriter, r *http.Request) {
+func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 	var all []*state.Deployment
-	s.core.View(func(st *state.State) {
+	s.Core.View(func(st *state.State) {
 		for _, d := range st.Deployments {
 			all = append(all, d)
 		}
@@ -51,7 +52,7 @@ func (s *server) listDeployments(w http.ResponseWriter, r *http.Request) {
 	for _, d := range all {
 		out = append(out, deploymentOf(d))
 	}
-	s.answer(w, r, http.StatusOK, out)
+	s.JSON(w, r, http.StatusOK, out)
 }
 
 func deploymentOf(d *state.Deployment) deployment {
@@ -71,17 +72,17 @@ func deploymentOf(d *state.Deployment) deployment {
 }
 
 // cancelDeployment rolls back; with force it only stops, which Marathon answers with 202 and nothing.
-func (s *server) cancelDeployment(w http.ResponseWriter, r *http.Request) {
-	force := yes(r, "force", false)
-	ctx, cancel := limited(r)
+func (s *api) cancelDeployment(w http.ResponseWriter, r *http.Request) {
+	force := desk.Yes(r, "force", false)
+	ctx, cancel := desk.Limited(r)
 	defer cancel()
-	reply, err := s.do(ctx, scheduler.CancelDeployment{Deployment: state.DeploymentID(mux.Vars(r)["id"]), Force: force})
+	reply, err := s.Do(ctx, scheduler.CancelDeployment{Deployment: state.DeploymentID(mux.Vars(r)["id"]), Force: force})
 	switch {
 	case err != nil:
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 	case force:
 		w.WriteHeader(http.StatusAccepted)
 	default:
-		s.answer(w, r, http.StatusOK, s.result(w, reply))
+		s.JSON(w, r, http.StatusOK, s.result(w, reply))
 	}
 }

@@ -1,4 +1,5 @@
-package api
+// Package selector reads the label selectors of GET /v2/apps?label=….
+package selector
 
 import (
 	"slices"
@@ -7,10 +8,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-// labelSelector reads Marathon's selectors: `name`, `name==v`, `name!=v`, `name in (a,b)`, `name notin (a,b)`, joined by commas that mean
-// "and". Characters other than letters, digits, '-', '_' and '.' are escaped by a backslash. "" matches everything.
-func labelSelector(text string) (func(labels map[string]string) bool, error) {
-	p := &selector{rest: strings.TrimSpace(text)}
+// Parse reads Marathon's selectors: `name`, `name==v`, `name!=v`, `name in (a,b)`, `name notin (a,b)`, joined by commas that mean
+// "and". Characters other than letters, digits, '-', '_' and '.' are escaped by a backslash. "" matches everything; what cannot be read is fault.Invalid.
+func Parse(text string) (func(labels map[string]string) bool, error) {
+	p := &parser{rest: strings.TrimSpace(text)}
 	var all []func(map[string]string) bool
 	for p.rest != "" {
 		one, reason := p.term()
@@ -34,11 +35,11 @@ func labelSelector(text string) (func(labels map[string]string) bool, error) {
 	}, nil
 }
 
-type selector struct{ rest string }
+type parser struct{ rest string }
 
-func (p *selector) space() { p.rest = strings.TrimLeft(p.rest, " \t") }
+func (p *parser) space() { p.rest = strings.TrimLeft(p.rest, " \t") }
 
-func (p *selector) take(token string) bool {
+func (p *parser) take(token string) bool {
 	rest, ok := strings.CutPrefix(p.rest, token)
 	if ok {
 		p.rest = rest
@@ -46,7 +47,7 @@ func (p *selector) take(token string) bool {
 	return ok
 }
 
-func (p *selector) word() string {
+func (p *parser) word() string {
 	p.space()
 	var b strings.Builder
 	for i := 0; i < len(p.rest); i++ {
@@ -66,7 +67,7 @@ func (p *selector) word() string {
 	return b.String()
 }
 
-func (p *selector) term() (match func(map[string]string) bool, reason string) {
+func (p *parser) term() (match func(map[string]string) bool, reason string) {
 	name := p.word()
 	if name == "" {
 		return nil, "a label name expected"
@@ -85,7 +86,7 @@ func (p *selector) term() (match func(map[string]string) bool, reason string) {
 	return func(l map[string]string) bool { _, ok := l[name]; return ok }, ""
 }
 
-func (p *selector) equal(name string, want bool) (func(map[string]string) bool, string) {
+func (p *parser) equal(name string, want bool) (func(map[string]string) bool, string) {
 	v := p.word()
 	if v == "" {
 		return nil, "a value expected for " + name
@@ -93,7 +94,7 @@ func (p *selector) equal(name string, want bool) (func(map[string]string) bool, 
 	return func(l map[string]string) bool { got, ok := l[name]; return (ok && got == v) == want }, ""
 }
 
-func (p *selector) set(name string, want bool) (func(map[string]string) bool, string) {
+func (p *parser) set(name string, want bool) (func(map[string]string) bool, string) {
 	p.space()
 	p.take("(")
 	var values []string

@@ -1,4 +1,4 @@
-package api
+package v1
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/show"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -17,6 +18,7 @@ import (
 
 const (
 	heartbeat = 10 * time.Second
+	frameTime = 10 * time.Second // to take one frame of a stream: slower readers are cut
 	// logPause is how often a log that is followed is looked at.
 	logPause = 400 * time.Millisecond
 )
@@ -43,10 +45,10 @@ func (s *stream) write(p []byte) error {
 	return s.rc.Flush()
 }
 
-func (s *server) events(w http.ResponseWriter, r *http.Request) {
+func (s *api) events(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	notices := s.core.Events(ctx)
+	notices := s.Core.Events(ctx)
 	out := newStream(w, "text/event-stream; charset=utf-8")
 	if out.write([]byte(": holdfast\r\n\r\n")) != nil {
 		return
@@ -85,7 +87,7 @@ func frame(n framework.Notice) []byte {
 }
 
 // logs sends a file of an instance's sandbox from an offset (negative: from the end), and with follow what comes after, over relaunches.
-func (s *server) logs(w http.ResponseWriter, r *http.Request) {
+func (s *api) logs(w http.ResponseWriter, r *http.Request) {
 	id := instanceID(r)
 	q := r.URL.Query()
 	file := q.Get("file")
@@ -93,21 +95,21 @@ func (s *server) logs(w http.ResponseWriter, r *http.Request) {
 		file = "stdout"
 	}
 	if len(file) > 1024 || strings.HasPrefix(file, "/") || hasDots(file) {
-		s.fail(w, r, fault.New(fault.Invalid, "file must be a relative path in the sandbox without '..'"))
+		s.Fail(w, r, fault.New(fault.Invalid, "file must be a relative path in the sandbox without '..'"))
 		return
 	}
 	offset := int64(0)
 	if text := q.Get("offset"); text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			s.fail(w, r, fault.New(fault.Invalid, "offset must be a number of bytes"))
+			s.Fail(w, r, fault.New(fault.Invalid, "offset must be a number of bytes"))
 			return
 		}
 		offset = n
 	}
-	l := &logReader{server: s, id: id, file: file, follow: yes(r, "follow", false)}
+	l := &logReader{api: s, id: id, file: file, follow: desk.Yes(r, "follow", false)}
 	if err := l.start(r.Context(), offset); err != nil {
-		s.fail(w, r, err)
+		s.Fail(w, r, err)
 		return
 	}
 	l.copy(r.Context(), newStream(w, "text/plain; charset=utf-8"))
@@ -124,7 +126,7 @@ func hasDots(path string) bool {
 
 // logReader reads on in a file whose instance may be relaunched meanwhile.
 type logReader struct {
-	*server
+	*api
 	id     state.InstanceID
 	file   string
 	follow bool
@@ -135,7 +137,7 @@ type logReader struct {
 // start finds the offset to begin at, and whether there is anything to read.
 func (l *logReader) start(ctx context.Context, offset int64) error {
 	var err error
-	l.core.View(func(st *state.State) { _, err = findInstance(st, l.id) })
+	l.Core.View(func(st *state.State) { _, err = findInstance(st, l.id) })
 	if err != nil {
 		return err
 	}
@@ -155,15 +157,15 @@ func (l *logReader) start(ctx context.Context, offset int64) error {
 }
 
 func (l *logReader) size(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, desk.AnswerTime)
 	defer cancel()
-	_, size, err := l.core.ReadLog(ctx, l.id, l.file, -1)
+	_, size, err := l.Core.ReadLog(ctx, l.id, l.file, -1)
 	return size, err
 }
 
 // current is the task whose sandbox is read; "" when there is none.
 func (l *logReader) current() (task state.TaskID) {
-	l.core.View(func(st *state.State) {
+	l.Core.View(func(st *state.State) {
 		if i := st.Instances[l.id]; i != nil && i.Run != nil {
 			task = i.Run.Task
 		}
@@ -186,10 +188,6 @@ func (l *logReader) copy(ctx context.Context, out *stream) {
 		if !l.follow || err != nil && !passing(err) {
 			return
 		}
-		if task := l.current(); task != l.task && task != "" {
-			l.task, l.offset = task, 0 // a new run writes a new file
-			continue
-		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(logPause):
@@ -197,11 +195,18 @@ func (l *logReader) copy(ctx context.Context, out *stream) {
 	}
 }
 
-// read gives what there is at the offset, and moves on.
+// read gives what there is at the offset, and moves on. A new run writes a new file, which is read from its beginning: an offset
+// of the old one must not be used on it, so what was read while the run changed is read again.
 func (l *logReader) read(ctx context.Context) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	ctx, cancel := context.WithTimeout(ctx, desk.AnswerTime)
 	defer cancel()
-	data, next, err := l.core.ReadLog(ctx, l.id, l.file, l.offset)
+	if task := l.current(); task != l.task && task != "" {
+		l.task, l.offset = task, 0
+	}
+	data, next, err := l.Core.ReadLog(ctx, l.id, l.file, l.offset)
+	if task := l.current(); task != l.task && task != "" {
+		return nil, nil
+	}
 	if err == nil {
 		l.offset = next
 	}

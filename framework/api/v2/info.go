@@ -1,26 +1,15 @@
-package api
+package v2
 
 import (
 	"net/http"
 	"strings"
 
-	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
-	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-func (s *server) ping(w http.ResponseWriter, r *http.Request) {
-	body, kind := "pong", "text/plain; charset=utf-8"
-	if a := r.Header.Get("Accept"); strings.Contains(a, "application/json") && !strings.Contains(a, "*/*") && !strings.Contains(a, "text/") {
-		body, kind = `"pong"`, "application/json"
-	}
-	w.Header().Set("Content-Type", kind)
-	_, _ = w.Write([]byte(body))
-}
-
 // info has Marathon's shape; settings that this program does not have are null, as unset ones are there.
-func (s *server) info(w http.ResponseWriter, r *http.Request) {
-	in := s.core.Info()
+func (s *api) info(w http.ResponseWriter, r *http.Request) {
+	in := s.Core.Info()
 	config := map[string]any{"checkpoint": true, "failover_timeout": in.FailoverTimeoutSeconds, "framework_name": in.Name, "ha": false, "hostname": in.Hostname,
 		"master": in.Master, "mesos_leader_ui_url": nil, "mesos_role": in.Role, "mesos_user": in.User, "webui_url": in.Webui, "features": []string{"external_volumes"},
 		"local_port_min": 10000, "local_port_max": 20000, "default_network_name": nil, "env_vars_prefix": nil, "executor": "//cmd", "access_control_allow_origin": nil}
@@ -39,7 +28,7 @@ func (s *server) info(w http.ResponseWriter, r *http.Request) {
 	if _, p, ok := strings.Cut(hostPort(in.HTTPAddress), ":"); ok {
 		port = portNumber(p)
 	}
-	s.answer(w, r, http.StatusOK, map[string]any{"name": in.Name, "version": in.Version, "buildref": in.Version, "elected": in.Elected, "leader": in.Leader,
+	s.JSON(w, r, http.StatusOK, map[string]any{"name": in.Name, "version": in.Version, "buildref": in.Version, "elected": in.Elected, "leader": in.Leader,
 		"frameworkId": in.FrameworkID, "marathon_config": config, "zookeeper_config": zookeeper, "http_config": map[string]any{"http_port": port, "https_port": nil}})
 }
 
@@ -62,27 +51,11 @@ func portNumber(text string) any {
 	return n
 }
 
-func (s *server) leader(w http.ResponseWriter, r *http.Request) {
-	in := s.core.Info()
+func (s *api) leader(w http.ResponseWriter, r *http.Request) {
+	in := s.Core.Info()
 	if in.Leader == "" {
-		s.fail(w, r, fault.New(fault.NotFound, "There is no leader"))
+		s.Fail(w, r, fault.New(fault.NotFound, "There is no leader"))
 		return
 	}
-	s.answer(w, r, http.StatusOK, map[string]string{"leader": in.Leader})
-}
-
-func (s *server) ourInfo(w http.ResponseWriter, r *http.Request) {
-	in := s.core.Info()
-	out := client.Info{Name: in.Name, Version: in.Version, Cluster: in.Cluster, FrameworkID: in.FrameworkID, Master: in.Master, Leader: in.Leader, Elected: in.Elected,
-		Role: in.Role, Hostname: in.Hostname, HTTPAddress: in.HTTPAddress, Store: in.Store, Authority: in.Authority}
-	s.core.View(func(st *state.State) {
-		out.Connected, out.Reconciled, out.AuthoritySeen, out.Stopped = st.Session.Connected, st.Session.Reconciled, st.Session.AuthoritySeen, st.Session.Stopped
-		out.Apps, out.Instances, out.Volumes, out.Nodes, out.Deployments = len(st.Apps), len(st.Instances), len(st.Volumes), len(st.Nodes), len(st.Deployments)
-		for _, i := range st.Instances {
-			if i.Phase == state.PhaseRunning {
-				out.Running++
-			}
-		}
-	})
-	s.answer(w, r, http.StatusOK, out)
+	s.JSON(w, r, http.StatusOK, map[string]string{"leader": in.Leader})
 }

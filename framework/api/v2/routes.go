@@ -1,13 +1,35 @@
-package api
+package v2
 
 import (
 	"net/http"
 
 	"github.com/gorilla/mux"
+
+	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/marathon"
 )
 
-// routesV2 are Marathon's. The longer patterns come first: {id:.+} takes everything.
-func (s *server) routesV2(r *mux.Router) {
+// Options of Marathon's part of the API.
+type Options struct {
+	// DefaultNetwork is the container network that apps mean when they name none.
+	DefaultNetwork string
+}
+
+type api struct {
+	*desk.Desk
+	opt Options
+	// writing is held from reading an app to the commit of its change, so that two writers do not work on one old state. It is a channel so
+	// that waiting ends with the request.
+	writing chan struct{}
+}
+
+func (s *api) rules() marathon.Options {
+	return marathon.Options{Role: s.Core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork}
+}
+
+// Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.
+func Routes(r *mux.Router, d *desk.Desk, o Options) {
+	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
 	handle := func(path string, f http.HandlerFunc, methods ...string) { r.HandleFunc(path, f).Methods(methods...) }
 	handle("/v2/apps", s.listApps, get)
@@ -31,28 +53,6 @@ func (s *server) routesV2(r *mux.Router) {
 	handle("/v2/info", s.info, get)
 	handle("/v2/leader", s.leader, get)
 	handle("/v2/plugins", func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, r, http.StatusOK, map[string]any{"plugins": []string{}})
+		s.JSON(w, r, http.StatusOK, map[string]any{"plugins": []string{}})
 	}, get)
-}
-
-// routesV1 are ours.
-func (s *server) routesV1(r *mux.Router) {
-	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
-	handle := func(path string, f http.HandlerFunc, method string) { r.HandleFunc(path, f).Methods(method) }
-	handle("/v1/info", s.ourInfo, get)
-	handle("/v1/apps", s.ourApps, get)
-	handle("/v1/apps/{id:.+}", s.ourApp, get)
-	handle("/v1/instances", s.instances, get)
-	handle("/v1/instances/{id}", s.instance, get)
-	handle("/v1/instances/{id}/restart", s.restartInstance, post)
-	handle("/v1/instances/{id}/move", s.moveInstance, post)
-	handle("/v1/instances/{id}/logs", s.logs, get)
-	handle("/v1/volumes", s.volumes, get)
-	handle("/v1/volumes/{id:.+}", s.volume, get)
-	handle("/v1/volumes/{id:.+}", s.removeVolume, del)
-	handle("/v1/claims", s.claims, get)
-	handle("/v1/nodes", s.nodes, get)
-	handle("/v1/deployments", s.ourDeployments, get)
-	handle("/v1/explain/{id:.+}", s.explain, get)
-	handle("/v1/events", s.events, get)
 }
