@@ -100,7 +100,7 @@ func TestFenceAgainstForks(t *testing.T) {
 	if !r.Fenced || !p.killed(time.Second) {
 		t.Fatalf("report %+v", r)
 	}
-	if usage, err := New(Options{}).Users(context.Background(), Target{Path: volume}); err != nil || len(usage[volume].Users) > 0 {
+	if usage, err := New(Options{Limit: 20 * time.Second}).Users(context.Background(), Target{Path: volume}); err != nil || len(usage[volume].Users) > 0 {
 		t.Fatalf("after the fence: %v %v", usage, err)
 	}
 }
@@ -110,20 +110,20 @@ func TestFenceWithoutProof(t *testing.T) {
 	volume, _ := tree(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if r := New(Options{}).Run(ctx, Target{Path: volume, Verify: VerifyScan})[0]; r.Fenced || r.Err == "" {
+	if r := New(Options{Limit: 20 * time.Second}).Run(ctx, Target{Path: volume, Verify: VerifyScan})[0]; r.Fenced || r.Err == "" {
 		t.Errorf("with no time: %+v", r)
 	}
-	if r := New(Options{}).Run(context.Background(), Target{Path: volume, Verify: VerifySuperblock})[0]; r.Fenced {
+	if r := New(Options{Limit: 20 * time.Second}).Run(context.Background(), Target{Path: volume, Verify: VerifySuperblock})[0]; r.Fenced {
 		t.Errorf("without a look at the superblock: %+v", r)
 	}
-	if r := New(Options{}).Run(context.Background(), Target{Path: "relative", Verify: VerifyScan})[0]; r.Fenced {
+	if r := New(Options{Limit: 20 * time.Second}).Run(context.Background(), Target{Path: "relative", Verify: VerifyScan})[0]; r.Fenced {
 		t.Errorf("with a bad path: %+v", r)
 	}
 	spared := start(t, "idle", in(volume))
-	if r := New(Options{Spare: []int{spared.Process.Pid}}).Run(context.Background(), Target{Path: volume, Verify: VerifyScan})[0]; r.Fenced || spared.killed(0) {
+	if r := New(Options{Limit: 20 * time.Second, Spare: []int{spared.Process.Pid}}).Run(context.Background(), Target{Path: volume, Verify: VerifyScan})[0]; r.Fenced || spared.killed(0) {
 		t.Errorf("with a user that is spared: %+v", r)
 	}
-	if r := New(Options{}).Run(context.Background(), Target{Path: filepath.Join(volume, "not", "there"), Verify: VerifyScan})[0]; !r.Fenced {
+	if r := New(Options{Limit: 20 * time.Second}).Run(context.Background(), Target{Path: filepath.Join(volume, "not", "there"), Verify: VerifyScan})[0]; !r.Fenced {
 		t.Errorf("of a path that does not exist: %+v", r)
 	}
 }

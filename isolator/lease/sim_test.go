@@ -117,66 +117,76 @@ func (n *simNet) travel(ctx context.Context) bool {
 	}
 }
 
-func (n *simNet) call(ctx context.Context, f func()) error {
+// simReply is what the authority answers.
+type simReply struct {
+	entries []lease.Entry
+	err     error
+}
+
+func (n *simNet) call(ctx context.Context, f func(context.Context) ([]lease.Entry, error)) (r simReply, lost error) {
 	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	n.pause()
-	there := make(chan struct{})
+	there := make(chan simReply, 1)
 	late := n.latency()
 	go func() { // what was sent may arrive long after the caller has given up
-		defer close(there)
 		if n.isCut() {
-			<-limit.Done()
 			return
 		}
 		if !n.s.cfg.calm && n.chance(0.03) {
 			time.Sleep(10 * late)
 		}
 		time.Sleep(late)
-		f()
+		entries, err := f(context.Background())
+		there <- simReply{entries, err}
 	}()
+	ok := false
 	select {
-	case <-there:
+	case r = <-there:
+		ok = n.travel(limit)
 	case <-limit.Done():
-		n.pause()
-		return fault.Wrap(fault.Unknown, limit.Err(), "call")
 	}
-	ok := n.travel(limit)
 	n.pause()
 	if !ok {
-		return fault.Wrap(fault.Unknown, limit.Err(), "call")
+		return simReply{}, fault.Wrap(fault.Unknown, limit.Err(), "call")
 	}
-	return nil
+	return r, nil
 }
 
-func (n *simNet) Get(ctx context.Context, key string) (e lease.Entry, err error) {
-	if lost := n.call(ctx, func() { e, err = n.Memory.Get(context.Background(), key) }); lost != nil {
+func (n *simNet) Get(ctx context.Context, key string) (lease.Entry, error) {
+	r, lost := n.call(ctx, func(ctx context.Context) ([]lease.Entry, error) {
+		e, err := n.Memory.Get(ctx, key)
+		return []lease.Entry{e}, err
+	})
+	if lost != nil {
 		return lease.Entry{}, fault.Wrap(fault.Unavailable, lost, "get")
 	}
-	return e, err
+	return r.entries[0], r.err
 }
 
-func (n *simNet) List(ctx context.Context, prefix string) (e []lease.Entry, err error) {
-	if lost := n.call(ctx, func() { e, err = n.Memory.List(context.Background(), prefix) }); lost != nil {
+func (n *simNet) List(ctx context.Context, prefix string) ([]lease.Entry, error) {
+	r, lost := n.call(ctx, func(ctx context.Context) ([]lease.Entry, error) { return n.Memory.List(ctx, prefix) })
+	if lost != nil {
 		return nil, fault.Wrap(fault.Unavailable, lost, "list")
 	}
 	if n.lie != (lease.Timing{}) && prefix == lease.PrefixNodes {
-		for i := range e {
+		for i, e := range r.entries {
 			var record lease.Node
-			if json.Unmarshal(e[i].Value, &record) == nil {
+			if json.Unmarshal(e.Value, &record) == nil {
 				record.Timing = n.lie
-				e[i].Value, _ = json.Marshal(record)
+				r.entries[i].Value, _ = json.Marshal(record)
 			}
 		}
 	}
-	return e, err
+	return r.entries, r.err
 }
 
-func (n *simNet) Txn(ctx context.Context, ops ...lease.Op) (e []lease.Entry, err error) {
-	if lost := n.call(ctx, func() { e, err = n.Memory.Txn(context.Background(), ops...) }); lost != nil {
+func (n *simNet) Txn(ctx context.Context, ops ...lease.Op) ([]lease.Entry, error) {
+	r, lost := n.call(ctx, func(ctx context.Context) ([]lease.Entry, error) { return n.Memory.Txn(ctx, ops...) })
+	if lost != nil {
 		return nil, lost
 	}
-	return e, err
+	return r.entries, r.err
 }
 
 // gate stops a process: SIGSTOP and SIGCONT.
