@@ -121,7 +121,7 @@ func New(c Config) (*Framework, error) {
 }
 
 // Run leads until ctx ends (nil then). After a failed commit it forgets everything, loads the state anew and goes on; it
-// returns an error only when going on makes no sense: the state cannot be read, or somebody else leads.
+// returns an error only when going on makes no sense: the state is damaged, somebody else leads, the authority is another cluster's.
 func (f *Framework) Run(ctx context.Context) error {
 	defer f.closeSubscribers()
 	pause := f.c.RetryMin
@@ -131,7 +131,7 @@ func (f *Framework) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if !led && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) || fault.Is(err, fault.Conflict) {
+		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) {
 			return err
 		}
 		if led && time.Since(began) > time.Minute {

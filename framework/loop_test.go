@@ -252,6 +252,41 @@ func TestRefusedCommandWritesNothing(t *testing.T) {
 	}
 }
 
+func TestStepThatPanics(t *testing.T) {
+	step := func(s *state.State, e scheduler.Event, env scheduler.Env) scheduler.Plan {
+		if c, ok := e.(scheduler.ScaleApp); ok && c.App == "/boom" {
+			panic("boom")
+		}
+		return writeApp(s, e, env)
+	}
+	b := setup(t, t.TempDir(), step)
+	b.j.await(t, `master runs with ""`)
+	if _, err := b.Do(context.Background(), scheduler.ScaleApp{App: "/boom"}); !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := b.Do(context.Background(), scheduler.ScaleApp{App: "/a"}); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+}
+
+func TestLoadedThatPanicsIsTheEnd(t *testing.T) {
+	b := setup(t, t.TempDir(), func(_ *state.State, e scheduler.Event, _ scheduler.Env) scheduler.Plan {
+		if _, ok := e.(scheduler.Loaded); ok {
+			panic("boom")
+		}
+		return scheduler.Plan{}
+	})
+	select {
+	case err := <-b.done:
+		b.done <- err
+		if !fault.Is(err, fault.Internal) {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("goes on without having looked at what a crash left")
+	}
+}
+
 func TestManyEventsOneCommit(t *testing.T) {
 	gate := make(chan struct{})
 	b := setup(t, t.TempDir(), writeApp)

@@ -124,11 +124,18 @@ func (f *Framework) report(n Notice) {
 				fields = append(fields, zap.String("message", r.Message))
 			}
 		}
-		f.log.Info("instance", fields...)
+		if n.Gone || remarkable[n.Instance.Phase] {
+			f.log.Info("instance", fields...)
+		} else {
+			f.log.Debug("instance", fields...)
+		}
 	case n.Type == string(state.KindDeployment) && n.Gone:
 		f.log.Info("deployment ended", zap.String("deployment", n.ID))
 	}
 }
+
+// remarkable are the phases that an operator wants to read about; the others are steps on the way.
+var remarkable = map[state.Phase]bool{state.PhaseLaunching: true, state.PhaseRunning: true, state.PhaseKilling: true, state.PhaseLost: true, state.PhaseEnded: true}
 
 // eventName is the type of an event, for logs and metrics.
 func eventName(e scheduler.Event) string {

@@ -2,6 +2,8 @@ package framework
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -220,7 +222,14 @@ func (t *term) step(in input) error {
 		in.order.answer(scheduler.Reply{}, err)
 		return nil
 	}
-	plan := f.c.Step(t.st, in.event, scheduler.Env{Now: now, Entropy: f.c.Entropy(), Config: f.c.Scheduler})
+	plan, err := t.plan(in.event, now)
+	if err != nil {
+		in.order.answer(scheduler.Reply{}, err)
+		if _, first := in.event.(scheduler.Loaded); first {
+			return err // what a crash left half done was not looked at: nothing may be decided
+		}
+		return nil
+	}
 	f.c.Metrics.event(in.event)
 	if !plan.Wake.IsZero() && (t.wake.IsZero() || plan.Wake.Before(t.wake)) {
 		t.wake = plan.Wake
@@ -246,6 +255,20 @@ func (t *term) step(in input) error {
 	t.st.Apply(plan.Writes)
 	t.pending = append(t.pending, planned{plan: plan, order: in.order})
 	return nil
+}
+
+// plan calls Step. A panic in it is a bug, but not the end: Step only reads the state, so that nothing is half done, and one
+// event that it cannot bear must not keep all others waiting for ever.
+func (t *term) plan(e scheduler.Event, now time.Time) (p scheduler.Plan, err error) {
+	f := t.f
+	defer func() {
+		if r := recover(); r != nil {
+			f.log.Error("the scheduler has failed on an event, which is forgotten: please report this", zap.String("event", eventName(e)),
+				zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			err = fault.New(fault.Internal, "the scheduler has failed on %s: %v", eventName(e), r)
+		}
+	}()
+	return f.c.Step(t.st, e, scheduler.Env{Now: now, Entropy: f.c.Entropy(), Config: f.c.Scheduler}), nil
 }
 
 // flush commits what is pending, shows it to readers, and lets calls and answers out.
@@ -293,7 +316,7 @@ func (t *term) flush() error {
 
 func (t *term) do(call scheduler.Call) {
 	if !t.f.c.Master.Do(call) && !t.nodes.Do(call) {
-		t.f.log.Error("nobody takes this call", zap.Any("call", call))
+		t.f.log.Error("nobody takes this call", zap.String("type", fmt.Sprintf("%T", call)))
 	}
 }
 

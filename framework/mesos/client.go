@@ -289,8 +289,9 @@ func (c *Client) post(ctx context.Context, master *url.URL, call *msched.Call, s
 }
 
 // Do takes a call of Step, to be sent in order and soon; it never blocks. false: the call is not for the master. A call
-// that is refused or cannot be sent comes back as a CallFailed event; while there is no subscription a call is dropped, and only an
-// Accept is told, because all others are asked for again by whoever sees the next Subscribed.
+// that is refused or cannot be sent comes back as a CallFailed event. While there is no subscription calls are dropped without a word:
+// offers are void then, and everything else is asked for again after the next Subscribed. Of those still queued when a
+// subscription ends, Accepts come back as CallFailed.
 func (c *Client) Do(call scheduler.Call) bool {
 	m, ok, err := c.c.Tasks.Encode(call)
 	if !ok {
@@ -300,7 +301,7 @@ func (c *Client) Do(call scheduler.Call) bool {
 	s := c.session
 	c.mu.Unlock()
 	if s == nil {
-		c.log.Debug("call dropped: not subscribed", zap.Any("call", call))
+		c.log.Debug("call dropped: not subscribed", zap.Stringer("type", callType(outgoing{message: m})))
 		return true
 	}
 	s.push(outgoing{call: call, message: m, err: err})

@@ -175,6 +175,7 @@ func TestComesBackWithItsID(t *testing.T) {
 }
 
 func TestSilenceIsLoss(t *testing.T) {
+	t.Parallel()
 	m := mastertest.New()
 	defer m.Close()
 	m.Heartbeat(10*time.Millisecond, true)
@@ -188,6 +189,7 @@ func TestSilenceIsLoss(t *testing.T) {
 }
 
 func TestSlowReceiverIsNotSilence(t *testing.T) {
+	t.Parallel()
 	m := mastertest.New()
 	defer m.Close()
 	m.Heartbeat(50*time.Millisecond, false)
