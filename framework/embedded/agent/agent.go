@@ -28,6 +28,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
@@ -72,7 +73,7 @@ type Resources struct {
 type Agent struct {
 	cfg   Config
 	log   *zap.Logger
-	store *store
+	store *journal.Store
 	table *process.Table
 
 	life    sync.Mutex // serializes Start, Stop, Kill and Close
@@ -147,7 +148,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Logger = zap.NewNop()
 	}
 	cfg.Timing = cfg.Timing.orDefault()
-	s, err := openStore(cfg.Dir)
+	s, err := journal.Open(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +296,7 @@ const killPatience = 5 * time.Second
 func (a *Agent) Kill() error {
 	a.life.Lock()
 	defer a.life.Unlock()
-	err := a.store.powerCycle(uuid.NewString()) // first: whoever starts next must know, wherever this is interrupted
+	err := a.store.PowerCycle(uuid.NewString()) // first: whoever starts next must know, wherever this is interrupted
 	a.mu.Lock()
 	dying := make([]*executor, 0, len(a.execs))
 	for _, e := range a.execs {
@@ -381,7 +382,7 @@ func (a *Agent) shutdown() {
 	a.mu.Lock()
 	a.registered, a.shut, a.id = false, true, ""
 	a.mu.Unlock()
-	if err := a.store.forgetIdentity(); err != nil {
+	if err := a.store.ForgetIdentity(); err != nil {
 		a.log.Error("agent id is not forgotten on disk", zap.Error(err))
 	}
 	for _, c := range a.allTasks() {

@@ -14,6 +14,8 @@ import (
 	"strconv"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/files"
 )
 
 // The endpoint's surface is the part of a Mesos agent's that people and the node helper read:
@@ -23,7 +25,7 @@ import (
 //	POST /api/v1  GET_HEALTH GET_VERSION GET_AGENT GET_TASKS GET_STATE READ_FILE LIST_FILES, JSON
 func (a *Agent) handler() http.Handler {
 	mux := http.NewServeMux()
-	files := &files{dir: a.cfg.Dir}
+	box := &files.Files{Dir: a.cfg.Dir}
 	for _, prefix := range []string{"", "/slave(1)"} {
 		mux.HandleFunc("GET "+prefix+"/health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 		mux.HandleFunc("GET "+prefix+"/state", func(w http.ResponseWriter, _ *http.Request) { answer(w, a.stateJSON()) })
@@ -31,11 +33,11 @@ func (a *Agent) handler() http.Handler {
 	}
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { answer(w, versionInfo()) })
 	for _, ext := range []string{"", ".json"} {
-		mux.HandleFunc("GET /files/read"+ext, files.serveRead)
-		mux.HandleFunc("GET /files/browse"+ext, files.serveBrowse)
-		mux.HandleFunc("GET /files/download"+ext, files.serveDownload)
+		mux.HandleFunc("GET /files/read"+ext, box.ServeRead)
+		mux.HandleFunc("GET /files/browse"+ext, box.ServeBrowse)
+		mux.HandleFunc("GET /files/download"+ext, box.ServeDownload)
 	}
-	mux.HandleFunc("POST /api/v1", func(w http.ResponseWriter, r *http.Request) { a.serveCall(w, r, files) })
+	mux.HandleFunc("POST /api/v1", func(w http.ResponseWriter, r *http.Request) { a.serveCall(w, r, box) })
 	return localOnly(mux)
 }
 
@@ -83,7 +85,7 @@ type operatorCall struct {
 	} `json:"list_files"`
 }
 
-func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request, files *files) {
+func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request, box *files.Files) {
 	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/json" {
 		http.Error(w, "Expecting 'Content-Type' of application/json (protobuf is not spoken by this agent)", http.StatusUnsupportedMediaType)
 		return
@@ -98,7 +100,7 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request, files *files) 
 		http.Error(w, "Failed to parse body into JSON: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	result, err := a.operate(call, files)
+	result, err := a.operate(call, box)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		http.Error(w, err.Error(), http.StatusNotFound)
@@ -114,7 +116,7 @@ func (a *Agent) serveCall(w http.ResponseWriter, r *http.Request, files *files) 
 
 var errNotImplemented = errors.New("not implemented by the embedded engine")
 
-func (a *Agent) operate(call operatorCall, files *files) (map[string]any, error) {
+func (a *Agent) operate(call operatorCall, box *files.Files) (map[string]any, error) {
 	switch call.Type {
 	case "GET_HEALTH":
 		return map[string]any{"get_health": map[string]any{"healthy": true}}, nil
@@ -133,16 +135,16 @@ func (a *Agent) operate(call operatorCall, files *files) (map[string]any, error)
 		}
 		length := int64(-1)
 		if call.ReadFile.Length != nil {
-			length = int64(min(*call.ReadFile.Length, maxRead))
+			length = int64(min(*call.ReadFile.Length, files.MaxRead))
 		}
-		data, size, err := files.read(call.ReadFile.Path, int64(min(call.ReadFile.Offset, 1<<62)), length)
+		data, size, err := box.Read(call.ReadFile.Path, int64(min(call.ReadFile.Offset, 1<<62)), length)
 		return map[string]any{"read_file": map[string]any{"size": size, "data": data}}, err
 	case "LIST_FILES":
 		if call.ListFiles == nil {
 			//lint:ignore ST1005 Mesos's own text
 			return nil, errors.New("Expecting 'list_files' to be present")
 		}
-		infos, err := files.list(call.ListFiles.Path)
+		infos, err := box.List(call.ListFiles.Path)
 		return map[string]any{"list_files": map[string]any{"file_infos": infos}}, err
 	case "":
 		//lint:ignore ST1005 Mesos's own text

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
+
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 )
 
 // container is what the agent process knows of one task: its newest state, the updates that are not acknowledged, and whether
@@ -19,12 +21,12 @@ type container struct {
 	sandbox   string
 
 	mu       sync.Mutex
-	journal  *journal // nil before the launch is on disk, and for an answer about a task that has no container here
+	journal  *journal.Journal // nil before the launch is on disk, and for an answer about a task that has no container here
 	exec     *executor
 	starting bool       // too late to stop the launch: the kill waits for the process
 	killed   bool       // killed before it had a process
 	waiting  *killOrder // a kill that came while starting
-	start    *startRecord
+	start    *journal.Start
 
 	state    mesos.TaskState
 	statuses []mesos.TaskStatus // the newest of each state, oldest first
@@ -40,11 +42,11 @@ type killOrder struct{ policy *mesos.KillPolicy }
 func (c *container) key() taskKey { return taskKey{c.framework, c.task.TaskID.Value} }
 
 // replay builds a container from its journal.
-func replay(r recorded) *container {
-	l := r.records[0].Launch
-	c := &container{id: l.Container, agent: l.Agent, framework: l.Framework, task: l.Task, sandbox: l.Sandbox, journal: r.journal,
+func replay(r journal.Recorded) *container {
+	l := r.Records[0].Launch
+	c := &container{id: l.Container, agent: l.Agent, framework: l.Framework, task: l.Task, sandbox: l.Sandbox, journal: r.Journal,
 		state: mesos.TASK_STAGING}
-	for _, rec := range r.records[1:] {
+	for _, rec := range r.Records[1:] {
 		switch {
 		case rec.Start != nil:
 			c.start = rec.Start
@@ -78,13 +80,13 @@ func (c *container) keep(s mesos.TaskStatus) {
 func (c *container) update(statuses ...mesos.TaskStatus) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var records []record
+	var records []journal.Record
 	for i := range statuses {
 		if terminal(c.state) || c.silent {
 			break
 		}
 		if c.journal != nil {
-			records = append(records, record{Update: &statuses[i]})
+			records = append(records, journal.Record{Update: &statuses[i]})
 		}
 		c.keep(statuses[i])
 		if len(c.pending) == 0 {
@@ -96,23 +98,20 @@ func (c *container) update(statuses ...mesos.TaskStatus) error {
 		return nil
 	}
 	// When the disk refuses it the status is sent all the same: the master must learn of it, and a crash now repeats or loses it.
-	if err := c.journal.append(records...); err != nil {
+	if err := c.journal.Append(records...); err != nil {
 		return err
 	}
-	if c.journal.size > maxJournal {
-		return c.journal.rewrite(c.summary())
+	if c.journal.Long() {
+		return c.journal.Rewrite(c.summary())
 	}
 	return nil
 }
 
-// maxJournal is the size at which a journal is written anew: a task whose health changes every second says much.
-const maxJournal = 1 << 20
-
 // summary is the shortest journal that says what this one says. Call it with the lock.
-func (c *container) summary() []record {
-	records := []record{{Launch: &launchRecord{Version: recordVersion, Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task}}}
+func (c *container) summary() []journal.Record {
+	records := []journal.Record{{Launch: &journal.Launch{Version: journal.Version, Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task}}}
 	if c.start != nil {
-		records = append(records, record{Start: c.start})
+		records = append(records, journal.Record{Start: c.start})
 	}
 	open := map[string]bool{}
 	for _, s := range c.pending {
@@ -120,14 +119,14 @@ func (c *container) summary() []record {
 	}
 	for i := range c.statuses {
 		if s := &c.statuses[i]; !open[string(s.UUID)] {
-			records = append(records, record{Update: s}, record{Ack: s.UUID})
+			records = append(records, journal.Record{Update: s}, journal.Record{Ack: s.UUID})
 		}
 	}
 	for i := range c.pending {
-		records = append(records, record{Update: &c.pending[i]})
+		records = append(records, journal.Record{Update: &c.pending[i]})
 	}
 	if c.clean {
-		records = append(records, record{Clean: true})
+		records = append(records, journal.Record{Clean: true})
 	}
 	return records
 }
@@ -170,7 +169,7 @@ func (c *container) ack(id []byte) bool {
 		return false
 	}
 	if c.journal != nil {
-		_ = c.journal.append(record{Ack: id}) // lost: sent once more
+		_ = c.journal.Append(journal.Record{Ack: id}) // lost: sent once more
 	}
 	c.pending = c.pending[1:]
 	c.due, c.backoff = time.Time{}, 0
@@ -183,7 +182,7 @@ func (c *container) markClean() {
 	defer c.mu.Unlock()
 	c.clean = true
 	if c.journal != nil {
-		_ = c.journal.append(record{Clean: true}) // lost: looked for again
+		_ = c.journal.Append(journal.Record{Clean: true}) // lost: looked for again
 	}
 }
 
@@ -216,7 +215,7 @@ func (c *container) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.journal != nil {
-		c.journal.close()
+		c.journal.Close()
 	}
 }
 

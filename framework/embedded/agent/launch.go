@@ -8,6 +8,7 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
@@ -72,7 +73,7 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 		}
 		c.sandbox = sandbox.Dir(a.cfg.Dir, a.place(c))
 	}
-	j, err := a.store.create(c.id, launchRecord{Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task})
+	j, err := a.store.Create(c.id, journal.Launch{Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task})
 	if err != nil {
 		return err
 	}
@@ -80,7 +81,7 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 	defer c.mu.Unlock()
 	c.journal = j
 	if len(c.pending) > 0 { // killed before this: the journal has to know
-		return j.append(record{Update: &c.pending[0]})
+		return j.Append(journal.Record{Update: &c.pending[0]})
 	}
 	return nil
 }
@@ -187,8 +188,8 @@ func (a *Agent) start(ctx context.Context, c *container, framework mesos.Framewo
 	c.exec, c.starting = e, false
 	order := c.waiting
 	if e.proc != nil {
-		c.start = &startRecord{Pid: e.proc.ID.Pid, Ticks: e.proc.ID.Start}
-		if err := c.journal.append(record{Start: c.start}); err != nil {
+		c.start = &journal.Start{Pid: e.proc.ID.Pid, Ticks: e.proc.ID.Start}
+		if err := c.journal.Append(journal.Record{Start: c.start}); err != nil {
 			a.log.Error("process id is not on disk", zap.String("task", c.task.TaskID.Value), zap.Error(err))
 		}
 	}
@@ -298,5 +299,5 @@ func (a *Agent) discardContainer(c *container) {
 			a.log.Warn("old sandbox is not deleted", zap.String("sandbox", c.sandbox), zap.Error(err))
 		}
 	}
-	a.store.remove(c.id)
+	a.store.Remove(c.id)
 }

@@ -12,12 +12,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
 )
 
 // recovery is what a starting agent process finds.
 type recovery struct {
-	identity  identity
+	identity  journal.Identity
 	tasks     map[taskKey]*container
 	completed []*container
 	volumes   *dockervolume.Isolator
@@ -31,15 +32,15 @@ const leftoverPatience = 2 * time.Second
 
 // recover reads what is on disk and sorts out what of it lives.
 func (a *Agent) recover() (*recovery, error) {
-	boot, err := a.store.bootID()
+	boot, err := a.store.BootID()
 	if err != nil {
 		return nil, err
 	}
-	known, err := a.store.loadIdentity()
+	known, err := a.store.LoadIdentity()
 	if err != nil {
 		return nil, err
 	}
-	all, bad, err := a.store.loadAll()
+	all, bad, err := a.store.LoadAll()
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func (a *Agent) recover() (*recovery, error) {
 	rec.identity.Framework = used // a framework of which nothing is left is forgotten
 	if rec.identity.ID != "" {
 		rec.identity.Hostname, rec.identity.Base, rec.identity.Attrs = a.cfg.Hostname, a.cfg.Resources.mesos(), attributes(a.cfg.Attributes)
-		if err := a.store.saveIdentity(rec.identity); err != nil {
+		if err := a.store.SaveIdentity(rec.identity); err != nil {
 			return nil, err
 		}
 	}
@@ -98,8 +99,8 @@ func (a *Agent) newIsolator() *dockervolume.Isolator {
 // identify decides who this agent is: the one it was. When the configuration has changed since, it stays that one too if nothing of its tasks is
 // left on the machine (idle) and nothing is reserved on it; Mesos does so by its reconfiguration policy. Otherwise the change is an
 // error: a reservation that silently went with an old id would be a volume that silently went.
-func (a *Agent) identify(known *identity, boot string, idle bool) (identity, error) {
-	fresh := identity{BootID: boot, Total: a.cfg.Resources.mesos(), Framework: map[string]mesos.FrameworkInfo{}}
+func (a *Agent) identify(known *journal.Identity, boot string, idle bool) (journal.Identity, error) {
+	fresh := journal.Identity{BootID: boot, Total: a.cfg.Resources.mesos(), Framework: map[string]mesos.FrameworkInfo{}}
 	if known == nil || known.ID == "" {
 		return fresh, nil
 	}
@@ -120,7 +121,7 @@ func (a *Agent) identify(known *identity, boot string, idle bool) (identity, err
 		"restore the configuration, or delete %s/meta to begin as another agent", change, known.ID, a.cfg.Dir)
 }
 
-func (a *Agent) changed(known identity) string {
+func (a *Agent) changed(known journal.Identity) string {
 	now := attributes(a.cfg.Attributes)
 	switch {
 	case known.Hostname != a.cfg.Hostname:

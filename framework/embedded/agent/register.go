@@ -11,6 +11,8 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 )
 
 // link is the agent's conversation with its master: register, signs of life, updates. It owns the order in which they leave.
@@ -103,20 +105,20 @@ func (a *Agent) registerAnew(ctx context.Context) error {
 
 func (a *Agent) saveIdentity() error {
 	a.mu.Lock()
-	id := identity{ID: a.id, BootID: a.boot, Hostname: a.cfg.Hostname, Base: a.cfg.Resources.mesos(), Total: a.total,
+	id := journal.Identity{ID: a.id, BootID: a.boot, Hostname: a.cfg.Hostname, Base: a.cfg.Resources.mesos(), Total: a.total,
 		Attrs: attributes(a.cfg.Attributes), Framework: map[string]mesos.FrameworkInfo{}}
 	for k, v := range a.frameworks {
 		id.Framework[k] = v
 	}
 	a.mu.Unlock()
-	return a.store.saveIdentity(id)
+	return a.store.SaveIdentity(id)
 }
 
 // disowned is called when the master has marked this agent's id gone: kill everything, be another agent from now on.
 func (a *Agent) disowned() {
 	a.log.Warn("the master has removed this agent: its tasks are killed and it registers anew", zap.String("agent", a.ID()))
 	a.act(func() {
-		if err := a.store.forgetIdentity(); err != nil {
+		if err := a.store.ForgetIdentity(); err != nil {
 			a.log.Error("agent id is not forgotten on disk", zap.Error(err))
 			return
 		}

@@ -11,6 +11,7 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
 
@@ -81,7 +82,7 @@ func (a *Agent) createVolume(r mesos.Resource) error {
 	if err != nil {
 		return fmt.Errorf("agent: create volume: %w", err)
 	}
-	return syncDir(filepath.Dir(dir))
+	return journal.SyncDir(filepath.Dir(dir))
 }
 
 // userOf finds a task that still has a persistent volume.

@@ -1,4 +1,6 @@
-package agent
+// Package journal keeps on disk what a restarted agent of the embedded engine has to know: who it is, and of every container what was meant
+// to happen, what did, and which status updates have not been acknowledged. An intent is durable before anything is done about it.
+package journal
 
 import (
 	"bufio"
@@ -16,19 +18,20 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 )
 
-// recordVersion is the version of what store writes. A newer one is refused for that record only.
-const recordVersion = 1
+// Version is the version of what this package writes. A newer one is refused for that record only.
+const Version = 1
 
-// record is one line of a container's journal. Exactly one field is set.
-type record struct {
-	Launch *launchRecord     `json:"launch,omitempty"` // intent: first line, on disk before anything is done
-	Start  *startRecord      `json:"start,omitempty"`  // the process runs
+// Record is one line of a container's journal. Exactly one field is set.
+type Record struct {
+	Launch *Launch           `json:"launch,omitempty"` // intent: first line, on disk before anything is done
+	Start  *Start            `json:"start,omitempty"`  // the process runs
 	Update *mesos.TaskStatus `json:"update,omitempty"` // a status to be delivered until acknowledged
 	Ack    []byte            `json:"ack,omitempty"`    // the uuid of a status that need not be sent again
 	Clean  bool              `json:"clean,omitempty"`  // no process is left and the volumes were given back
 }
 
-type launchRecord struct {
+// Launch is the intent to run a task in a container.
+type Launch struct {
 	Version   int            `json:"v"`
 	Framework string         `json:"framework"`
 	Container string         `json:"container"`
@@ -37,13 +40,14 @@ type launchRecord struct {
 	Task      mesos.TaskInfo `json:"task"`
 }
 
-type startRecord struct {
+// Start names the first process of a container: pid and start time together, for a pid alone may be another's.
+type Start struct {
 	Pid   int    `json:"pid"`
 	Ticks uint64 `json:"ticks"`
 }
 
-// identity is what the agent knows of itself, in meta/agent.json.
-type identity struct {
+// Identity is what the agent knows of itself, in meta/agent.json.
+type Identity struct {
 	Version   int                            `json:"v"`
 	ID        string                         `json:"id"`
 	BootID    string                         `json:"boot_id"`
@@ -54,22 +58,23 @@ type identity struct {
 	Framework map[string]mesos.FrameworkInfo `json:"frameworks"`
 }
 
-// store keeps what recovery needs. With an empty directory it keeps it in memory, for agents without processes.
+// Store keeps what recovery needs. With an empty directory it keeps it in memory, for agents without processes.
 //
-//	<dir>/meta/agent.json                    identity, replaced whole
+//	<dir>/meta/agent.json                    Identity, replaced whole
 //	<dir>/meta/containers/<container>.log    one JSON line a record, appended
 //	<dir>/boot                               changes when the "machine" loses power
-type store struct {
+type Store struct {
 	dir string
 
 	mu       sync.Mutex
-	identity *identity         // in memory only
+	identity *Identity         // in memory only
 	boot     string            // in memory only
 	logs     map[string][]byte // in memory only
 }
 
-func openStore(dir string) (*store, error) {
-	s := &store{dir: dir, logs: map[string][]byte{}}
+// Open makes the directories of a store below an agent's directory.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir, logs: map[string][]byte{}}
 	if dir == "" {
 		return s, nil
 	}
@@ -79,10 +84,10 @@ func openStore(dir string) (*store, error) {
 	return s, nil
 }
 
-func (s *store) containers() string { return filepath.Join(s.dir, "meta", "containers") }
+func (s *Store) containers() string { return filepath.Join(s.dir, "meta", "containers") }
 
-// loadIdentity returns nil when this agent never had an id. An error means that it cannot be known, and is fatal.
-func (s *store) loadIdentity() (*identity, error) {
+// LoadIdentity returns nil when this agent never had an id. An error means that it cannot be known, and is fatal.
+func (s *Store) LoadIdentity() (*Identity, error) {
 	if s.dir == "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -93,20 +98,21 @@ func (s *store) loadIdentity() (*identity, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the agent's identity: %w", err)
+		return nil, fmt.Errorf("read the agent's Identity: %w", err)
 	}
-	var id identity
+	var id Identity
 	if err := json.Unmarshal(data, &id); err != nil {
-		return nil, fmt.Errorf("read the agent's identity: %w", err)
+		return nil, fmt.Errorf("read the agent's Identity: %w", err)
 	}
-	if id.Version != recordVersion {
-		return nil, fmt.Errorf("read the agent's identity: version %d is not known to this program", id.Version)
+	if id.Version != Version {
+		return nil, fmt.Errorf("read the agent's Identity: version %d is not known to this program", id.Version)
 	}
 	return &id, nil
 }
 
-func (s *store) saveIdentity(id identity) error {
-	id.Version = recordVersion
+// SaveIdentity replaces what the agent knows of itself.
+func (s *Store) SaveIdentity(id Identity) error {
+	id.Version = Version
 	if s.dir == "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -115,12 +121,13 @@ func (s *store) saveIdentity(id identity) error {
 	}
 	data, err := json.Marshal(id)
 	if err != nil {
-		return fmt.Errorf("write the agent's identity: %w", err)
+		return fmt.Errorf("write the agent's Identity: %w", err)
 	}
 	return replace(filepath.Join(s.dir, "meta", "agent.json"), data)
 }
 
-func (s *store) forgetIdentity() error {
+// ForgetIdentity makes the next start that of a new agent.
+func (s *Store) ForgetIdentity() error {
 	if s.dir == "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -134,11 +141,11 @@ func (s *store) forgetIdentity() error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Join(s.dir, "meta"))
+	return SyncDir(filepath.Join(s.dir, "meta"))
 }
 
-// powerCycle changes the boot id: the machine of this agent has lost its power.
-func (s *store) powerCycle(fresh string) error {
+// PowerCycle changes the boot id: the machine of this agent has lost its power.
+func (s *Store) PowerCycle(fresh string) error {
 	if s.dir == "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -148,8 +155,8 @@ func (s *store) powerCycle(fresh string) error {
 	return replace(filepath.Join(s.dir, "boot"), []byte(fresh+"\n"))
 }
 
-// bootID tells one boot of this agent's machine from another: the real machine's, and the power cycles of the pretended one.
-func (s *store) bootID() (string, error) {
+// BootID tells one boot of this agent's machine from another: the real machine's, and the power cycles of the pretended one.
+func (s *Store) BootID() (string, error) {
 	host, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)
@@ -166,9 +173,9 @@ func (s *store) bootID() (string, error) {
 	return strings.TrimSpace(string(host)) + "/" + strings.TrimSpace(string(cycle)), nil
 }
 
-// journal is the log of one container. Appends are in order and durable when they return (acknowledgements lazily).
-type journal struct {
-	s    *store
+// Journal is the log of one container. It is safe for concurrent use. Appends are in order and durable when they return (acknowledgements lazily).
+type Journal struct {
+	s    *Store
 	name string
 
 	mu   sync.Mutex
@@ -176,31 +183,31 @@ type journal struct {
 	size int64 // bytes appended since it was opened or written anew
 }
 
-// create begins a container's journal with its launch record, durable with its directory entry.
-func (s *store) create(container string, l launchRecord) (*journal, error) {
-	l.Version = recordVersion
-	j := &journal{s: s, name: container}
+// Create begins a container's journal with its launch record, durable with its directory entry.
+func (s *Store) Create(container string, l Launch) (*Journal, error) {
+	l.Version = Version
+	j := &Journal{s: s, name: container}
 	if s.dir == "" {
-		return j, j.append(record{Launch: &l})
+		return j, j.Append(Record{Launch: &l})
 	}
 	f, err := os.OpenFile(filepath.Join(s.containers(), container+".log"), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("begin the container's journal: %w", err)
 	}
 	j.f = f
-	if err := j.append(record{Launch: &l}); err != nil {
-		j.close()
+	if err := j.Append(Record{Launch: &l}); err != nil {
+		j.Close()
 		return nil, err
 	}
-	if err := syncDir(s.containers()); err != nil {
-		j.close()
+	if err := SyncDir(s.containers()); err != nil {
+		j.Close()
 		return nil, err
 	}
 	return j, nil
 }
 
-// append writes records in one piece.
-func (j *journal) append(records ...record) error {
+// Append writes records in one piece.
+func (j *Journal) Append(records ...Record) error {
 	var buf bytes.Buffer
 	lazy := true
 	for _, r := range records {
@@ -236,8 +243,18 @@ func (j *journal) append(records ...record) error {
 	return nil
 }
 
-// rewrite replaces the journal by fewer records that say the same.
-func (j *journal) rewrite(records []record) error {
+// Long says that it is time to Rewrite: a task whose health changes every second says much.
+func (j *Journal) Long() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.size > maxSize
+}
+
+// maxSize is how many bytes are appended before a journal is written anew.
+const maxSize = 1 << 20
+
+// Rewrite replaces the journal by fewer records that say the same.
+func (j *Journal) Rewrite(records []Record) error {
 	var buf bytes.Buffer
 	for _, r := range records {
 		data, err := json.Marshal(r)
@@ -266,7 +283,8 @@ func (j *journal) rewrite(records []record) error {
 	return nil
 }
 
-func (j *journal) close() {
+// Close releases the file.
+func (j *Journal) Close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.f != nil {
@@ -275,8 +293,8 @@ func (j *journal) close() {
 	}
 }
 
-// remove deletes a container's journal.
-func (s *store) remove(container string) {
+// Remove deletes a container's journal.
+func (s *Store) Remove(container string) {
 	if s.dir == "" {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -286,15 +304,15 @@ func (s *store) remove(container string) {
 	_ = os.Remove(filepath.Join(s.containers(), container+".log"))
 }
 
-// recorded is what a journal says, oldest first.
-type recorded struct {
-	container string
-	records   []record
-	journal   *journal
+// Recorded is what a journal says, oldest first.
+type Recorded struct {
+	Container string
+	Records   []Record
+	Journal   *Journal // open for more
 }
 
-// loadAll reads every journal, in the order of launching. Those that cannot be read are named in bad and left alone.
-func (s *store) loadAll() (all []recorded, bad map[string]error, err error) {
+// LoadAll reads every journal, in the order of launching. Those that cannot be read are named in bad and left alone.
+func (s *Store) LoadAll() (all []Recorded, bad map[string]error, err error) {
 	bad = map[string]error{}
 	if s.dir == "" {
 		s.mu.Lock()
@@ -305,7 +323,7 @@ func (s *store) loadAll() (all []recorded, bad map[string]error, err error) {
 				bad[name] = err
 				continue
 			}
-			all = append(all, recorded{name, records, &journal{s: s, name: name}})
+			all = append(all, Recorded{name, records, &Journal{s: s, name: name}})
 		}
 		return all, bad, nil
 	}
@@ -342,9 +360,9 @@ func (s *store) loadAll() (all []recorded, bad map[string]error, err error) {
 		if st, err := e.Info(); err == nil {
 			age[name] = st.ModTime().UnixNano()
 		}
-		all = append(all, recorded{name, records, &journal{s: s, name: name, f: f}})
+		all = append(all, Recorded{name, records, &Journal{s: s, name: name, f: f}})
 	}
-	sort.Slice(all, func(i, k int) bool { return age[all[i].container] < age[all[k].container] })
+	sort.Slice(all, func(i, k int) bool { return age[all[i].Container] < age[all[k].Container] })
 	return all, bad, nil
 }
 
@@ -364,20 +382,20 @@ func reopen(path string, data []byte) (*os.File, error) {
 }
 
 // parse reads the whole lines of a journal. Only the last line may be torn.
-func parse(data []byte) ([]record, error) {
-	var records []record
+func parse(data []byte) ([]Record, error) {
+	var records []Record
 	lines := bufio.NewReader(bytes.NewReader(data))
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
 			return records, nil
 		}
-		var r record
+		var r Record
 		if err := json.Unmarshal(line, &r); err != nil {
 			return nil, fmt.Errorf("journal line %d: %w", n, err)
 		}
-		if n == 1 && (r.Launch == nil || r.Launch.Version != recordVersion) {
-			return nil, fmt.Errorf("journal line 1 is no launch record of version %d", recordVersion)
+		if n == 1 && (r.Launch == nil || r.Launch.Version != Version) {
+			return nil, fmt.Errorf("journal line 1 is no launch record of version %d", Version)
 		}
 		records = append(records, r)
 	}
@@ -404,10 +422,11 @@ func replace(path string, data []byte) error {
 		os.Remove(f.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return syncDir(dir)
+	return SyncDir(dir)
 }
 
-func syncDir(dir string) error {
+// SyncDir makes the entries of a directory durable.
+func SyncDir(dir string) error {
 	h, err := os.Open(dir)
 	if err != nil {
 		return err

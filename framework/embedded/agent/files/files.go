@@ -1,6 +1,9 @@
-package agent
+// Package files serves the sandboxes of one agent of the embedded engine, read-only, in the shapes of Mesos's /files endpoints. Tasks own their sandboxes
+// and may put links and FIFOs into them: nothing outside is ever opened.
+package files
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,14 +19,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxRead bounds one answer of /files/read and READ_FILE, as Mesos's sixteen pages do.
-const maxRead = 16 * 4096
+// MaxRead bounds, in bytes, one answer of /files/read and READ_FILE, as Mesos's sixteen pages do.
+const MaxRead = 16 * 4096
 
-// files reads inside the sandboxes of one agent, and nowhere else: links that lead out of them are refused.
-type files struct{ dir string }
+// Files reads inside the sandboxes of one agent, and nowhere else: links that lead out of them are refused.
+type Files struct{ Dir string }
 
-// fileInfo is one entry of /files/browse.
-type fileInfo struct {
+// Info is one entry of /files/browse.
+type Info struct {
 	Path  string `json:"path"`
 	Mode  string `json:"mode"`
 	Nlink uint64 `json:"nlink"`
@@ -34,14 +37,14 @@ type fileInfo struct {
 }
 
 // open opens a path below the sandboxes. It may be the absolute path that /state shows as `directory`, or begin at slaves/.
-func (f *files) open(p string) (*os.File, error) {
-	if f.dir == "" {
+func (f *Files) open(p string) (*os.File, error) {
+	if f.Dir == "" {
 		return nil, fs.ErrNotExist
 	}
 	if strings.ContainsRune(p, 0) || len(p) > 4096 {
 		return nil, errors.New("bad path")
 	}
-	base := filepath.Join(f.dir, "slaves")
+	base := filepath.Join(f.Dir, "slaves")
 	rel := strings.TrimPrefix(filepath.Clean("/"+p), "/")
 	if abs := "/" + rel; abs == base || strings.HasPrefix(abs, base+"/") {
 		rel = strings.TrimPrefix(strings.TrimPrefix(abs, base), "/")
@@ -69,8 +72,8 @@ func (f *files) open(p string) (*os.File, error) {
 	return h, nil
 }
 
-// read returns a part of a file, at most maxRead bytes, and the size of the whole.
-func (f *files) read(p string, offset, length int64) (data []byte, size int64, err error) {
+// Read returns a part of a file, at most MaxRead bytes, and the size of the whole.
+func (f *Files) Read(p string, offset, length int64) (data []byte, size int64, err error) {
 	h, err := f.open(p)
 	if err != nil {
 		return nil, 0, err
@@ -84,8 +87,8 @@ func (f *files) read(p string, offset, length int64) (data []byte, size int64, e
 		//lint:ignore ST1005 Mesos's own text
 		return nil, 0, errors.New("Cannot read a directory")
 	}
-	if length < 0 || length > maxRead {
-		length = maxRead
+	if length < 0 || length > MaxRead {
+		length = MaxRead
 	}
 	buf := make([]byte, max(0, min(length, st.Size()-offset)))
 	n, err := h.ReadAt(buf, offset)
@@ -95,7 +98,8 @@ func (f *files) read(p string, offset, length int64) (data []byte, size int64, e
 	return buf[:n], st.Size(), nil
 }
 
-func (f *files) list(p string) ([]fileInfo, error) {
+// List returns the entries of a directory, at most ten thousand.
+func (f *Files) List(p string) ([]Info, error) {
 	h, err := f.open(p)
 	if err != nil {
 		return nil, err
@@ -105,13 +109,13 @@ func (f *files) list(p string) ([]fileInfo, error) {
 	if err != nil && err != io.EOF {
 		return nil, fmt.Errorf("list: %w", err)
 	}
-	infos := []fileInfo{}
+	infos := []Info{}
 	for _, e := range entries {
 		st, err := e.Info()
 		if err != nil {
 			continue
 		}
-		info := fileInfo{Path: path.Join(p, e.Name()), Mode: modeText(st.Mode()), Size: st.Size(), Mtime: st.ModTime().Unix()}
+		info := Info{Path: path.Join(p, e.Name()), Mode: modeText(st.Mode()), Size: st.Size(), Mtime: st.ModTime().Unix()}
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 			info.Nlink, info.UID, info.GID = uint64(sys.Nlink), userName(sys.Uid), groupName(sys.Gid)
 		}
@@ -152,8 +156,8 @@ func groupName(gid uint32) string {
 	return id
 }
 
-// serveRead answers {"data":"…","offset":n}. An offset of -1, or none, asks for the size of the file.
-func (f *files) serveRead(w http.ResponseWriter, r *http.Request) {
+// ServeRead answers {"data":"…","offset":n}. An offset of -1, or none, asks for the size of the file.
+func (f *Files) ServeRead(w http.ResponseWriter, r *http.Request) {
 	offset, err := number(r, "offset")
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
@@ -167,7 +171,7 @@ func (f *files) serveRead(w http.ResponseWriter, r *http.Request) {
 	if offset == -1 {
 		length = 0
 	}
-	data, size, err := f.read(r.FormValue("path"), max(0, offset), length)
+	data, size, err := f.Read(r.FormValue("path"), max(0, offset), length)
 	if err != nil {
 		fileError(w, err)
 		return
@@ -175,7 +179,7 @@ func (f *files) serveRead(w http.ResponseWriter, r *http.Request) {
 	if offset == -1 {
 		offset = size
 	}
-	answer(w, map[string]any{"data": wholeRunes(data), "offset": offset})
+	reply(w, map[string]any{"data": wholeRunes(data), "offset": offset})
 }
 
 // wholeRunes drops a character that the end of the part has cut: the next part begins with it... unless nothing would be left.
@@ -201,16 +205,18 @@ func number(r *http.Request, name string) (int64, error) {
 	return n, nil
 }
 
-func (f *files) serveBrowse(w http.ResponseWriter, r *http.Request) {
-	infos, err := f.list(r.FormValue("path"))
+// ServeBrowse answers the entries of a directory.
+func (f *Files) ServeBrowse(w http.ResponseWriter, r *http.Request) {
+	infos, err := f.List(r.FormValue("path"))
 	if err != nil {
 		fileError(w, err)
 		return
 	}
-	answer(w, infos)
+	reply(w, infos)
 }
 
-func (f *files) serveDownload(w http.ResponseWriter, r *http.Request) {
+// ServeDownload answers a whole file.
+func (f *Files) ServeDownload(w http.ResponseWriter, r *http.Request) {
 	h, err := f.open(r.FormValue("path"))
 	if err != nil {
 		fileError(w, err)
@@ -235,4 +241,14 @@ func fileError(w http.ResponseWriter, err error) {
 		return
 	}
 	http.Error(w, err.Error(), http.StatusBadRequest)
+}
+
+func reply(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data)
 }
