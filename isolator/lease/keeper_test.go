@@ -82,6 +82,17 @@ func (b *bench) start(uid, boot string, change func(*lease.KeeperOptions)) *leas
 
 func (b *bench) set(f func()) { b.mu.Lock(); defer b.mu.Unlock(); f() }
 
+func (b *bench) losses() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.lost...)
+}
+
+func (b *bench) verifications() int { b.mu.Lock(); defer b.mu.Unlock(); return b.verified }
+
+// handed is D as the watchdog was told for a generation.
+func (b *bench) handed(g uint64) time.Duration { b.mu.Lock(); defer b.mu.Unlock(); return b.told[g] }
+
 func (b *bench) wait(d time.Duration) { time.Sleep(d); synctest.Wait() }
 
 func (b *bench) node(uid string) lease.NodeVersion {
@@ -121,8 +132,8 @@ func TestKeeperRenews(t *testing.T) {
 			t.Errorf("record %+v", n.Node)
 		}
 		now := b.clock.Now()
-		if d := b.k.Deadline(); d < now+2*time.Second || d > now+3*time.Second || b.told[1] != d {
-			t.Errorf("D is %v from now, the watchdog was told %v", d-now, b.told[1]-now)
+		if d := b.k.Deadline(); d < now+2*time.Second || d > now+3*time.Second || b.handed(1) != d {
+			t.Errorf("D is %v from now, the watchdog was told %v", d-now, b.handed(1)-now)
 		}
 		if err := b.k.MayMount(now, 2*time.Second); err != nil {
 			t.Errorf("MayMount: %v", err)
@@ -137,8 +148,8 @@ func TestKeeperRenews(t *testing.T) {
 		if n := b.node("n1"); !n.Draining || n.HighestEpoch != 42 {
 			t.Errorf("published record %+v", n.Node)
 		}
-		if b.verified != 1 || len(b.lost) != 0 {
-			t.Errorf("verified %d times, lost %v", b.verified, b.lost)
+		if b.verifications() != 1 || len(b.losses()) != 0 {
+			t.Errorf("verified %d times, lost %v", b.verifications(), b.losses())
 		}
 	})
 }
@@ -163,18 +174,18 @@ func TestKeeperCutOff(t *testing.T) {
 		d := b.k.Deadline()
 		b.set(func() { b.cut, b.verify = true, errors.New("a user is left") })
 		b.wait(d - b.clock.Now() - time.Millisecond)
-		if len(b.lost) != 0 || b.k.Generation() != 1 {
+		if len(b.losses()) != 0 || b.k.Generation() != 1 {
 			t.Fatalf("before D: lost %v, generation %d", b.lost, b.k.Generation())
 		}
 		b.wait(2 * time.Millisecond)
-		if len(b.lost) != 1 || b.k.Generation() != 0 || b.k.Deadline() != 0 {
+		if len(b.losses()) != 1 || b.k.Generation() != 0 || b.k.Deadline() != 0 {
 			t.Fatalf("at D: lost %v, generation %d", b.lost, b.k.Generation())
 		}
 		b.wait(10 * time.Second)
 		b.set(func() { b.cut = false })
 		b.wait(3 * time.Second)
-		if b.verified < 3 || b.k.Generation() != 0 || !strings.Contains(b.k.Why(), "a user is left") {
-			t.Fatalf("not verified: %d tries, generation %d, why %q", b.verified, b.k.Generation(), b.k.Why())
+		if b.verifications() < 3 || b.k.Generation() != 0 || !strings.Contains(b.k.Why(), "a user is left") {
+			t.Fatalf("not verified: %d tries, generation %d, why %q", b.verifications(), b.k.Generation(), b.k.Why())
 		}
 		if c, err := b.a.Claim(b.ctx, "v1"); err != nil || c.State != lease.Held {
 			t.Fatalf("claim %+v, %v: given back without verification", c, err)
@@ -184,8 +195,8 @@ func TestKeeperCutOff(t *testing.T) {
 		if c, err := b.a.Claim(b.ctx, "v1"); err != nil || c.State != lease.Free || c.FreedBy != "L3" {
 			t.Errorf("claim %+v, %v", c, err)
 		}
-		if n := b.node("n1"); b.k.Generation() != 2 || n.Generation != 2 || !n.Alive || n.HighestEpoch != 5 || len(b.lost) != 1 {
-			t.Errorf("generation %d, record %+v, lost %v", b.k.Generation(), n.Node, b.lost)
+		if n := b.node("n1"); b.k.Generation() != 2 || n.Generation != 2 || !n.Alive || n.HighestEpoch != 5 || len(b.losses()) != 1 {
+			t.Errorf("generation %d, record %+v, lost %v", b.k.Generation(), n.Node, b.losses())
 		}
 		if err := b.k.Covers(1, b.clock.Now(), 0); !fault.Is(err, fault.Unavailable) {
 			t.Errorf("a hold of generation 1 is covered: %v", err)
@@ -203,8 +214,8 @@ func TestKeeperDeclaredDead(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.wait(600 * time.Millisecond)
-		if len(b.lost) != 1 || !strings.Contains(b.lost[0], "taker") {
-			t.Errorf("lost %v", b.lost)
+		if len(b.losses()) != 1 || !strings.Contains(b.losses()[0], "taker") {
+			t.Errorf("lost %v", b.losses())
 		}
 		b.wait(time.Second)
 		if b.k.Generation() != 2 {
@@ -223,22 +234,23 @@ func TestKeeperRestarts(t *testing.T) {
 			b.stop()
 			b.wait(after)
 			var g uint64
-			for known := range b.told {
-				g = max(g, known)
+			for b.handed(g+1) != 0 {
+				g++
 			}
-			b.start("n1", "b1", func(o *lease.KeeperOptions) { o.LastGeneration, o.LastDeadline = g, b.told[g] })
+			d := b.handed(g)
+			b.start("n1", "b1", func(o *lease.KeeperOptions) { o.LastGeneration, o.LastDeadline = g, d })
 			<-b.k.Ready()
 		}
 		again(time.Second)
-		if b.k.Generation() != 1 || b.verified != 1 {
-			t.Errorf("back inside F: generation %d, verified %d times", b.k.Generation(), b.verified)
+		if b.k.Generation() != 1 || b.verifications() != 1 {
+			t.Errorf("back inside F: generation %d, verified %d times", b.k.Generation(), b.verifications())
 		}
 		again(5 * time.Second)
-		if b.k.Generation() != 2 || b.verified != 2 {
-			t.Errorf("back after D: generation %d, verified %d times", b.k.Generation(), b.verified)
+		if b.k.Generation() != 2 || b.verifications() != 2 {
+			t.Errorf("back after D: generation %d, verified %d times", b.k.Generation(), b.verifications())
 		}
-		if len(b.lost) != 0 {
-			t.Errorf("lost %v", b.lost)
+		if len(b.losses()) != 0 {
+			t.Errorf("lost %v", b.losses())
 		}
 	})
 }
@@ -251,8 +263,8 @@ func TestKeeperWithTwins(t *testing.T) {
 		<-first.Ready()
 		twin := b.start("n1", "b2", nil)
 		b.wait(30 * time.Second)
-		if first.Generation() != 1 || twin.Generation() != 0 || !strings.Contains(twin.Why(), "uid") || len(b.lost) != 0 {
-			t.Errorf("generations %d and %d, why %q, lost %v", first.Generation(), twin.Generation(), twin.Why(), b.lost)
+		if first.Generation() != 1 || twin.Generation() != 0 || !strings.Contains(twin.Why(), "uid") || len(b.losses()) != 0 {
+			t.Errorf("generations %d and %d, why %q, lost %v", first.Generation(), twin.Generation(), twin.Why(), b.losses())
 		}
 		stopFirst()
 		b.wait(3400 * time.Millisecond)
@@ -288,11 +300,11 @@ func TestKeeperAndRoot(t *testing.T) {
 					t.Fatal(err)
 				}
 				b.wait(2400 * time.Millisecond)
-				if len(b.lost) != 0 {
-					t.Errorf("lost before D: %v", b.lost)
+				if len(b.losses()) != 0 {
+					t.Errorf("lost before D: %v", b.losses())
 				}
 				b.wait(10 * time.Second)
-				if len(b.lost) != 1 || b.k.Generation() != 0 || b.node("n1").Generation != 1 {
+				if len(b.losses()) != 1 || b.k.Generation() != 0 || b.node("n1").Generation != 1 {
 					t.Errorf("lost %v, generation %d", b.lost, b.k.Generation())
 				}
 			})
