@@ -230,7 +230,7 @@ func (s *Service) giveUp(ctx context.Context, claim lease.ClaimVersion) {
 			if now, ok := s.journal.Volume(claim.Ref); ok && active(now) && now.Epoch == claim.Epoch {
 				return "", nil // it came meanwhile; the keeper asks again
 			}
-			return "", s.release(ctx, held(claim))
+			return "", s.giveBackUnjournaled(ctx, claim)
 		})
 		return
 	}

@@ -180,7 +180,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 	}
 	m.v.Phase, m.v.BootID, m.v.MountBoot = journal.Mounting, m.s.o.BootID, m.begun
 	m.v.Mounter = m.req.Caller.String()
-	m.v.MountID = fmt.Sprintf("holdfast-%s-%d", m.v.UID, m.v.Epoch)
+	m.v.MountID = mountID(m.v)
 	if p, ok := m.d.(driver.Placer); ok {
 		m.v.Path = p.WillMountAt(m.req.Ref.Name)
 	}
@@ -213,6 +213,9 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 		zap.String("owner", m.req.Owner), zap.Int("caller", m.req.Caller.PID), zap.Duration("took", time.Duration(bootClock()-m.begun)))
 	return path, nil
 }
+
+// mountID is what a driver knows the mount of one epoch by.
+func mountID(v journal.Volume) string { return fmt.Sprintf("holdfast-%s-%d", v.UID, v.Epoch) }
 
 // exists makes sure that the driver will find the volume: a mount never creates. The drivers that keep labels check the uid too.
 func (m *mounting) exists(ctx context.Context) error {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -64,10 +67,13 @@ func (s *Service) recoverOnce(ctx context.Context) error {
 	for range running {
 		<-done
 	}
+	if err := s.sweepMounts(ctx); err != nil {
+		return err
+	}
 	for _, c := range mine {
 		s.recoverClaim(ctx, c)
 	}
-	return s.sweepMounts(ctx)
+	return nil
 }
 
 func (s *Service) recoverVolume(ctx context.Context, v journal.Volume, isHeld bool) {
@@ -168,12 +174,113 @@ func (s *Service) recoverClaim(ctx context.Context, c lease.ClaimVersion) {
 		if v, ok := s.journal.Volume(c.Ref); ok && v.UID == c.VolumeUID && active(v) {
 			return "", nil
 		}
-		return "", s.release(ctx, held(c))
+		return "", s.giveBackUnjournaled(ctx, c)
 	})
 	if err != nil {
-		s.retryRelease(held(c), err)
+		s.problem("recovery of "+c.Ref.String(), err.Error())
+		s.spawn(func() {
+			if sleep(ctx, s.o.Limits.RetryMax) {
+				s.recoverClaim(ctx, c)
+			}
+		})
 		return
 	}
+	s.problem("recovery of "+c.Ref.String(), "")
+}
+
+// giveBackUnjournaled gives back a claim that this node holds by the authority's word and of which its journal says nothing. Mostly it was killed
+// between the two, and nothing is mounted; but a journal may have been damaged, so it looks first, and stops whom it finds. The turn
+// is held.
+func (s *Service) giveBackUnjournaled(ctx context.Context, c lease.ClaimVersion) error {
+	v := held(c)
+	if !s.stillHeld(ctx, v) {
+		return nil // given back meanwhile
+	}
+	d, err := s.driver(c.Ref.Driver)
+	if err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
+	defer cancel()
+	facts, err := s.factsOf(limit, d)
+	if err != nil {
+		return err
+	}
+	if p, ok := d.(driver.Placer); ok {
+		v.Path = p.WillMountAt(c.Ref.Name)
+	} else if v.Path, err = d.Path(limit, c.Ref.Name); err != nil && !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	if v.Path != "" {
+		if err := checkAbsolute(v.Path); err != nil {
+			return err
+		}
+		at, err := mount.At(v.Path)
+		if err != nil {
+			return err
+		}
+		v.Shown = len(at) > 0
+		if err := s.fenceUsers(ctx, v); err != nil {
+			return err
+		}
+	}
+	// A plugin that counts without ids must not be told to unmount what is not there.
+	v.Gone = facts.BindsMounts && !v.Shown
+	v.MountID = mountID(v)
+	return s.takeDown(ctx, v, takeDown{fence: true})
+}
+
+func checkAbsolute(path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || strings.ContainsAny(path, "\n\x00") {
+		return fault.New(fault.Conflict, "the driver gave path %.80q, which is not clean and absolute", path)
+	}
+	return nil
+}
+
+// audit looks, a few volumes at a time, whether what is up here is still held by the authority's word: an operator may have overridden
+// the claim. What is not is fenced.
+func (s *Service) audit(ctx context.Context) {
+	const each = 20
+	last := ""
+	for sleep(ctx, s.o.Limits.Audit) {
+		volumes := slices.DeleteFunc(s.journal.Volumes(), func(v journal.Volume) bool { return v.Shared || v.Phase != journal.Mounted })
+		slices.SortFunc(volumes, func(a, b journal.Volume) int { return strings.Compare(a.Ref.String(), b.Ref.String()) })
+		from, _ := slices.BinarySearchFunc(volumes, last, func(v journal.Volume, at string) int { return strings.Compare(v.Ref.String(), at) })
+		for i := range min(each, len(volumes)) {
+			v := volumes[(from+i)%len(volumes)]
+			last = v.Ref.String() + "\x00" // the one behind it comes first next time
+			s.auditVolume(ctx, v)
+		}
+	}
+}
+
+func (s *Service) auditVolume(ctx context.Context, v journal.Volume) {
+	if s.stillHeld(ctx, v) {
+		return
+	}
+	_, _ = s.do(ctx, v.Ref, "audit", "audit", func(ctx context.Context) (string, error) {
+		now, ok := s.journal.Volume(v.Ref)
+		if !ok || now.Phase != journal.Mounted || s.stillHeld(ctx, now) {
+			return "", nil
+		}
+		s.log.Error("a mounted volume's claim is not this node's any more: fencing it", zap.Stringer("volume", v.Ref), zap.Uint64("epoch", uint64(v.Epoch)))
+		err := s.takeDown(ctx, now, takeDown{fence: true})
+		if err != nil {
+			s.retryTakeDown(now, err)
+		}
+		return "", err
+	})
+}
+
+// stillHeld is false only when the authority has said so.
+func (s *Service) stillHeld(ctx context.Context, v journal.Volume) bool {
+	limit, cancel := context.WithTimeout(ctx, s.o.Limits.Authority)
+	defer cancel()
+	c, err := s.auth.Claim(limit, v.UID)
+	if err != nil {
+		return !fault.Is(err, fault.NotFound)
+	}
+	return c.State == lease.Held && c.Node == s.nodeUID && c.Epoch == v.Epoch && c.Nonce == v.Nonce
 }
 
 // sweepMounts takes down what is mounted below this node's mounts directory and belongs to no volume of the journal.

@@ -217,7 +217,7 @@ func (s *Service) requestRelease(ctx context.Context, r lease.Request) (string, 
 		return "", err
 	}
 	if claim.State == lease.Held && claim.Node == s.nodeUID && (r.Epoch == 0 || claim.Epoch == r.Epoch) {
-		return "released", s.release(ctx, held(claim))
+		return "released", s.giveBackUnjournaled(ctx, claim)
 	}
 	return "absent", nil
 }

@@ -61,6 +61,7 @@ func (s *Service) serve(ctx context.Context) {
 	s.log.Info("isolator is ready", zap.String("node", s.nodeUID), zap.Uint64("generation", s.keeper.Generation()))
 	s.spawn(func() { s.watchRequests(ctx) })
 	s.spawn(func() { s.sweepDrivers(ctx) })
+	s.spawn(func() { s.audit(ctx) })
 	s.publishFacts(ctx)
 }
 

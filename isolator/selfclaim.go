@@ -157,11 +157,14 @@ func (m *mounting) rekey(ctx context.Context, v journal.Volume) (string, error) 
 		return "", fault.Op(err, "mount volume %s", v.Ref)
 	}
 	next.Owners = withOwner(nil, m.req.Owner, s.o.Now())
-	if err := s.journal.Append("mount", "rekey", journal.Intent, next); err != nil {
-		s.retryTakeDown(next, err)
-		return "", err
+	err = s.journal.Append("mount", "rekey", journal.Intent, next)
+	if err == nil {
+		err = s.tellWatchdog()
 	}
-	if err := s.tellWatchdog(); err != nil {
+	if err != nil { // the claim is at the new epoch already
+		next.Phase = journal.Unmounting
+		s.noteAnyway("mount", "rekey", journal.Unknown, next)
+		s.retryTakeDown(next, err)
 		return "", err
 	}
 	s.log.Info("mounted again for the next container", zap.Stringer("volume", v.Ref), zap.Uint64("epoch", uint64(next.Epoch)))

@@ -37,6 +37,7 @@ type Limits struct {
 	Authority  time.Duration // one transition with its repetitions; 10 s
 	RetryMin   time.Duration // first repetition of what failed; 1 s, doubling
 	RetryMax   time.Duration // longest; 60 s
+	Audit      time.Duration // between two looks whether what is up is still held; 5 s
 	Bin        time.Duration // how long removed volumes stay in the bin; 24 h
 }
 
@@ -52,6 +53,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Authority, 10*time.Second)
 	def(&l.RetryMin, time.Second)
 	def(&l.RetryMax, time.Minute)
+	def(&l.Audit, 5*time.Second)
 	def(&l.Bin, 24*time.Hour)
 	return l
 }
@@ -140,6 +142,7 @@ type Service struct {
 	agent    agentIdentity
 	problems map[string]string
 	draining bool
+	closed   bool
 	cluster  string
 
 	watching sync.Mutex // held while the watchdog's list is made and written
@@ -231,6 +234,9 @@ func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // Close ends all operations and closes the journal. What is mounted stays mounted; the watchdog goes on.
 func (s *Service) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
 	s.endLife()
 	s.wg.Wait()
 	if s.state != nil {
@@ -319,8 +325,14 @@ func (s *Service) whyNotReady() string {
 	return "the lease authority has not registered this node yet"
 }
 
-// spawn runs f until it returns; Close waits for it.
-func (s *Service) spawn(f func()) {
+// spawn runs f until it returns; Close waits for it. After Close has begun nothing is begun any more, and spawn says so.
+func (s *Service) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
 	s.wg.Add(1)
 	go func() { defer s.wg.Done(); f() }()
+	return true
 }

@@ -158,7 +158,7 @@ func (n *node) start(change ...func(*Options)) {
 	n.cut = &cutRegisters{Registers: n.c.server.Registers()}
 	o := Options{Dir: n.dir, Authority: lease.New(n.cut, lease.Options{CallLimit: 200 * time.Millisecond}), Drivers: []driver.Driver{p}, Timings: lease.EmbeddedTimings(), Clock: lease.Monotonic(),
 		BootID: n.boot, Log: zaptest.NewLogger(t, zaptest.Level(logLevel)), Describe: Describe{Hostname: "test"}, Watchdog: []string{"none"},
-		Limits: Limits{UsersMount: 300 * time.Millisecond, UsersLeave: 200 * time.Millisecond, RetryMin: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Authority: time.Second},
+		Limits: Limits{UsersMount: 300 * time.Millisecond, UsersLeave: 200 * time.Millisecond, RetryMin: 20 * time.Millisecond, RetryMax: 100 * time.Millisecond, Authority: time.Second, Audit: 50 * time.Millisecond},
 		fencer: n.fence, state: n.state}
 	for _, f := range change {
 		f(&o)
@@ -691,6 +691,44 @@ func TestRestartKeepsMounts(t *testing.T) {
 		t.Errorf("unmount: %s %v", out, err)
 	}
 	c.wantState(uid, lease.Free)
+}
+
+// An operator who overrides a claim (L7) is believed: what is up here is fenced.
+func TestOverride(t *testing.T) {
+	c := newCluster(t)
+	n := c.node()
+	uid, ref := c.volume(n, "v")
+	path, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fence.use(path, true)
+	claim := c.state(uid)
+	if _, err := c.auth.Override(bg, lease.OverrideArgs{VolumeUID: uid, Epoch: claim.Epoch, Node: claim.Node, Generation: claim.NodeGeneration, Renewing: true}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("fenced", func() bool { v, _ := n.journal.Volume(ref); return n.fence.times() > 0 && v.Phase == journal.Known })
+}
+
+// Without its journal an isolator does not give back what it finds held before it has stopped the users.
+func TestLostJournal(t *testing.T) {
+	c := newCluster(t)
+	n := c.node()
+	uid, ref := c.volume(n, "v")
+	path, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fence.use(path, true)
+	n.stop()
+	if err := os.RemoveAll(filepath.Join(n.dir, "journal")); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	c.eventually("claim is free", func() bool { return c.state(uid).State == lease.Free })
+	if n.fence.times() == 0 {
+		t.Error("given back under its users")
+	}
 }
 
 // After a reboot nothing is mounted: what was held is given back in the next generation.

@@ -59,8 +59,11 @@ func (s *Service) do(ctx context.Context, ref volume.Ref, verb, key string, f fu
 	op, ok := sl.pending[key]
 	if !ok {
 		op = &operation{verb: verb, done: make(chan struct{})}
+		if !s.spawn(func() { s.perform(sl, key, op, f) }) {
+			sl.mu.Unlock()
+			return "", fault.New(fault.Unavailable, "the isolator is stopping")
+		}
 		sl.pending[key] = op
-		s.spawn(func() { s.perform(sl, key, op, f) })
 	}
 	sl.mu.Unlock()
 	select {

@@ -244,7 +244,7 @@ func (s *Service) releaseUnjournaled(ctx context.Context, ref volume.Ref) error 
 	if err != nil || claim.State != lease.Held || claim.Node != s.nodeUID {
 		return nil // also when the authority is away: recovery and the keeper see to it
 	}
-	return s.release(ctx, journal.Volume{Ref: ref, UID: claim.VolumeUID, Epoch: claim.Epoch, Nonce: claim.Nonce, Generation: claim.NodeGeneration})
+	return s.giveBackUnjournaled(ctx, claim)
 }
 
 // present makes sure that a mount is still what it was.

@@ -94,6 +94,9 @@ func (s *Service) waitUnused(ctx context.Context, v journal.Volume, limit time.D
 		if len(users) == 0 {
 			return nil
 		}
+		if !v.Shared && s.keeper.Generation() != v.Generation {
+			return fault.New(fault.Unavailable, "volume %s is in use by %s, and the node's lease was lost", v.Ref, nameUsers(users))
+		}
 		if !time.Now().Add(pause).Before(end) {
 			return fault.New(fault.Conflict, "volume %s is in use by %s", v.Ref, nameUsers(users))
 		}

@@ -66,7 +66,6 @@ func Listen(s *isolator.Service, o Options) (*Server, error) {
 	srv.http = &http.Server{
 		Handler:           srv.routes(),
 		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          zap.NewStdLog(o.Log.Named("http")),
@@ -185,8 +184,15 @@ func post[In any, Out any](m *http.ServeMux, s *Server, path string, f func(ctx 
 	})
 }
 
+// bodyLimit bounds how long a body may take. It is lifted afterwards: the server's own time limit would end the request's context while
+// a long mount is under way.
+const bodyLimit = 30 * time.Second
+
 func read(w http.ResponseWriter, r *http.Request, in any) error {
+	conn := http.NewResponseController(w)
+	_ = conn.SetReadDeadline(time.Now().Add(bodyLimit))
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, client.MaxBody))
+	_ = conn.SetReadDeadline(time.Time{})
 	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "read the request")
 	}
