@@ -312,13 +312,15 @@ func (w *work) explain() {
 			w.remove(state.KindWhy, string(id))
 		}
 	}
+	var over []string
 	for g := range groups {
-		if w.s.Refusals[g] == nil {
-			continue
+		if w.s.Refusals[g] != nil && len(w.waiting(g)) == 0 {
+			over = append(over, state.DefID(g.App, g.Version))
 		}
-		if len(w.waiting(g)) == 0 {
-			w.remove(state.KindRefusal, state.DefID(g.App, g.Version))
-		}
+	}
+	slices.Sort(over)
+	for _, id := range over {
+		w.remove(state.KindRefusal, id)
 	}
 }
 
