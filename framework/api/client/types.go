@@ -250,7 +250,8 @@ type Explanation struct {
 	ID   string `json:"id"`
 	// Waiting: something wanted is not there yet.
 	Waiting bool `json:"waiting"`
-	// Summary is the one line to show first; Lines are the whole story for people, ready to print.
+	// Summary is one line on the thing, without its name. Lines are the whole story for people, ready to print: they begin with the name and
+	// what Summary says.
 	Summary   string     `json:"summary"`
 	Lines     []string   `json:"lines"`
 	App       *App       `json:"app,omitempty"`

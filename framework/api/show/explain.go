@@ -85,7 +85,10 @@ func explainApp(st *state.State, a *state.App, now time.Time) *client.Explanatio
 		e.Waiting = true
 		describe(e, st, i, now, "  ")
 	}
-	e.Summary = fmt.Sprintf("%s: %d of %d running; %s", app.ID, app.Running, app.Instances, app.Status)
+	e.Summary = fmt.Sprintf("%d of %d running", app.Running, app.Instances)
+	if app.Status != "running" {
+		e.Summary += "; " + app.Status
+	}
 	if !e.Waiting && app.Running < app.Instances {
 		e.Waiting = true
 	}
@@ -107,7 +110,7 @@ func explainInstance(st *state.State, i *state.Instance, now time.Time) *client.
 		}
 		line(e, "  volume %s", volumeLine(st, rec, now))
 	}
-	e.Summary = strings.TrimSpace(e.Lines[0])
+	e.Summary = strings.TrimPrefix(e.Lines[0], inst.ID+" is ")
 	return e
 }
 
@@ -211,7 +214,7 @@ func explainVolume(st *state.State, v *state.Volume, now time.Time) *client.Expl
 	if i := st.Instances[v.Instance]; i != nil {
 		describe(e, st, i, now, "  ")
 	}
-	e.Summary = strings.TrimPrefix(e.Lines[0], "volume ")
+	e.Summary = strings.TrimPrefix(e.Lines[0], "volume "+v.Ref.String()+" is ")
 	return e
 }
 
@@ -234,7 +237,7 @@ func explainNode(n client.Node, now time.Time) *client.Explanation {
 	}
 	line(e, "  instances: %s", nonEmpty(strings.Join(n.Instances, ", "), "none"))
 	line(e, "  claims: %d", n.Claims)
-	e.Summary = e.Lines[0]
+	e.Summary = n.State
 	return e
 }
 
