@@ -3,8 +3,10 @@ package store_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -129,6 +131,56 @@ func TestKeysAndHeaders(t *testing.T) {
 	}
 	if !maps.Equal(heads, want) {
 		t.Errorf("keys and headers\n%v\nwant\n%v", heads, want)
+	}
+}
+
+var rewrite = flag.Bool("rewrite", false, "write the state of this version into testdata; never for a version that was released")
+
+// TestReleasedFormat opens the records that version 1 wrote, kept as they were: whoever changes a field must still read them.
+func TestReleasedFormat(t *testing.T) {
+	const file = "testdata/v1.jsonl"
+	if *rewrite {
+		s := open(t, t.TempDir(), storetest.A)
+		ops, err := s.Encode(sample(storetest.A))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		for _, op := range ops {
+			fmt.Fprintf(&out, "%s %s\n", strings.TrimPrefix(op.Key, store.Prefix(storetest.A)), op.Value)
+		}
+		if err := os.WriteFile(file, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := map[string]string{}
+	for line := range strings.Lines(string(kept)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		records[key] = value
+	}
+	dir := t.TempDir()
+	open(t, dir, storetest.A).Close()
+	writeRaw(t, dir, records)
+	s := open(t, dir, "")
+	got, bad, err := s.Load(context.Background())
+	if err != nil || len(bad) > 0 {
+		t.Fatal(err, bad)
+	}
+	want := map[string]any{}
+	for _, w := range sample(storetest.A) {
+		want[string(w.Kind)+" "+w.ID] = w.Value
+	}
+	for _, w := range got {
+		if !reflect.DeepEqual(want[string(w.Kind)+" "+w.ID], w.Value) {
+			t.Errorf("%s %s reads as %+v", w.Kind, w.ID, w.Value)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
 	}
 }
 
