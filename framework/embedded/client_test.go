@@ -56,8 +56,16 @@ func subscribeWith(t *testing.T, m *Master, media encoding.MediaType, info mesos
 
 func dial(t *testing.T, m *Master, media encoding.MediaType, info mesos.FrameworkInfo) *client {
 	t.Helper()
+	c, err := tryDial(t, m.URL(), media, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func tryDial(t *testing.T, url string, media encoding.MediaType, info mesos.FrameworkInfo) (*client, error) {
 	c := &client{t: t, info: info, events: make(chan *scheduler.Event, 1000), ended: make(chan error, 1)}
-	cli := httpcli.New(httpcli.Endpoint(m.URL()+"/api/v1/scheduler"), httpcli.Codec(codecs.ByMediaType[media]),
+	cli := httpcli.New(httpcli.Endpoint(url+"/api/v1/scheduler"), httpcli.Codec(codecs.ByMediaType[media]),
 		httpcli.Do(httpcli.With(httpcli.Timeout(0))))
 	c.caller = httpsched.NewCaller(cli, httpsched.EndpointCandidates(func() string { return "" }))
 	sub := calls.Subscribe(&info)
@@ -66,7 +74,7 @@ func dial(t *testing.T, m *Master, media encoding.MediaType, info mesos.Framewor
 	}
 	resp, err := c.caller.Call(context.Background(), sub)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	c.close = func() { _ = resp.Close() }
 	t.Cleanup(c.close)
@@ -80,7 +88,7 @@ func dial(t *testing.T, m *Master, media encoding.MediaType, info mesos.Framewor
 			c.events <- &e
 		}
 	}()
-	return c
+	return c, nil
 }
 
 // want waits for the next event of a type; others before it are kept.

@@ -32,7 +32,9 @@ func TestTurmoil(t *testing.T) {
 	timing := quick()
 	timing.AgentLost, timing.Recovered = 150*time.Millisecond, 0
 	w := &turmoil{t: t, rnd: rand.New(rand.NewPCG(seed, 7)), end: time.Now().Add(length)}
-	w.m = startMaster(t, Config{Timing: timing})
+	w.cfg = Config{Dir: t.TempDir(), Timing: timing}
+	w.m, w.stop = runMaster(t, w.cfg)
+	w.url = w.m.URL()
 	for i := range 3 {
 		w.agents = append(w.agents, newFakeAgent(t, w.m, i).start(20*time.Millisecond))
 	}
@@ -66,7 +68,10 @@ func TestTurmoil(t *testing.T) {
 type turmoil struct {
 	t      *testing.T
 	rnd    *rand.Rand
-	m      *Master
+	cfg    Config
+	m      *Master // of the main goroutine
+	stop   func()
+	url    string
 	agents []*fakeAgent
 	dead   [3]bool
 	scheds []*troubled
@@ -78,7 +83,7 @@ type turmoil struct {
 func (w *turmoil) trouble() {
 	i := w.rnd.IntN(len(w.agents))
 	a := w.agents[i]
-	switch w.rnd.IntN(8) {
+	switch w.rnd.IntN(9) {
 	case 0, 1:
 		a.link.Cut()
 	case 2, 3:
@@ -95,6 +100,28 @@ func (w *turmoil) trouble() {
 		w.scheds[w.rnd.IntN(2)].hangUp()
 	case 7:
 		a.link.Hangup()
+	case 8:
+		if w.rnd.IntN(4) == 0 {
+			w.restartMaster()
+		}
+	}
+}
+
+// restartMaster ends the master and starts it again on the same directory and port; cables that were pulled are whole then.
+func (w *turmoil) restartMaster() {
+	w.cfg.Listen = w.m.Addr()
+	w.stop()
+	w.m, w.stop = runMaster(w.t, w.cfg)
+	for i, a := range w.agents {
+		a.kill()
+		n := &fakeAgent{t: w.t, link: w.m.Link(a.link.key), reg: a.reg, stop: make(chan struct{}), id: a.id, frameworks: a.frameworks, tasks: a.tasks}
+		n.reg.Handle = n
+		w.t.Cleanup(n.kill)
+		w.agents[i], w.dead[i] = n, false
+		if err := n.reregister(); err != nil {
+			w.t.Error(err)
+		}
+		go n.live(20 * time.Millisecond)
 	}
 }
 
@@ -193,7 +220,11 @@ func (s *troubled) run() {
 	for !s.w.over.Load() {
 		info := frameworkInfo(s.role, s.role)
 		info.ID = s.id
-		c := dial(s.w.t, s.w.m, pb, info)
+		c, err := tryDial(s.w.t, s.w.url, pb, info)
+		if err != nil {
+			time.Sleep(5 * time.Millisecond) // the master is being restarted
+			continue
+		}
 		s.mu.Lock()
 		s.c = c
 		s.mu.Unlock()
