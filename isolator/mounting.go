@@ -243,11 +243,11 @@ func (m *mounting) verify(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
-	at, err := mount.At(path)
+	at, err := mount.Is(path)
 	if err != nil {
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
-	m.v.Path, m.v.Shown = path, len(at) > 0
+	m.v.Path, m.v.Shown = path, at
 	if m.v.Shared {
 		return path, nil
 	}

@@ -215,11 +215,9 @@ func (s *Service) giveBackUnjournaled(ctx context.Context, c lease.ClaimVersion)
 		if err := checkAbsolute(v.Path); err != nil {
 			return err
 		}
-		at, err := mount.At(v.Path)
-		if err != nil {
+		if v.Shown, err = mount.Is(v.Path); err != nil {
 			return err
 		}
-		v.Shown = len(at) > 0
 		if err := s.fenceUsers(ctx, v); err != nil {
 			return err
 		}
@@ -321,8 +319,8 @@ func (s *Service) leftover(v journal.Volume) bool {
 	if !v.Shown || v.Path == "" {
 		return false
 	}
-	at, err := mount.At(v.Path)
-	return err != nil || len(at) > 0
+	at, err := mount.Is(v.Path)
+	return err != nil || at
 }
 
 // sweepDrivers lets drivers clean up after themselves, at start and now and then.

@@ -166,7 +166,7 @@ func (s *Service) flush(ctx context.Context, v journal.Volume, f driver.Facts) e
 	if f.FlushOnUnmount || v.Path == "" {
 		return nil
 	}
-	if at, err := mount.At(v.Path); err == nil && len(at) == 0 && v.Shown {
+	if at, err := mount.Is(v.Path); err == nil && !at && v.Shown {
 		return nil // gone already; what lies there now is another file system
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
@@ -184,7 +184,7 @@ func (s *Service) callUnmount(ctx context.Context, d driver.Driver, v journal.Vo
 	err := d.Unmount(ctx, v.Ref.Name, v.MountID)
 	if err != nil && v.Shown && v.Path != "" {
 		// The driver's word is worth less than mountinfo's: a plugin that was restarted knows nothing of a mount that is gone.
-		if at, merr := mount.At(v.Path); merr == nil && len(at) == 0 && !fault.Is(err, fault.Unknown) {
+		if at, merr := mount.Is(v.Path); merr == nil && !at && !fault.Is(err, fault.Unknown) {
 			return nil
 		}
 	}
@@ -196,11 +196,11 @@ func (s *Service) checkGone(v journal.Volume) error {
 	if !v.Shown || v.Path == "" {
 		return nil
 	}
-	at, err := mount.At(v.Path)
+	at, err := mount.Is(v.Path)
 	if err != nil {
 		return err
 	}
-	if len(at) > 0 {
+	if at {
 		return fault.New(fault.Unknown, "unmount volume %s: the driver says that it is done, but %s is still a mount point", v.Ref, v.Path)
 	}
 	return nil
@@ -257,8 +257,8 @@ func (s *Service) present(ctx context.Context, v journal.Volume) error {
 	if !v.Shown {
 		return nil
 	}
-	at, err := mount.At(v.Path)
-	if err == nil && len(at) == 0 {
+	at, err := mount.Is(v.Path)
+	if err == nil && !at {
 		err = fault.New(fault.Conflict, "%s is no mount point any more; somebody else has unmounted it", v.Path)
 	}
 	return err

@@ -84,6 +84,14 @@ func TestHeavyBind(t *testing.T) {
 	if at, err := mount.At(dst); err != nil || len(at) != 1 {
 		t.Errorf("at: %+v %v", at, err)
 	}
+	if is, err := mount.Is(dst); err != nil || !is {
+		t.Errorf("is: %v %v", is, err)
+	}
+	for _, not := range []string{src, filepath.Join(dir, "none"), filepath.Join(src, "none", "deeper")} {
+		if is, err := mount.Is(not); err != nil || is {
+			t.Errorf("%s is: %v %v", not, is, err)
+		}
+	}
 	if under, err := mount.Under(dir); err != nil || len(under) != 1 {
 		t.Errorf("under: %+v %v", under, err)
 	}

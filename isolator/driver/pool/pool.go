@@ -299,11 +299,11 @@ func (p *Pool) bind(ctx context.Context, data, target string) error {
 	if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fault.Wrap(writeClass(err), err, "make mount point")
 	}
-	at, err := mount.At(target)
+	at, err := mount.Is(target)
 	if err != nil {
 		return err
 	}
-	if len(at) > 0 {
+	if at {
 		same, err := mount.SameDir(data, target)
 		if err != nil || !same {
 			return firstError(err, fault.New(fault.Conflict, "something else is mounted at %s", target))
@@ -327,11 +327,11 @@ func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
 		}
 		target := p.target(name)
 		for range 16 { // mounts may lie on top of each other when a crash came at a bad time
-			at, err := mount.At(target)
+			at, err := mount.Is(target)
 			if err != nil {
 				return err
 			}
-			if len(at) == 0 {
+			if !at {
 				_ = os.Remove(target)
 				return nil
 			}
@@ -439,8 +439,7 @@ func (p *Pool) WillMountAt(name string) string {
 func (p *Pool) target(name string) string { return filepath.Join(p.o.Mounts, name) }
 
 func (p *Pool) mountedAt(name string) (bool, error) {
-	at, err := mount.At(p.target(name))
-	return len(at) > 0, err
+	return mount.Is(p.target(name))
 }
 
 // do checks the name and runs f with the volume's directory, bounded by ctx: storage that all nodes mount may hang.
