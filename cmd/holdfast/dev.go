@@ -32,6 +32,8 @@ func devCommand(c *console) *cobra.Command {
 			"agents, the framework, and a node helper per agent. State lives under --dir; starting again there resumes.",
 		Example: "  holdfast dev --example counter\n  holdfast dev --agents 5 --port 8090 --dir /tmp/second",
 		Args:    cobra.ArbitraryArgs,
+
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return group(cmd, args)

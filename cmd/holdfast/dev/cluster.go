@@ -157,17 +157,20 @@ func (c *Cluster) prepare(context.Context) error {
 	}
 	// Helpers and watchdogs first, then tasks, those of agents that are not started this time included.
 	for _, mark := range []string{c.layout.mark(), c.layout.taskMark()} {
-		if n, err := killMarked(mark, 5*time.Second); err != nil {
+		if killed, err := killMarked(mark, 5*time.Second); err != nil {
 			return err
-		} else if n > 0 {
-			c.log.Warn("killed what an earlier run left behind", zap.Int("processes", n))
+		} else if len(killed) > 0 {
+			c.log.Warn("killed what an earlier run left behind", zap.Ints("processes", killed))
 		}
 	}
 	if c.clusterID, err = c.mintCluster(); err != nil {
 		return err
 	}
+	if err := checkPort(c.cfg.Port); err != nil {
+		return err
+	}
 	c.spawn = newSpawner()
-	return checkPort(c.cfg.Port)
+	return adoptOrphans()
 }
 
 // mintCluster reads the cluster's UUID or mints it, once for ever: the store, the authority and reservation labels carry it.
@@ -359,6 +362,7 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 	}
 	if c.spawn != nil {
 		c.spawn.close()
+		reap()
 	}
 	for _, block := range c.ports {
 		errs = append(errs, block.lock.Close())

@@ -201,7 +201,7 @@ func TestLeftoversAreFoundByTheirMark(t *testing.T) {
 	c.mu.Lock()
 	c.stopping = true // or it would be restarted
 	c.mu.Unlock()
-	if n, err := killMarked("HOLDFAST_DEV=test-mark", 5*time.Second); err != nil || n < 3 {
-		t.Errorf("killed %d, %v", n, err)
+	if killed, err := killMarked("HOLDFAST_DEV=test-mark", 5*time.Second); err != nil || len(killed) < 3 {
+		t.Errorf("killed %v, %v", killed, err)
 	}
 }

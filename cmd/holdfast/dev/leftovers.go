@@ -47,7 +47,7 @@ func marked(entry string) []int {
 
 // killMarked kills every process that carries the entry and waits until none is left; a process that forks meanwhile is met in
 // the next round. A zombie has no environment any more and counts as gone.
-func killMarked(entry string, limit time.Duration) (killed int, err error) {
+func killMarked(entry string, limit time.Duration) (killed []int, err error) {
 	for deadline := time.Now().Add(limit); ; {
 		pids := marked(entry)
 		if len(pids) == 0 {
@@ -58,10 +58,31 @@ func killMarked(entry string, limit time.Duration) (killed int, err error) {
 		}
 		for _, pid := range pids {
 			if syscall.Kill(pid, syscall.SIGKILL) == nil {
-				killed++
+				killed = append(killed, pid)
 			}
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// adoptOrphans makes this process the parent of those whose own parent dies: a node helper's watchdog, what a task has left in
+// the background. Where pid 1 reaps nothing, as in many containers, they would stay zombies.
+func adoptOrphans() error {
+	return fault.Wrap(fault.Internal, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "become the parent of orphans")
+}
+
+// reap buries the given processes if they are dead children of ours that nobody waits for; none given means all there are, which
+// only is right when nothing of ours runs any more. Those of others are left alone.
+func reap(pids ...int) {
+	if len(pids) == 0 {
+		for {
+			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
+				return
+			}
+		}
+	}
+	for _, pid := range pids {
+		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	}
 }
 

@@ -127,8 +127,11 @@ func (n *node) kill() error {
 		}
 	}()
 	errAgent := n.agent.Kill()
-	_, errHelper := killMarked(n.mark(), 5*time.Second) // the helper's watchdog
+	killed, errHelper := killMarked(n.mark(), 5*time.Second) // the helper's watchdog
 	<-ended
+	if len(killed) > 0 { // after the helper, for which somebody waits, has been reaped
+		reap(killed...)
+	}
 	n.boot = uuid.NewString()
 	return errors.Join(fault.Wrap(fault.Internal, errAgent, "kill agent %s", n.name), errHelper, n.clean())
 }
