@@ -71,10 +71,11 @@ type Resources struct {
 
 // Agent is one agent. Its methods are safe for concurrent use.
 type Agent struct {
-	cfg   Config
-	log   *zap.Logger
-	store *journal.Store
-	table *process.Table
+	cfg    Config
+	log    *zap.Logger
+	store  *journal.Store
+	table  *process.Table
+	mounts bool // tasks get mount namespaces; otherwise links stand for mounts
 
 	life    sync.Mutex // serializes Start, Stop, Kill and Close
 	address string     // where the endpoint listened last, so that a restarted agent is found where it was
@@ -153,7 +154,7 @@ func New(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	return &Agent{
-		cfg: cfg, log: cfg.Logger.With(zap.String("host", cfg.Hostname)), store: s, table: process.NewTable(),
+		cfg: cfg, log: cfg.Logger.With(zap.String("host", cfg.Hostname)), store: s, table: process.NewTable(cfg.Dir), mounts: cfg.Runtime == RuntimeProcess && os.Geteuid() == 0 && process.CanMount(),
 		frameworks: map[string]mesos.FrameworkInfo{}, tasks: map[taskKey]*container{}, answers: map[string]*container{},
 		execs: map[string]*executor{}, wake: make(chan struct{}, 1),
 	}, nil

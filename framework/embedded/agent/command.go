@@ -21,16 +21,15 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // command turns a CommandInfo into a process: its program, arguments, environment, directory. User and mounts are added by the caller.
 func (a *Agent) command(cmd *mesos.CommandInfo, framework, agentID, container string, task mesos.TaskInfo, sandbox string) (process.Spec, error) {
-	env, path, err := a.taskEnv(cmd, framework, agentID, container, task, sandbox)
+	a.mu.Lock()
+	f := a.frameworks[framework]
+	a.mu.Unlock()
+	env, path, err := a.taskEnv(cmd, f, agentID, container, task, sandbox)
 	if err != nil {
 		return process.Spec{}, err
 	}
 	spec := process.Spec{Env: env, Dir: sandbox, Marker: sandbox}
 	if task.Command != nil && task.Command != cmd { // a check runs as its task does
-		f := mesos.FrameworkInfo{}
-		a.mu.Lock()
-		f = a.frameworks[framework]
-		a.mu.Unlock()
 		if spec.User, err = a.user(task.Command, f); err != nil {
 			return process.Spec{}, err
 		}
@@ -78,8 +77,8 @@ func lookup(name, path, dir string) string {
 
 // taskEnv is a task's environment: little of this program's own, the task's, and Mesos's variables last, which a task cannot override:
 // MESOS_SANDBOX marks its processes.
-func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework, agentID, container string, task mesos.TaskInfo, sandbox string) (env []string, path string, err error) {
-	vars := map[string]string{"PATH": defaultPath, "HOME": home(cmd, sandbox), "LANG": os.Getenv("LANG")}
+func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework mesos.FrameworkInfo, agentID, container string, task mesos.TaskInfo, sandbox string) (env []string, path string, err error) {
+	vars := map[string]string{"PATH": defaultPath, "HOME": home(userName(task.Command, framework), sandbox), "LANG": os.Getenv("LANG")}
 	maps.Copy(vars, a.cfg.TaskEnv)
 	for _, c := range []*mesos.CommandInfo{task.Command, cmd} {
 		if c == nil || c.Environment == nil {
@@ -96,7 +95,7 @@ func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework, agentID, container st
 		}
 	}
 	for name, value := range map[string]string{
-		process.MarkerName: sandbox, "MESOS_DIRECTORY": sandbox, "MESOS_TASK_ID": task.TaskID.Value, "MESOS_FRAMEWORK_ID": framework,
+		process.MarkerName: sandbox, "MESOS_DIRECTORY": sandbox, "MESOS_TASK_ID": task.TaskID.Value, "MESOS_FRAMEWORK_ID": framework.ID.GetValue(),
 		"MESOS_EXECUTOR_ID": task.TaskID.Value, "MESOS_AGENT_ID": agentID, "MESOS_SLAVE_ID": agentID,
 		"MESOS_CONTAINER_NAME": "mesos-" + container, "MESOS_CONTAINER_ID": container, "MESOS_CHECKPOINT": "1",
 		"MESOS_AGENT_ENDPOINT": strings.TrimPrefix(a.URL(), "http://"), "LIBPROCESS_IP": "127.0.0.1",
@@ -111,9 +110,9 @@ func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework, agentID, container st
 	return env, vars["PATH"], nil
 }
 
-func home(cmd *mesos.CommandInfo, sandbox string) string {
-	if cmd != nil && cmd.GetUser() != "" {
-		if u, err := user.Lookup(cmd.GetUser()); err == nil && u.HomeDir != "" {
+func home(name, sandbox string) string {
+	if name != "" {
+		if u, err := user.Lookup(name); err == nil && u.HomeDir != "" {
 			return u.HomeDir
 		}
 		return sandbox
@@ -124,12 +123,17 @@ func home(cmd *mesos.CommandInfo, sandbox string) string {
 	return sandbox
 }
 
-// user finds out whom a task runs as: the command's user, else the framework's, else this program's (nil). Only root can be somebody else.
-func (a *Agent) user(cmd *mesos.CommandInfo, framework mesos.FrameworkInfo) (*syscall.Credential, error) {
-	name := cmd.GetUser()
-	if name == "" {
-		name = framework.User
+// userName is whom a task runs as: the command's user, else the framework's, else "", which is this program's own.
+func userName(cmd *mesos.CommandInfo, framework mesos.FrameworkInfo) string {
+	if name := cmd.GetUser(); name != "" {
+		return name
 	}
+	return framework.User
+}
+
+// user finds out the identity that a task runs under, nil for this program's own. Only root can be somebody else.
+func (a *Agent) user(cmd *mesos.CommandInfo, framework mesos.FrameworkInfo) (*syscall.Credential, error) {
+	name := userName(cmd, framework)
 	if name == "" {
 		return nil, nil
 	}

@@ -38,7 +38,6 @@ type executor struct {
 	escalate  *time.Timer
 	unhealthy bool // killed because of its health
 	overtime  bool // killed because of max_completion_time
-	reason    *mesos.TaskStatus_Reason
 	healthy   *bool
 	checked   *mesos.CheckStatusInfo
 	timers    []func() // stop health checks and time limits
@@ -155,7 +154,7 @@ func (e *executor) onEnd(stop func()) {
 // lastWord is the terminal status, worded and ranked as Mesos's command executor does.
 func (e *executor) lastWord(exit process.Exit) mesos.TaskStatus {
 	e.mu.Lock()
-	killed, unhealthy, overtime, reason := !e.killedAt.IsZero(), e.unhealthy, e.overtime, e.reason
+	killed, unhealthy, overtime := !e.killedAt.IsZero(), e.unhealthy, e.overtime
 	e.mu.Unlock()
 	state := mesos.TASK_FAILED
 	switch {
@@ -169,8 +168,6 @@ func (e *executor) lastWord(exit process.Exit) mesos.TaskStatus {
 	if overtime {
 		r := mesos.REASON_MAX_COMPLETION_TIME_REACHED
 		s.Reason = &r
-	} else if reason != nil {
-		s.Reason = reason
 	}
 	if killed && unhealthy {
 		no := false

@@ -105,8 +105,8 @@ func TestJournalStaysShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &container{id: "c-t1", agent: "m-S0", framework: fwID, task: l.Task, sandbox: "/x", journal: j}
-	for range 800 {
-		st := newStatus("m-S0", l.Task.TaskID, mesos.TASK_RUNNING, mesos.SOURCE_EXECUTOR, string(bytes.Repeat([]byte("x"), 3000)))
+	for range 90 {
+		st := newStatus("m-S0", l.Task.TaskID, mesos.TASK_RUNNING, mesos.SOURCE_EXECUTOR, string(bytes.Repeat([]byte("x"), 30000)))
 		if err := c.update(st); err != nil {
 			t.Fatal(err)
 		}

@@ -12,10 +12,10 @@ import (
 	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
 )
 
-// shareDir makes the agent's directory a shared mount of its own, when this program is root: what is mounted and unmounted below it afterwards
+// shareDir makes the agent's directory a shared mount of its own, when this program may mount: what is mounted and unmounted below it afterwards
 // reaches the mount namespaces of the tasks, as with Mesos's work directory. Doing it twice is doing it once.
 func (a *Agent) shareDir() error {
-	if os.Geteuid() != 0 || !a.processes() {
+	if !a.mounts {
 		return nil
 	}
 	mounts, err := below(a.cfg.Dir)

@@ -166,6 +166,9 @@ func (a *Agent) endLeftovers(rec *recovery) {
 	if !a.processes() {
 		return
 	}
+	if n, err := a.table.KillStrays(leftoverPatience); n > 0 || err != nil {
+		a.log.Info("commands of an earlier life killed", zap.Int("processes", n), zap.Error(err))
+	}
 	var wg sync.WaitGroup
 	for _, c := range append(append([]*container(nil), rec.dead...), rec.dropped...) {
 		wg.Add(1)

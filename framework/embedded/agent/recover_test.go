@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -156,7 +158,9 @@ func TestPowerLoss(t *testing.T) {
 }
 
 // processesOf lists the processes that were started with a sandbox's marker.
-func processesOf(sandbox string) []int {
+func processesOf(sandbox string) []int { return processesWith("MESOS_SANDBOX=" + sandbox + "\x00") }
+
+func processesWith(mark string) []int {
 	var out []int
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -165,7 +169,7 @@ func processesOf(sandbox string) []int {
 			continue
 		}
 		env, _ := os.ReadFile("/proc/" + e.Name() + "/environ")
-		if strings.Contains(string(env), "MESOS_SANDBOX="+sandbox+"\x00") {
+		if strings.Contains(string(env), mark) {
 			out = append(out, pid)
 		}
 	}
@@ -273,8 +277,11 @@ func crashMain(dir, dvdcli string) {
 	}
 	a.peer.Run(framework(), withVolume(shell("t1", "(setsid sleep 1000 &); sleep 1000"), "data", "vol-1"))
 	m.awaitState("t1", mesos.TASK_RUNNING)
+	box := a.Tasks()[0].Sandbox
+	a.peer.Run(framework(), withVolume(shell("t2", "true"), "data", "slow-1"))
+	(&standIn{dir: filepath.Dir(dvdcli)}).await(m.t, "mount vol-1", "mount slow-1")
 	time.Sleep(50 * time.Millisecond)
-	os.WriteFile(dir+"/ready", []byte(a.Tasks()[0].Sandbox), 0o644)
+	os.WriteFile(dir+"/ready", []byte(box), 0o644)
 	select {}
 }
 
@@ -307,8 +314,8 @@ func TestSupervisorCrash(t *testing.T) {
 	}
 	proc.Signal(syscall.SIGKILL)
 	proc.Wait()
-	if left := processesOf(box); len(left) < 2 {
-		t.Errorf("the task did not survive: %v", left)
+	if left := append(processesOf(box), processesWith("HOLDFAST_ENGINE_CALL="+dir+"#")...); len(left) < 4 {
+		t.Errorf("task and dvdcli did not survive: %v", left)
 	}
 	m := newMaster(t)
 	m.next = 1
@@ -318,8 +325,15 @@ func TestSupervisorCrash(t *testing.T) {
 		t.Errorf("recovered as %s", a.ID())
 	}
 	m.awaitState("t1", mesos.TASK_FAILED)
-	s.await(t, "mount vol-1", "unmount vol-1")
-	if left := processesOf(box); len(left) > 0 {
+	m.awaitState("t2", mesos.TASK_FAILED)
+	for deadline := time.Now().Add(5 * time.Second); len(s.calls()) < 4 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	got := s.calls()
+	slices.Sort(got[2:])
+	if want := []string{"mount vol-1", "mount slow-1", "unmount slow-1", "unmount vol-1"}; !slices.Equal(got, want) {
+		t.Errorf("dvdcli was called %v, want %v", got, want)
+	}
+	if left := append(processesWith("MESOS_SANDBOX="+box+"\x00"), processesWith("HOLDFAST_ENGINE_CALL="+dir+"#")...); len(left) > 0 {
 		t.Errorf("processes live on: %v", left)
 	}
 }

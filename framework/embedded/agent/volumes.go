@@ -46,7 +46,7 @@ func (a *Agent) mountVolumes(ctx context.Context, c *container, user *syscall.Cr
 			places[i].source = points[n]
 		}
 	}
-	if os.Geteuid() != 0 {
+	if !a.mounts {
 		return nil, link(c.sandbox, places)
 	}
 	m := &process.Mounts{Sandbox: c.sandbox, Hide: a.cfg.MountRoots}
@@ -56,11 +56,11 @@ func (a *Agent) mountVolumes(ctx context.Context, c *container, user *syscall.Cr
 	return m, nil
 }
 
-// link stands for mounting when this program is not root: it cannot enforce read-only, and cannot shadow a host directory.
+// link stands for mounting when this program may not: it cannot enforce read-only, and cannot shadow a host directory.
 func link(dir string, places []attachment) error {
 	for _, p := range places {
 		if p.absolute {
-			return fmt.Errorf("absolute container path '%s' needs an agent that runs as root", p.path)
+			return fmt.Errorf("absolute container path '%s' needs an agent that may mount: one that runs as root", p.path)
 		}
 		if err := sandbox.Link(dir, p.path, p.source); err != nil {
 			return err

@@ -36,7 +36,7 @@ esac
 }
 
 func open(t testing.TB, state, path string) *Isolator {
-	return New(Config{Dir: state, Dvdcli: path, MountLimit: 5 * time.Second, UnmountMax: 5 * time.Second, Table: process.NewTable(), Logger: zaptest.NewLogger(t)})
+	return New(Config{Dir: state, Dvdcli: path, MountLimit: 5 * time.Second, UnmountMax: 5 * time.Second, Table: process.NewTable(t.Name()), Logger: zaptest.NewLogger(t)})
 }
 
 func calls(dir string) string {
@@ -158,7 +158,12 @@ func TestCancelledWait(t *testing.T) {
 	os.WriteFile(dir+"/slow", nil, 0o644)
 	i := open(t, t.TempDir(), path)
 	ctx, cancel := context.WithCancel(all)
-	go func() { time.Sleep(20 * time.Millisecond); cancel() }()
+	go func() {
+		for calls(dir) == "" {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
 	if _, err := i.Prepare(ctx, "c", []Volume{{Driver: "fake", Name: "v"}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}

@@ -1,9 +1,11 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -246,6 +248,29 @@ func (t *Table) KillLeftovers(id Identity, patience time.Duration) (killed int, 
 		}
 		time.Sleep(pause)
 	}
+}
+
+// KillStrays ends the helper commands that an earlier run of this program, killed itself, has left running under the same name.
+func (t *Table) KillStrays(patience time.Duration) (killed int, err error) {
+	if t.name == "" {
+		return 0, nil
+	}
+	strays := map[string]bool{}
+	for _, p := range t.snapshot() {
+		if strings.HasPrefix(p.call, t.name+callSeparator) {
+			strays[p.call] = true
+		}
+	}
+	for call := range strays {
+		n, e := t.KillLeftovers(Identity{Marker: call, guest: true}, patience)
+		killed, err = killed+n, errors.Join(err, e)
+	}
+	return killed, err
+}
+
+// CanMount says whether this program may make mount namespaces: root may, but not in a container without CAP_SYS_ADMIN.
+func CanMount() bool {
+	return onOwnThread(func() error { return (&Mounts{}).enter() }) == nil
 }
 
 // onOwnThread runs fn on an operating system thread that is thrown away afterwards, because what fn does to it

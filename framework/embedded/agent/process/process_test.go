@@ -63,7 +63,7 @@ func TestExit(t *testing.T) {
 		"exit 0": "exited with status 0", "exit 3": "exited with status 3", "kill -TERM $$": "terminated with signal Terminated",
 		"kill -SEGV $$": "terminated with signal Segmentation fault", "kill -KILL $$": "terminated with signal Killed",
 	} {
-		p := start(t, NewTable(), t.TempDir(), script, nil)
+		p := start(t, NewTable(t.Name()), t.TempDir(), script, nil)
 		wait(t, p.Exited())
 		if got := strings.TrimSuffix(p.Exit().Describe(), " (core dumped)"); got != want {
 			t.Errorf("%s: %q, want %q", script, got, want)
@@ -85,12 +85,12 @@ func TestEveryDescendantDies(t *testing.T) {
 			dir := t.TempDir()
 			var mounts *Mounts
 			if strings.Contains(name, "no marker") || strings.Contains(name, "child of") {
-				if os.Geteuid() != 0 {
+				if !CanMount() {
 					t.Skip("without a marker only a mount namespace tells, and that needs root")
 				}
 				mounts = &Mounts{Sandbox: dir}
 			}
-			p := start(t, NewTable(), dir, daemon+"\nsleep 300", mounts)
+			p := start(t, NewTable(t.Name()), dir, daemon+"\nsleep 300", mounts)
 			pid := eventually(t, dir+"/pid")
 			if !alive(pid) {
 				t.Fatalf("process %s is not there", pid)
@@ -105,11 +105,11 @@ func TestEveryDescendantDies(t *testing.T) {
 }
 
 func TestOverMeansOver(t *testing.T) {
-	if os.Geteuid() != 0 {
+	if !CanMount() {
 		t.Skip("mount namespaces need root")
 	}
 	// The kernel gives the number of a mount namespace that has ended to the next one: a late Kill must not hit that.
-	table := NewTable()
+	table := NewTable(t.Name())
 	for range 20 {
 		dir := t.TempDir()
 		first := start(t, table, dir, "exit 0", &Mounts{Sandbox: dir})
@@ -127,7 +127,7 @@ func TestOverMeansOver(t *testing.T) {
 }
 
 func TestRun(t *testing.T) {
-	table := NewTable()
+	table := NewTable(t.Name())
 	out, err := table.Run(context.Background(), Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "cat; echo out; echo err >&2; exit 4"}})
 	if err != nil || string(out.Stdout) != "out\n" || string(out.Stderr) != "err\n" || out.Exit.Code != 4 {
 		t.Errorf("%+v %v", out, err)
@@ -153,7 +153,7 @@ func TestRun(t *testing.T) {
 }
 
 func TestSharedLooks(t *testing.T) {
-	table := NewTable()
+	table := NewTable(t.Name())
 	done := make(chan int, 50)
 	for range 50 {
 		go func() { done <- len(table.snapshot()) }()
@@ -167,7 +167,7 @@ func TestSharedLooks(t *testing.T) {
 
 func TestHeavyMounts(t *testing.T) {
 	heavy.Require(t, heavy.Root)
-	table := NewTable()
+	table := NewTable(t.Name())
 	root := t.TempDir()
 	box, roots, volume, other := root+"/box", root+"/mnt", root+"/mnt/a", root+"/mnt/b"
 	for _, d := range []string{box, volume, other, root + "/outside", root + "/plain"} {

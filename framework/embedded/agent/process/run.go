@@ -42,7 +42,7 @@ func (t *Table) Run(ctx context.Context, spec Spec) (Outcome, error) {
 	}
 	defer errs.close()
 	spec.Stdin, spec.Stdout, spec.Stderr = null, out.write, errs.write
-	spec.Marker = uuid.NewString()
+	spec.Marker = t.name + callSeparator + uuid.NewString()
 	if spec.Env == nil {
 		spec.Env = os.Environ()
 	}

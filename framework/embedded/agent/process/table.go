@@ -41,6 +41,7 @@ type proc struct {
 // Table looks at the processes of this machine on behalf of many tasks: looks that are asked for at the same
 // time are made once. It is safe for concurrent use.
 type Table struct {
+	name     string
 	scanning sync.Mutex
 	mu       sync.Mutex
 	next     *look
@@ -52,11 +53,15 @@ type look struct {
 	procs map[int]proc
 }
 
-// NewTable returns a table of this machine's processes.
-func NewTable() *Table {
+// NewTable returns a table of this machine's processes. The name marks helper commands; it is the same in every life of a user, and nobody else's:
+// an agent's directory.
+func NewTable(name string) *Table {
 	own, _ := os.Readlink("/proc/self/ns/mnt")
-	return &Table{own: own}
+	return &Table{name: name, own: own}
 }
+
+// callSeparator stands between a table's name and a helper's own number in a helper's mark.
+const callSeparator = "#"
 
 // snapshot returns a look at /proc that was begun after the call.
 func (t *Table) snapshot() map[int]proc {

@@ -52,7 +52,10 @@ func Create(agentDir string, p Place, user *syscall.Credential) (string, error) 
 		}
 	}
 	dir := Dir(agentDir, p)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", fmt.Errorf("make the sandbox: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil { // as Mesos since 1.8: not for other users to read
 		return "", fmt.Errorf("make the sandbox: %w", err)
 	}
 	if user != nil {
