@@ -229,6 +229,13 @@ func (m *mounting) exists(ctx context.Context) error {
 }
 
 func (m *mounting) callDriver(ctx context.Context) (string, error) {
+	// I3 once more, now that the mount is about to begin, and for the generation of the hold: its answer may have come so late that
+	// the lease was lost, all claims given back and a new generation begun.
+	if !m.v.Shared {
+		if err := m.s.keeper.Covers(m.v.Generation, m.s.o.Clock.Now(), m.s.o.Timings.M); err != nil {
+			return "", fault.Op(err, "mount volume %s", m.req.Ref)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, m.s.o.Limits.Driver)
 	defer cancel()
 	uid := m.v.UID

@@ -159,6 +159,10 @@ func (f *Fence) Run(ctx context.Context, targets ...Target) []Report {
 	for i := range reports {
 		reports[i].Fenced = !jobs[i].failed
 		reports[i].Took = time.Since(began)
+		if n := len(reports[i].Killed); n > 0 {
+			f.log.Warn("stopped the users of a mount", zap.Stringer("volume", targets[i].Ref), zap.String("path", targets[i].Path), zap.Int("killed", n),
+				zap.String("users", describe(reports[i].Killed)), zap.Bool("verified", reports[i].Fenced), zap.Duration("took", reports[i].Took))
+		}
 	}
 	return reports
 }

@@ -216,7 +216,7 @@ func (w *watchdog) fence(s Situation, targets []Target) {
 	}
 	verified := s.Managed >= 0
 	for _, r := range f.Run(context.Background(), targets...) {
-		if first || !r.Fenced || len(r.Killed) > 0 {
+		if first || !r.Fenced {
 			w.log.Warn("fenced by the watchdog", zap.Stringer("volume", r.Target.Ref), zap.String("path", r.Target.Path), zap.Bool("verified", r.Fenced),
 				zap.Any("killed", r.Killed), zap.Duration("took", r.Took), zap.String("error", r.Err))
 		}
