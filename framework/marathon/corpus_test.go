@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,7 +68,9 @@ func optionsFor(needs string) Options {
 	return o
 }
 
-// notYet are documents that are valid but that no reader of this version takes: groups.
+var rewrite = flag.Bool("rewrite", false, "write testdata/notyet.tsv anew; read the difference before you commit it")
+
+// notYet are documents that no reader of this version takes: groups.
 func notYet(name string) bool {
 	return strings.HasPrefix(name, "group-")
 }
@@ -82,18 +85,62 @@ func TestCorpusValid(t *testing.T) {
 	needs := corpusNeeds(t, dir)
 	for _, file := range corpusFiles(t, dir, "valid/*.json") {
 		name := filepath.Base(file)
-		if notYet(name) {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			data, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
+			if notYet(name) {
+				if _, err := readDocument(name, data, optionsFor(needs[name])); err == nil {
+					t.Error("a group is read now: take groups off the list of what is not done yet")
+				}
+				return
+			}
 			for _, doc := range members(t, name, data) {
 				checkValid(t, name, doc, optionsFor(needs[name]))
 			}
 		})
+	}
+}
+
+// TestCorpusNotYet compares what of the valid documents this version refuses to run with the list in testdata/notyet.tsv:
+// document, paths. Whoever makes something work takes its lines off (go test -rewrite).
+func TestCorpusNotYet(t *testing.T) {
+	dir := corpusDir(t)
+	needs := corpusNeeds(t, dir)
+	var got strings.Builder
+	for _, file := range corpusFiles(t, dir, "valid/app*.json") {
+		name := filepath.Base(file)
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range members(t, name, data) {
+			a, err := readDocument(name, doc, optionsFor(needs[name]))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if no := a.Unsupported(); no != nil {
+				for _, d := range fault.DetailsOf(no) {
+					fmt.Fprintf(&got, "%s\t%s\n", name, d.Path)
+				}
+			} else if _, err := a.Spec(); err != nil {
+				t.Errorf("%s is supported and does not convert: %v", name, err)
+			}
+		}
+	}
+	const golden = "testdata/notyet.tsv"
+	if *rewrite {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("HOLDFAST_MARATHON_CORPUS") == "" && got.String() != string(want) {
+		t.Errorf("what is not done yet differs from %s; now:\n%s", golden, got.String())
 	}
 }
 
@@ -130,7 +177,11 @@ func readDocument(name string, data []byte, o Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	base, err := Stored([]byte(`{"id":"/base","cmd":"sleep 1","secrets":{"database":{"source":"x"}}}`))
+	app := `{"id":"/base","cmd":"sleep 1"}`
+	if strings.Contains(string(data), `"secret"`) { // the app must have the secret that the update refers to
+		app = `{"id":"/base","cmd":"sleep 1","secrets":{"database":{"source":"x"}}}`
+	}
+	base, err := Stored([]byte(app))
 	if err != nil {
 		return nil, err
 	}
