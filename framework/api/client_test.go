@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -404,6 +407,121 @@ func TestExplainText(t *testing.T) {
 			if !strings.Contains(text, p) {
 				t.Errorf("explain %s lacks %q:\n%s", id, p, text)
 			}
+		}
+	}
+}
+
+func TestDeploymentIsCancelled(t *testing.T) {
+	c, srv := serve(t)
+	cl := client.New(srv.URL)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := cl.PutApp(ctx, json.RawMessage(stateful), client.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.holdStart = true
+	r, err := cl.Scale(ctx, "/db", 4, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Scale(ctx, "/db", 5, false); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), r.Deployment) {
+		t.Errorf("a second change: %v, want a conflict that names %s", err, r.Deployment)
+	}
+	back, err := cl.CancelDeployment(ctx, r.Deployment, false)
+	if err != nil || back.Deployment == "" || back.Deployment == r.Deployment {
+		t.Fatalf("roll back: %+v %v", back, err)
+	}
+	c.start()
+	c.pass(2 * time.Second)
+	app, err := cl.App(ctx, "/db")
+	if err != nil || app.Instances != 2 {
+		t.Errorf("after the roll back: %+v %v", app, err)
+	}
+	if _, err := cl.CancelDeployment(ctx, r.Deployment, false); !fault.Is(err, fault.NotFound) {
+		t.Errorf("cancelled twice: %v", err)
+	}
+	c.holdStart = true
+	if r, err = cl.Scale(ctx, "/db", 3, false); err != nil {
+		t.Fatal(err)
+	}
+	req, _ := http.NewRequest(http.MethodDelete, srv.URL+"/v2/deployments/"+r.Deployment+"?force=true", nil)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusAccepted || len(body) > 0 {
+		t.Errorf("abandoned: %d %s", resp.StatusCode, body)
+	}
+}
+
+// TestManyWriters: whoever comes at once is served, refused with a reason, or told to wait; nothing is lost, no two get one service port.
+func TestManyWriters(t *testing.T) {
+	c, srv := serve(t)
+	cl := client.New(srv.URL)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for n := range 30 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			app := fmt.Sprintf(`{"id":"/w/app-%d","cmd":"sleep 1","cpus":0.01,"mem":1,"instances":1}`, n%20)
+			if _, err := cl.PutApp(ctx, json.RawMessage(app), client.PutOptions{}); err != nil && !fault.Is(err, fault.Conflict) {
+				t.Errorf("put %d: %v", n, err)
+			}
+			if _, err := cl.Instances(ctx, ""); err != nil {
+				t.Errorf("list: %v", err)
+			}
+			if _, err := cl.Scale(ctx, fmt.Sprintf("/w/app-%d", n%20), 1+n%2, true); err != nil && !fault.Is(err, fault.Conflict) {
+				t.Errorf("scale %d: %v", n, err)
+			}
+		}()
+	}
+	wg.Wait()
+	ports := map[int]state.AppID{}
+	c.View(func(st *state.State) {
+		if len(st.Apps) != 20 {
+			t.Errorf("%d apps", len(st.Apps))
+		}
+		for _, a := range st.Apps {
+			p := st.DefOf(a.ID).Spec.Ports[0].Want
+			if other, twice := ports[p]; twice {
+				t.Errorf("%s and %s have service port %d", a.ID, other, p)
+			}
+			ports[p] = a.ID
+		}
+	})
+}
+
+// TestHeavySlowEventReaderIsCut: who asks for events and does not read them costs nothing for long.
+func TestHeavySlowEventReaderIsCut(t *testing.T) {
+	heavy.Require(t)
+	c, srv := serve(t)
+	conn, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	readers := func() int {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for n := 0; n < 200 && len(c.subs) > 0; n++ {
+			c.notify(state.Write{Kind: state.KindInstance, ID: "x.0", Value: &state.Instance{ID: "x.0", KillReason: strings.Repeat("x", 10000)}})
+		}
+		return len(c.subs)
+	}
+	for deadline := time.Now().Add(5 * time.Second); readers() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the reader was never subscribed")
+		}
+	}
+	for deadline := time.Now().Add(40 * time.Second); readers() > 0; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a reader that reads nothing is still served")
 		}
 	}
 }

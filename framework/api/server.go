@@ -35,7 +35,10 @@ type server struct {
 
 // New gives the handler of the whole API. Serve gives an http.Server with the time limits it counts on.
 func New(core framework.Core, o Options) http.Handler {
-	s := &server{&desk.Desk{Core: core, Log: o.Log, Now: o.Now}, o.Hosts}
+	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now}}
+	for _, h := range o.Hosts {
+		s.hosts = append(s.hosts, strings.ToLower(h))
+	}
 	if s.Log == nil {
 		s.Log = zap.NewNop()
 	}
