@@ -88,6 +88,8 @@ type Agent struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // goroutines of the agent process
 
+	saving sync.Mutex // held while the identity is written
+
 	mu         sync.Mutex
 	id         string
 	boot       string

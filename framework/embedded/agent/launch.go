@@ -56,16 +56,8 @@ func (a *Agent) launch(ctx context.Context, c *container, framework mesos.Framew
 
 // admit makes the launch durable.
 func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
-	a.mu.Lock()
-	known, ok := a.frameworks[c.framework]
-	a.mu.Unlock()
-	if !ok || !known.Equal(framework) {
-		a.mu.Lock()
-		a.frameworks[c.framework] = framework
-		a.mu.Unlock()
-		if err := a.saveIdentity(); err != nil {
-			return err
-		}
+	if err := a.knowFramework(c.framework, framework); err != nil {
+		return err
 	}
 	if a.processes() {
 		if err := a.supported(c.task); err != nil {

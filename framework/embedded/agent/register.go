@@ -103,7 +103,37 @@ func (a *Agent) registerAnew(ctx context.Context) error {
 	return nil
 }
 
+// saveIdentity writes what the agent knows of itself. Writers take turns, so that an older state never replaces a newer one.
 func (a *Agent) saveIdentity() error {
+	a.saving.Lock()
+	defer a.saving.Unlock()
+	return a.writeIdentity()
+}
+
+// knowFramework makes a framework durable before its first task is.
+func (a *Agent) knowFramework(id string, f mesos.FrameworkInfo) error {
+	a.saving.Lock()
+	defer a.saving.Unlock()
+	a.mu.Lock()
+	known, ok := a.frameworks[id]
+	a.frameworks[id] = f
+	a.mu.Unlock()
+	if ok && known.Equal(f) {
+		return nil
+	}
+	err := a.writeIdentity()
+	if err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.frameworks[id] = known; !ok { // the next launch tries again
+			delete(a.frameworks, id)
+		}
+	}
+	return err
+}
+
+// writeIdentity is called with the turn to write.
+func (a *Agent) writeIdentity() error {
 	a.mu.Lock()
 	id := journal.Identity{ID: a.id, BootID: a.boot, Hostname: a.cfg.Hostname, Base: a.cfg.Resources.mesos(), Total: a.total,
 		Attrs: attributes(a.cfg.Attributes), Framework: map[string]mesos.FrameworkInfo{}}

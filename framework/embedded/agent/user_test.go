@@ -74,10 +74,13 @@ func TestOtherUser(t *testing.T) {
 	m := newMaster(t)
 	dir := openTemp(t)
 	a := newAgent(t, m, func(c *Config) { c.Dir = dir + "/agent" })
-	task := shell("u1", "id -un; id -u > mine; pwd; echo via-dev > /dev/stdout")
-	task.Command.User = ptr("nobody")
-	a.peer.Run(framework(), task)
+	as := func(id, user string) mesos.TaskInfo {
+		task := shell(id, "id -un; id -u > mine; pwd; echo via-dev > /dev/stdout")
+		task.Command.User = &user
+		return task
+	}
 	if os.Geteuid() == 0 {
+		a.peer.Run(framework(), as("u1", "nobody"))
 		m.awaitState("u1", mesos.TASK_FINISHED)
 		if got := read(t, a.latest("u1")+"/stdout"); !strings.HasPrefix(got, "nobody\n") || !strings.HasSuffix(got, "via-dev\n") {
 			t.Errorf("output %q, %q", got, readMaybe(a.latest("u1")+"/stderr"))
@@ -86,17 +89,13 @@ func TestOtherUser(t *testing.T) {
 			t.Errorf("uid %q", got)
 		}
 	} else {
-		task.Command.User = ptr("root")
-		task.TaskID.Value = "u2"
-		a.peer.Run(framework(), task)
+		a.peer.Run(framework(), as("u2", "root"))
 		m.awaitState("u2", mesos.TASK_FAILED)
 		if got := m.seen("u2"); !strings.Contains(got, "cannot run as user 'root': the agent is not root") {
 			t.Error(got)
 		}
 	}
-	task.Command.User = ptr("no-such-user")
-	task.TaskID.Value = "u3"
-	a.peer.Run(framework(), task)
+	a.peer.Run(framework(), as("u3", "no-such-user"))
 	m.awaitState("u3", mesos.TASK_FAILED)
 	if got := m.seen("u3"); !strings.Contains(got, "user 'no-such-user' does not exist") {
 		t.Error(got)
