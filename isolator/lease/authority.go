@@ -24,7 +24,7 @@ type Options struct {
 	CallLimit time.Duration
 }
 
-// Authority makes the transitions of the protocol over Registers. It remembers nothing but which root it works
+// Authority makes the transitions of the protocol over Registers. It remembers nothing that counts but which root it works
 // with, and may be used concurrently.
 //
 // Every method that changes something may be repeated with the same arguments, after an error of class Unknown or a crash:
@@ -37,6 +37,8 @@ type Authority struct {
 	mu          sync.Mutex
 	root        Root
 	rootVersion uint64 // 0: not read yet
+
+	decoded claimCache
 }
 
 // ClaimVersion is a claim and the version of its register.

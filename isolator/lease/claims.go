@@ -109,7 +109,7 @@ func (a *Authority) Claims(ctx context.Context) ([]ClaimVersion, error) {
 	if err != nil {
 		return nil, fault.Op(err, "read the claims")
 	}
-	return decodeAll(entries, decodeClaim)
+	return a.decoded.decodeAll(entries)
 }
 
 // Create makes the claim of a volume, free with epoch 0, and its entry under names. The same uid and ref again

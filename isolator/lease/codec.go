@@ -3,6 +3,7 @@ package lease
 import (
 	"encoding/json"
 	"errors"
+	"sync"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -107,4 +108,29 @@ func OnlyBadRecords(err error) (bad *BadRecords, fatal error) {
 		return bad, nil
 	}
 	return nil, err
+}
+
+// claimCache keeps claims as they were decoded, by key and version: most of a list is as it was in the last one, and a version never
+// comes again with another content.
+type claimCache struct {
+	mu   sync.Mutex
+	seen map[string]ClaimVersion
+}
+
+func (c *claimCache) decodeAll(entries []Entry) ([]ClaimVersion, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil || len(c.seen) > 2*len(entries)+64 {
+		c.seen = make(map[string]ClaimVersion, len(entries))
+	}
+	return decodeAll(entries, func(e Entry) (ClaimVersion, error) {
+		if cv, ok := c.seen[e.Key]; ok && cv.Version == e.Version {
+			return cv, nil
+		}
+		cv, err := decodeClaim(e)
+		if err == nil {
+			c.seen[e.Key] = cv
+		}
+		return cv, err
+	})
 }

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -22,6 +24,15 @@ type Client struct {
 	path   string
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
+
+	mu    sync.Mutex
+	lists map[string]*listing // by prefix
+}
+
+// listing is a list as it was at a revision, never changed once made.
+type listing struct {
+	revision uint64
+	entries  []lease.Entry // sorted by key
 }
 
 var _ lease.Registers = (*Client)(nil)
@@ -35,7 +46,7 @@ func Dial(address string) (*Client, error) {
 	}
 	dialer := &net.Dialer{}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Client{path: path, ctx: ctx, cancel: cancel, http: &http.Client{Transport: &http.Transport{
+	return &Client{path: path, ctx: ctx, cancel: cancel, lists: map[string]*listing{}, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return dialer.DialContext(ctx, "unix", path)
 		},
@@ -57,10 +68,52 @@ func (c *Client) Get(ctx context.Context, key string) (lease.Entry, error) {
 	return *a.Entry, nil
 }
 
-// List reads all registers under prefix; the answer is one snapshot.
+// List reads all registers under prefix. Only what has changed since the last list of that prefix travels; the entries' values are shared
+// between calls and must not be changed.
 func (c *Client) List(ctx context.Context, prefix string) ([]lease.Entry, error) {
-	a, err := c.read(ctx, pathList, listRequest{prefix})
-	return a.Entries, err
+	c.mu.Lock()
+	known := c.lists[prefix]
+	c.mu.Unlock()
+	if known == nil {
+		known = &listing{}
+	}
+	a, err := c.read(ctx, pathList, listRequest{prefix, known.revision})
+	if err != nil {
+		return nil, err
+	}
+	next := known.merge(a)
+	c.mu.Lock()
+	if old := c.lists[prefix]; old == nil || old.revision < next.revision || a.Full {
+		c.lists[prefix] = next
+	}
+	c.mu.Unlock()
+	return append([]lease.Entry(nil), next.entries...), nil
+}
+
+// merge gives the list after an answer.
+func (l *listing) merge(a answer) *listing {
+	if a.Full {
+		return &listing{a.Revision, a.Entries}
+	}
+	if len(a.Entries) == 0 && len(a.Gone) == 0 {
+		return &listing{a.Revision, l.entries}
+	}
+	changed := make(map[string]bool, len(a.Entries)+len(a.Gone))
+	for _, k := range a.Gone {
+		changed[k] = true
+	}
+	for _, e := range a.Entries {
+		changed[e.Key] = true
+	}
+	out := make([]lease.Entry, 0, len(l.entries)+len(a.Entries))
+	for _, e := range l.entries {
+		if !changed[e.Key] {
+			out = append(out, e)
+		}
+	}
+	out = append(out, a.Entries...)
+	slices.SortFunc(out, func(x, y lease.Entry) int { return strings.Compare(x.Key, y.Key) })
+	return &listing{a.Revision, out}
 }
 
 // Txn applies all operations or none.

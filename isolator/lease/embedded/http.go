@@ -31,8 +31,10 @@ type getRequest struct {
 	Key string `json:"key"`
 }
 
+// listRequest asks for everything under a prefix, or, from a client that has it as it was at revision Known, for what has changed since.
 type listRequest struct {
 	Prefix string `json:"prefix"`
+	Known  uint64 `json:"known,omitempty"`
 }
 
 type txnRequest struct {
@@ -50,6 +52,8 @@ type answer struct {
 	Entries  []lease.Entry `json:"entries,omitempty"`
 	Changed  bool          `json:"changed,omitempty"`
 	Revision uint64        `json:"revision,omitempty"`
+	Full     bool          `json:"full,omitempty"`
+	Gone     []string      `json:"gone,omitempty"`
 }
 
 type failure struct {
@@ -65,8 +69,8 @@ func (s *Server) Handler() http.Handler {
 		return answer{Entry: &e}, err
 	}))
 	mux.Handle("POST "+pathList, serve(func(_ context.Context, q listRequest) (answer, error) {
-		entries, err := s.list(q.Prefix)
-		return answer{Entries: entries}, err
+		entries, gone, full, revision, err := s.difference(q.Prefix, q.Known)
+		return answer{Entries: entries, Gone: gone, Full: full, Revision: revision}, err
 	}))
 	mux.Handle("POST "+pathTxn, serve(func(ctx context.Context, q txnRequest) (answer, error) {
 		entries, err := s.txn(ctx, q.Ops)

@@ -292,6 +292,31 @@ func (s *Server) list(prefix string) (entries []lease.Entry, err error) {
 	return entries, err
 }
 
+// difference is list for a client that has the entries as they were at revision known: entries that may have changed since, and keys that are
+// gone. full says that it is everything. The revision is read before the registers: what is committed in between comes again.
+func (s *Server) difference(prefix string, known uint64) (entries []lease.Entry, gone []string, full bool, revision uint64, err error) {
+	if err := checkPrefix(prefix); err != nil {
+		return nil, nil, false, 0, err
+	}
+	keys, revision, full := s.hub.changes(prefix, known)
+	if full {
+		entries, err = s.list(prefix)
+		return entries, nil, true, revision, err
+	}
+	err = s.view(func(b *bbolt.Bucket) error {
+		for _, k := range keys {
+			version, value := decodeRegister(b.Get([]byte(k)))
+			if version == 0 {
+				gone = append(gone, k)
+				continue
+			}
+			entries = append(entries, lease.Entry{Key: k, Version: version, Value: append([]byte(nil), value...)})
+		}
+		return nil
+	})
+	return entries, gone, false, revision, err
+}
+
 func (s *Server) view(f func(*bbolt.Bucket) error) error {
 	select {
 	case <-s.closing:

@@ -59,6 +59,24 @@ func (h *hub) look(prefix string, rev uint64) (changed bool, now uint64, wake <-
 	return false, h.rev, h.wake
 }
 
+// changes gives the keys under prefix that may have changed after rev, each once, and the revision to ask from next; all is true when
+// that is not known and everything may have changed.
+func (h *hub) changes(prefix string, rev uint64) (keys []string, now uint64, all bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if rev == 0 || rev < h.start || rev > h.rev {
+		return nil, h.rev, true
+	}
+	seen := map[string]bool{}
+	for i := len(h.recent) - 1; i >= 0 && h.recent[i].rev > rev; i-- {
+		if k := h.recent[i].key; !seen[k] && strings.HasPrefix(k, prefix) {
+			seen[k] = true
+			keys = append(keys, k)
+		}
+	}
+	return keys, h.rev, false
+}
+
 // await blocks until something under prefix may have changed after rev, or until ctx ends or stop is closed, and gives the revision to ask from next.
 func (h *hub) await(ctx context.Context, stop <-chan struct{}, prefix string, rev uint64) (changed bool, now uint64) {
 	for {
