@@ -42,6 +42,7 @@ type world struct {
 //	plugin start NAME | stop | again | set METHOD QUIRK | loose | volumes [NAME…] | count METHOD N
 //	authority            starts one and sets AUTHORITY
 //	claim NAME           makes a claim of pool/NAME, grants epoch+1 to the node in $NODE_DIR, and sets GRANT to its --volumeopts
+//	sleep DURATION
 //	wait-ready           waits until the isolator at $HOLDFAST_ISOLATOR takes mounts
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -66,7 +67,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"plugin": plugin, "authority": authority, "claim": claim, "wait-ready": waitReady,
+			"plugin": plugin, "authority": authority, "claim": claim, "wait-ready": waitReady, "sleep": pause,
 		},
 	})
 }
@@ -134,6 +135,12 @@ func claim(ts *testscript.TestScript, _ bool, args []string) {
 		name := strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(k, "holdfast."), "-", "_"))
 		ts.Setenv("G_"+name, "--volumeopts="+k+"="+v)
 	}
+}
+
+func pause(ts *testscript.TestScript, _ bool, args []string) {
+	d, err := time.ParseDuration(args[0])
+	ts.Check(err)
+	time.Sleep(d)
 }
 
 func waitReady(ts *testscript.TestScript, _ bool, _ []string) {
