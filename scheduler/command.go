@@ -363,6 +363,13 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 	if move && i.Run == nil {
 		return refuse(fault.New(fault.Conflict, "instance %s is on no agent", id))
 	}
+	if move {
+		for _, v := range w.volumesFor(i) {
+			if v != nil && v.Scope == "node" && v.Node != "" {
+				return refuse(fault.New(fault.Conflict, "instance %s cannot move: its volume %s is on node %s only", id, v.Ref, w.nodeName(v.Node)))
+			}
+		}
+	}
 	if i.Phase == state.PhaseGranting {
 		agent := i.Run.Agent
 		w.cancelGranting(i, 0)
@@ -374,7 +381,7 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 		return &Reply{Version: i.Version}
 	}
 	c := w.edit(i)
-	c.Failures, c.BackoffUntil = 0, time.Time{}
+	c.Failures, c.BackoffUntil, c.Avoid = 0, time.Time{}, nil
 	if move {
 		c.Avoid = []state.AgentID{i.Run.Agent}
 	}

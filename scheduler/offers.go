@@ -652,7 +652,7 @@ func (w *work) interest() {
 	case !waits && !lost && !ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = true })
 		w.master(Suppress{})
-	case w.newcomer && w.unplaced(), lost && ses.Suppressed:
+	case (w.newcomer || w.room) && w.unplaced(), lost && ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = false })
 		w.master(Revive{})
 	}

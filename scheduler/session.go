@@ -26,12 +26,8 @@ func (w *work) loaded() {
 		w.instances.add(id)
 	}
 	for _, uid := range sortedKeys(w.s.Volumes) {
-		v := w.volume(uid)
-		switch {
-		case v.Phase == state.VolumeCreating:
-			w.authority(CreateVolume{Op: v.Op, Node: v.Node, Volume: v})
-		case v.Phase == state.VolumeRemoving && v.Op != "":
-			w.authority(RemoveVolumeData{Op: v.Op, Node: v.Node, Volume: v})
+		if v := w.volume(uid); v.Op != "" {
+			w.ask(v)
 		}
 	}
 	for _, id := range sortedKeys(w.s.Apps) {

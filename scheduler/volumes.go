@@ -15,7 +15,8 @@ import (
 const (
 	volumeRetryMin  = time.Second
 	volumeRetryMax  = time.Minute
-	volumeRetrySlow = time.Minute // after a refusal that repeating will hardly change
+	volumeRetrySlow = time.Minute      // after a refusal that repeating will hardly change
+	requestRetry    = 30 * time.Second // a request without an answer is made again, under the same id
 )
 
 // refOf is the volume that an instance's mount means.
@@ -82,7 +83,7 @@ func (w *work) volumeState(v *state.Volume) (create bool, text string, until tim
 // create asks a node to create or adopt a volume. The request's id is committed before the request is made.
 func (w *work) create(v *state.Volume, node state.NodeUID) {
 	c := *v
-	c.Phase, c.Node, c.Op, c.RetryAt = state.VolumeCreating, node, w.uuid(), time.Time{}
+	c.Phase, c.Node, c.Op, c.RetryAt = state.VolumeCreating, node, w.uuid(), w.now.Add(requestRetry)
 	c.Attempts++
 	w.putVolume(&c)
 	w.authority(CreateVolume{Op: c.Op, Node: node, Volume: &c})
@@ -100,7 +101,7 @@ func (w *work) requestResult(e RequestResult) {
 		return
 	}
 	c := *v
-	c.Op = ""
+	c.Op, c.RetryAt = "", time.Time{}
 	switch {
 	case e.OK:
 		c.Phase, c.Adopted, c.Scope, c.Error, c.Attempts = state.VolumeReady, e.Outcome == "adopted", e.Scope, "", 0
@@ -112,7 +113,7 @@ func (w *work) requestResult(e RequestResult) {
 		}
 	case e.Gone:
 		// Whether it was created is unknown: the next node looks first.
-		c.Phase, c.RetryAt = state.VolumePlanned, time.Time{}
+		c.Phase = state.VolumePlanned
 		c.Error = fmt.Sprintf("node %s went away before it answered", w.nodeName(v.Node))
 	case slices.Contains([]fault.Class{fault.Invalid, fault.Conflict, fault.Exists, fault.Denied}, fault.Class(e.Class)):
 		c.Phase, c.Error, c.RetryAt = state.VolumeFailed, e.Error, w.now.Add(volumeRetrySlow)
@@ -137,12 +138,27 @@ func (w *work) touchUsers(v *state.Volume) {
 	}
 }
 
-// volumeDue: the pause after a failed attempt is over.
+// ask makes the request that a volume waits for, again. Asking twice is asking once: its id is the same.
+func (w *work) ask(v *state.Volume) {
+	if v.Phase == state.VolumeRemoving {
+		w.authority(RemoveVolumeData{Op: v.Op, Node: v.Node, Volume: v})
+		return
+	}
+	w.authority(CreateVolume{Op: v.Op, Node: v.Node, Volume: v})
+}
+
+// volumeDue: the pause after a failed attempt is over, or a request is without an answer.
 func (w *work) volumeDue(v *state.Volume) {
 	if v == nil {
 		return
 	}
 	c := *v
+	if c.Op != "" {
+		c.RetryAt = w.now.Add(requestRetry)
+		w.putVolume(&c)
+		w.ask(&c)
+		return
+	}
 	c.RetryAt = time.Time{}
 	w.putVolume(&c)
 	if c.Phase == state.VolumeRemoving {
@@ -187,7 +203,7 @@ func (w *work) tryRemove(v *state.Volume) {
 			c.Error, c.RetryAt = fmt.Sprintf("no node with driver %s is there to remove it", v.Ref.Driver), w.now.Add(claimRetry)
 			break
 		}
-		c.Node, c.Op, c.Error = node, w.uuid(), ""
+		c.Node, c.Op, c.Error, c.RetryAt = node, w.uuid(), "", w.now.Add(requestRetry)
 		c.Attempts++
 		w.authority(RemoveVolumeData{Op: c.Op, Node: node, Volume: &c})
 	}

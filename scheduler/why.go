@@ -156,6 +156,9 @@ func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
 	switch {
 	case n == nil:
 		add(state.ReasonNoNode, "no isolator is known beside this agent")
+		if spec.Unprotected {
+			add(state.ReasonNotSupported, "this version does not use volumes without one, for unprotected apps either")
+		}
 		return rs
 	case !n.Alive:
 		add(state.ReasonNodeDead, "the lease of its isolator ran out")
@@ -420,13 +423,8 @@ func summed(y *state.Why) *state.Why {
 }
 
 func (w *work) whyWaiting(i *state.Instance) *state.Why {
-	y := &state.Why{Reasons: w.obstacles(i, w.spec(i.App, i.Version), false)}
-	switch ses := w.session(); {
-	case ses.Stopped != "":
-		y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonNoMaster, Text: "the master does not accept this framework: " + ses.Stopped})
-	case !ses.Connected:
-		y.Reasons = append(y.Reasons, state.Reason{Code: state.ReasonNoMaster, Text: "not connected to a Mesos master"})
-	}
+	// What holds for everybody (no master, no authority) State.WhyOf adds when it is asked.
+	y := &state.Why{Reasons: slices.DeleteFunc(w.obstacles(i, w.spec(i.App, i.Version), false), func(r state.Reason) bool { return r.Code == state.ReasonNoAuthority })}
 	if len(y.Reasons) > 0 {
 		return summed(y)
 	}

@@ -42,6 +42,7 @@ type work struct {
 
 	placeable bool // something came to wait for an offer, or an offer came
 	newcomer  bool // an instance came to wait for an offer: filters of declined offers are in its way
+	room      bool // a task ended: what it used will be offered, and a filter may be in the way
 	more      bool // a bound of this Step was reached: go on at once
 	entropy   uint64
 }
@@ -298,6 +299,9 @@ func (w *work) changeInstance(id state.InstanceID, now *state.Instance) {
 	}
 	count(old, -1)
 	count(now, 1)
+	if old != nil && old.Live() && (now == nil || !now.Live()) {
+		w.room = true
+	}
 	w.apps.add(app)
 	w.touched[id] = true
 }

@@ -357,6 +357,7 @@ func (w *world) disconnect() {
 
 func (w *world) subscribe() {
 	w.connected, w.suppressed = true, false
+	w.toMaster = nil // the stream's id is another now: the master refuses what was sent on the old one
 	w.filters = map[state.AgentID]time.Time{}
 	id := "F1"
 	if w.s.Framework != nil && w.s.Framework.ID != "" {

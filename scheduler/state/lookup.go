@@ -151,13 +151,17 @@ func (s *State) generalReason(i *Instance) Reason {
 		return Reason{Code: ReasonNoMaster, Text: "the master does not accept this framework: " + s.Session.Stopped}
 	case !s.Session.Connected:
 		return Reason{Code: ReasonNoMaster, Text: "not connected to a Mesos master"}
-	case s.Session.AuthorityLost == "":
+	case s.Session.AuthorityLost == "" && s.Session.AuthoritySeen:
 		return Reason{}
 	}
-	if d := s.Def(i.App, i.Version); d != nil && slices.ContainsFunc(d.Spec.Volumes, func(m Mount) bool { return m.Kind == MountExternal }) {
+	d := s.Def(i.App, i.Version)
+	switch {
+	case d == nil || !slices.ContainsFunc(d.Spec.Volumes, func(m Mount) bool { return m.Kind == MountExternal }):
+		return Reason{}
+	case s.Session.AuthorityLost != "":
 		return Reason{Code: ReasonNoAuthority, Text: "the lease authority cannot be read: " + s.Session.AuthorityLost}
 	}
-	return Reason{}
+	return Reason{Code: ReasonNoAuthority, Text: "the lease authority was not read yet"}
 }
 
 // Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindVolume, KindStrange or KindOffer.
