@@ -157,3 +157,20 @@ func TestHeavyFenceAcrossNamespaces(t *testing.T) {
 		t.Error("the holder of a copied namespace was killed")
 	}
 }
+
+// A step that hangs costs its time and its verdict, and no more.
+func TestFenceWithHangingSteps(t *testing.T) {
+	volume, _ := tree(t)
+	user := start(t, "idle", in(volume))
+	hang := make(chan struct{})
+	defer close(hang)
+	began := time.Now()
+	r := New(Options{Limit: 500 * time.Millisecond, Unmount: func(context.Context, Target) error { <-hang; return nil }}).
+		Run(context.Background(), Target{Path: volume, Verify: VerifyScan})[0]
+	if took := time.Since(began); r.Fenced || took > 10*time.Second {
+		t.Errorf("after %v: %+v", took, r)
+	}
+	if !user.killed(time.Second) {
+		t.Error("the user lives on")
+	}
+}

@@ -64,11 +64,11 @@ func each(one func(ctx context.Context, f *Fence, t Target) (string, error)) fun
 	}
 }
 
-func barEpoch(_ context.Context, f *Fence, t Target) (string, error) {
+func barEpoch(ctx context.Context, f *Fence, t Target) (string, error) {
 	if f.o.Journal == nil {
 		return nothingToDo, nil
 	}
-	return done, f.o.Journal(t)
+	return done, mount.Within(ctx, "bar the epoch", func() error { return f.o.Journal(t) })
 }
 
 // shutdown and thaw concern file systems that are the volume's own.
@@ -87,7 +87,7 @@ func unmount(ctx context.Context, f *Fence, t Target) (string, error) {
 	if f.o.Unmount == nil {
 		return nothingToDo, nil
 	}
-	return done, f.o.Unmount(ctx, t)
+	return done, mount.Within(ctx, "unmount "+t.Path, func() error { return f.o.Unmount(ctx, t) })
 }
 
 // kill kills users until a scan finds none.
