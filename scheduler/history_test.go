@@ -13,7 +13,7 @@ import (
 // one volume, no ACCEPT without its grants, no task twice, nothing mounted that was not created; and once the faults stop, every app as
 // wanted and nothing left over. HOLDFAST_ROUNDS and HOLDFAST_SEED make it longer, or repeat one history.
 func TestHistories(t *testing.T) {
-	rounds, seed := 300, int64(1)
+	rounds, seed := 150, int64(1)
 	if n, err := strconv.Atoi(os.Getenv("HOLDFAST_ROUNDS")); err == nil {
 		rounds = n
 	}
