@@ -30,6 +30,9 @@ func (s *server) guard(next http.Handler) http.Handler {
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("X-XSS-Protection", "1; mode=block")
 		h.Set("X-Content-Type-Options", "nosniff")
+		if in := s.Core.Info(); in.Elected && in.Leader != "" {
+			h.Set("X-Marathon-Leader", "http://"+in.Leader)
+		}
 		if !plainPath(r) {
 			s.Message(w, r, http.StatusBadRequest, "the path cannot be read")
 			return

@@ -114,7 +114,7 @@ type Why struct {
 	Agents  []AgentReason `json:"agents,omitempty"`
 }
 
-// Reason is one cause. Codes: docs/explain.md.
+// Reason is one cause. The codes are the Reason… constants of scheduler/state: words like resources, constraint, claim, fencing.
 type Reason struct {
 	Code  string    `json:"code"`
 	Text  string    `json:"text"`

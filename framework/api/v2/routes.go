@@ -31,7 +31,12 @@ func (s *api) rules() marathon.Options {
 func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
-	handle := func(path string, f http.HandlerFunc, methods ...string) { r.HandleFunc(path, f).Methods(methods...) }
+	handle := func(path string, f http.HandlerFunc, methods ...string) {
+		if methods[0] == get {
+			methods = append(methods, http.MethodHead)
+		}
+		r.HandleFunc(path, f).Methods(methods...)
+	}
 	handle("/v2/apps", s.listApps, get)
 	handle("/v2/apps", s.createApp, post)
 	handle("/v2/apps", s.putApps, put, patch)
