@@ -288,11 +288,18 @@ func (c *Client) post(ctx context.Context, master *url.URL, call *msched.Call, s
 	return c.http.Do(req)
 }
 
+// reconcileAtOnce bounds the tasks of one RECONCILE, so that it stays far below any limit on a request's size.
+const reconcileAtOnce = 2000
+
 // Do takes a call of Step, to be sent in order and soon; it never blocks. false: the call is not for the master. A call
 // that is refused or cannot be sent comes back as a CallFailed event. While there is no subscription calls are dropped without a word:
 // offers are void then, and everything else is asked for again after the next Subscribed. Of those still queued when a
 // subscription ends, Accepts come back as CallFailed.
 func (c *Client) Do(call scheduler.Call) bool {
+	if r, ok := call.(scheduler.Reconcile); ok && len(r.Tasks) > reconcileAtOnce {
+		c.Do(scheduler.Reconcile{Tasks: r.Tasks[:reconcileAtOnce]})
+		return c.Do(scheduler.Reconcile{Tasks: r.Tasks[reconcileAtOnce:]})
+	}
 	m, ok, err := c.c.Tasks.Encode(call)
 	if !ok {
 		return false

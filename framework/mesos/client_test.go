@@ -18,12 +18,13 @@ import (
 	"github.com/holdfast-io/holdfast/framework/mesos/mastertest"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
 // running is a client that runs against a master, with the events it gave.
 type running struct {
 	*mesos.Client
-	t      *testing.T
+	t      testing.TB
 	cancel context.CancelFunc
 	done   chan error
 
@@ -32,7 +33,7 @@ type running struct {
 	id     string
 }
 
-func start(t *testing.T, id, master string, change ...func(*mesos.Config)) *running {
+func start(t testing.TB, id, master string, change ...func(*mesos.Config)) *running {
 	t.Helper()
 	c := mesos.Config{Master: master, MinBackoff: 5 * time.Millisecond, MaxBackoff: 20 * time.Millisecond,
 		Info: mesos.Identity{Name: "test", User: "nobody", Principal: "p", Roles: []string{"holdfast"}, FailoverTimeout: time.Hour}.FrameworkInfo()}
@@ -348,6 +349,53 @@ func TestFailedCalls(t *testing.T) {
 	r.Do(scheduler.Accept{Offers: []string{"O1"}, Launches: []scheduler.Launch{{}}})
 	if f := await[scheduler.CallFailed](r, len(want)+1); f.Unknown {
 		t.Errorf("a call that cannot be encoded is known to have failed: %+v", f)
+	}
+}
+
+func TestLargeReconciliation(t *testing.T) {
+	m := mastertest.New()
+	defer m.Close()
+	r := start(t, "f", m.URL())
+	await[scheduler.Subscribed](r, 1)
+	var all scheduler.Reconcile
+	for i := range 4500 {
+		all.Tasks = append(all.Tasks, scheduler.ReconcileTask{Task: state.TaskID(fmt.Sprint(i))})
+	}
+	r.Do(all)
+	r.Do(scheduler.Revive{})
+	m.Wait(5*time.Second, mastertest.Of(msched.Call_REVIVE))
+	n := 0
+	for _, c := range m.Calls() {
+		if c.Type != msched.Call_RECONCILE {
+			continue
+		}
+		if len(c.Reconcile.Tasks) == 0 || len(c.Reconcile.Tasks) > 2000 {
+			t.Errorf("a call for %d tasks", len(c.Reconcile.Tasks))
+		}
+		for _, task := range c.Reconcile.Tasks {
+			if task.TaskID.Value != fmt.Sprint(n) {
+				t.Fatalf("task %s, want %d", task.TaskID.Value, n)
+			}
+			n++
+		}
+	}
+	if n != len(all.Tasks) {
+		t.Errorf("%d tasks were asked for, want %d", n, len(all.Tasks))
+	}
+}
+
+func BenchmarkCalls(b *testing.B) {
+	m := mastertest.New()
+	defer m.Close()
+	r := start(b, "f", m.URL())
+	await[scheduler.Subscribed](r, 1)
+	b.ResetTimer()
+	for range b.N {
+		r.Do(scheduler.Suppress{})
+	}
+	r.Do(scheduler.Revive{})
+	if m.Wait(time.Minute, mastertest.Of(msched.Call_REVIVE)) == nil {
+		b.Error("not all were sent")
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // Prefix is what every key of a cluster begins with.
 func Prefix(cluster string) string { return "/holdfast/" + cluster + "/v1/" }
 
-// LeaderKey is the record that holds the term; back ends write it, nobody else.
+// LeaderKey is the record that holds the term; back ends write it, nobody else. Should the layout of keys ever change, this record stays
+// where it is and gets a higher version: an older program then refuses to lead instead of believing that the cluster is new.
 func LeaderKey(cluster string) string { return Prefix(cluster) + "meta/leader" }
 
 // CheckKey says whether key is one that a Store may write in cluster: below its prefix, not the leader record, no empty or

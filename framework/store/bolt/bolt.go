@@ -71,10 +71,33 @@ func Open(dir string, o Options) (*Backend, error) {
 	if b.db, err = b.open(); err != nil {
 		return nil, err
 	}
+	// The file's name must survive a power cut as well as its contents do.
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := syncDir(d); err != nil {
+			_ = b.db.Close()
+			return nil, fault.Wrap(fault.Unavailable, err, "write state directory")
+		}
+	}
 	return b, nil
 }
 
+func syncDir(name string) error {
+	d, err := os.Open(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // a parent that we may pass through but not read: it was there before us
+	}
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		err = nil // file systems that cannot, and need not
+	}
+	return errors.Join(err, d.Close())
+}
+
 func (b *Backend) open() (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer damaged(&err, "open state file "+b.path)
 	db, err = bbolt.Open(b.path, 0o600, &bbolt.Options{Timeout: b.wait, FreelistType: bbolt.FreelistMapType, OpenFile: b.openFile})
 	switch {
@@ -270,6 +293,7 @@ func (b *Backend) Commit(ctx context.Context, cluster string, term store.Term, o
 
 // update runs one transaction. Errors of f come back as they are, those of the disk as Unknown.
 func (b *Backend) update(f func(*bbolt.Bucket) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer damaged(&err, "write state file "+b.path)
 	var inner error
 	err = b.db.Update(func(tx *bbolt.Tx) error {
