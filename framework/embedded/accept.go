@@ -1,8 +1,6 @@
 package embedded
 
 import (
-	"time"
-
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"github.com/mesos/mesos-go/api/v1/lib/scheduler"
 
@@ -53,7 +51,7 @@ func (m *Master) accept(f *framework, c *scheduler.Call_Accept) {
 	// What operations made of the offers is offered again at once; what was left of them is filtered.
 	made := resource.Subtract(resource.Add(x.remaining, x.resized...), x.offered...)
 	left := resource.Subtract(x.remaining, made...)
-	now := time.Now()
+	now := m.clock()
 	m.alloc.Recover(f.id, x.a.id, made, 0, now)
 	m.alloc.Recover(f.id, x.a.id, left, refusal(c.Filters), now)
 	m.wantCycle(m.timing.Recovered)

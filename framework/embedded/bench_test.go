@@ -74,6 +74,7 @@ func BenchmarkOffers1000Agents(b *testing.B) {
 	b.ResetTimer()
 	for b.Loop() {
 		now = now.Add(time.Second)
+		m.clock = func() time.Time { return now }
 		m.allocate(now)
 		if len(f.offers) != 1000 {
 			b.Fatal(len(f.offers))

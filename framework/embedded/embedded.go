@@ -116,6 +116,7 @@ func New(cfg Config) (*Master, error) {
 	m := &Master{
 		cfg: cfg, log: cfg.Logger, timing: cfg.Timing, reg: reg, ln: ln, id: reg.MasterID(), started: now,
 		alloc:     allocator.New(cfg.Timing.Allocation),
+		clock:     time.Now,
 		fws:       map[string]*framework{},
 		completed: map[string]*framework{},
 		agents:    map[string]*agentState{},

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
-	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
 	"github.com/holdfast-io/holdfast/framework/embedded/resource"
@@ -25,7 +25,7 @@ type fakeAgent struct {
 	stop chan struct{}
 	once sync.Once
 
-	mu         sync.Mutex
+	mu         *sync.Mutex // shared by the lives of one agent, as tasks and frameworks are
 	id         mesos.AgentID
 	frameworks map[string]mesos.FrameworkInfo
 	tasks      map[taskKey]*fakeTask
@@ -54,7 +54,7 @@ func textAttribute(name, v string) mesos.Attribute {
 
 // newFakeAgent describes agent n of the recordings.
 func newFakeAgent(t *testing.T, m *Master, n int) *fakeAgent {
-	a := &fakeAgent{t: t, link: m.Link(fmt.Sprintf("agent%d", n)), stop: make(chan struct{}),
+	a := &fakeAgent{t: t, link: m.Link(fmt.Sprintf("agent%d", n)), stop: make(chan struct{}), mu: &sync.Mutex{},
 		frameworks: map[string]mesos.FrameworkInfo{}, tasks: map[taskKey]*fakeTask{}}
 	port := int32(5060 + n)
 	a.reg = agent.Registration{Version: Version, Handle: a, URL: fmt.Sprintf("http://127.0.0.1:%d", port), Info: mesos.AgentInfo{
@@ -89,6 +89,11 @@ func (a *fakeAgent) live(ping time.Duration) {
 			return
 		case <-tick.C:
 		}
+		select { // both were ready
+		case <-a.stop:
+			return
+		default:
+		}
 		if err := a.link.Pong(context.Background(), a.id); errors.Is(err, agent.ErrUnknownAgent) {
 			if err := a.reregister(); err != nil && !errors.Is(err, agent.ErrCut) && !errors.Is(err, agent.ErrRemoved) {
 				return // the master is closing
@@ -118,13 +123,21 @@ func (a *fakeAgent) settle() {
 
 // restart makes the successor of a killed agent.
 func (a *fakeAgent) restart(ping time.Duration) *fakeAgent {
-	n := &fakeAgent{t: a.t, link: a.link, reg: a.reg, stop: make(chan struct{}), id: a.id, frameworks: a.frameworks, tasks: a.tasks}
-	n.reg.Handle = n
-	a.t.Cleanup(n.kill)
+	n := a.successor(a.link)
 	if err := n.reregister(); err != nil {
 		a.t.Fatal(err)
 	}
 	go n.live(ping)
+	return n
+}
+
+// successor is the next life of an agent, which takes over what it runs.
+func (a *fakeAgent) successor(l *Link) *fakeAgent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := &fakeAgent{t: a.t, link: l, reg: a.reg, stop: make(chan struct{}), mu: a.mu, id: a.id, frameworks: a.frameworks, tasks: a.tasks}
+	n.reg.Handle = n
+	a.t.Cleanup(n.kill)
 	return n
 }
 
@@ -391,7 +404,7 @@ func runMaster(t *testing.T, cfg Config) (m *Master, stop func()) {
 		cfg.Listen = "127.0.0.1:0"
 	}
 	if testing.Verbose() {
-		cfg.Logger = zaptest.NewLogger(t)
+		cfg.Logger, _ = zap.NewDevelopment() // not the test's own: goroutines may outlive it
 	}
 	m, err := New(cfg)
 	if err != nil {

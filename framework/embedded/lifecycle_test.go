@@ -59,8 +59,7 @@ func TestRestartOnTheSameDirectory(t *testing.T) {
 	if e := c2.maybe(scheduler.Event_UPDATE, 100*time.Millisecond); e != nil {
 		t.Errorf("answer about a task whose agent is not back yet: %v", e)
 	}
-	n := newFakeAgent(t, m, 0)
-	n.id, n.tasks, n.frameworks = a.id, a.tasks, a.frameworks
+	n := a.successor(m.Link("agent0"))
 	if err := n.reregister(); err != nil {
 		t.Fatal(err)
 	}

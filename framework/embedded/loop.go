@@ -68,7 +68,7 @@ func (m *Master) tick(now time.Time) {
 	defer m.mu.Unlock()
 	m.heartbeats(now)
 	m.expireOffers(now)
-	m.askToLeave(now)
+	m.askToLeave(m.clock())
 	m.allocate(now)
 }
 
@@ -118,12 +118,12 @@ func (m *Master) allocate(now time.Time) {
 	defer func() { m.counts.lastCycle = time.Since(now) }()
 	batches := map[*framework][]mesos.Offer{}
 	var order []*framework
-	for _, a := range m.alloc.Cycle(now) {
+	for _, a := range m.alloc.Cycle(m.clock()) {
 		f := m.fws[a.Framework]
 		o, err := m.makeOffer(f, a, now)
 		if err != nil {
 			m.log.Error("engine master: offer not made", zap.Error(err))
-			m.alloc.Recover(a.Framework, a.Agent, a.Resources, 0, now)
+			m.alloc.Recover(a.Framework, a.Agent, a.Resources, 0, m.clock())
 			continue
 		}
 		if batches[f] == nil {

@@ -72,7 +72,7 @@ func (m *Master) forgetOffer(o *offer) {
 // offered again to it for as long as refuse says.
 func (m *Master) discard(o *offer, refuse time.Duration) {
 	m.forgetOffer(o)
-	m.alloc.Recover(o.framework, o.agent, o.resources, refuse, time.Now())
+	m.alloc.Recover(o.framework, o.agent, o.resources, refuse, m.clock())
 }
 
 // rescind takes an offer back and tells the framework.

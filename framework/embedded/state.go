@@ -48,6 +48,7 @@ type Master struct {
 	offers    map[string]*offer
 	links     map[string]*Link
 	alloc     *allocator.Allocator
+	clock     func() time.Time // by which filters run out; tests move it
 	lastTick  time.Time
 	cycleAt   time.Time // an allocation is wanted by then, zero when only by the interval
 	offerIDs  counter

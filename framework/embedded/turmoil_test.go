@@ -114,9 +114,7 @@ func (w *turmoil) restartMaster() {
 	w.m, w.stop = runMaster(w.t, w.cfg)
 	for i, a := range w.agents {
 		a.kill()
-		n := &fakeAgent{t: w.t, link: w.m.Link(a.link.key), reg: a.reg, stop: make(chan struct{}), id: a.id, frameworks: a.frameworks, tasks: a.tasks}
-		n.reg.Handle = n
-		w.t.Cleanup(n.kill)
+		n := a.successor(w.m.Link(a.link.key))
 		w.agents[i], w.dead[i] = n, false
 		if err := n.reregister(); err != nil {
 			w.t.Error(err)

@@ -59,7 +59,7 @@ func (m *Master) setSchedule(s api.Schedule) error {
 			}
 		}
 	}
-	m.askToLeave(time.Now())
+	m.askToLeave(m.clock())
 	m.wantCycle(m.timing.Recovered)
 	return nil
 }
@@ -139,7 +139,7 @@ func (m *Master) rescindInverse(i maintenance.Inverse) {
 // answerInverse takes a framework's answer to inverse offers.
 func (m *Master) answerInverse(f *framework, ids []mesos.OfferID, accept bool, filters *mesos.Filters) {
 	for _, id := range ids {
-		m.upkeep.Answer(f.id, id.Value, accept, refusal(filters), time.Now())
+		m.upkeep.Answer(f.id, id.Value, accept, refusal(filters), m.clock())
 	}
 }
 
