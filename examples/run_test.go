@@ -123,19 +123,20 @@ func TestHeavyCounter(t *testing.T) {
 	all := add(t, c, "counter")
 	ask := func(i client.Instance, method string) string {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0]), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		var n int
-		if _, err := fmt.Fscan(resp.Body, &n); err != nil {
-			t.Fatal(err)
-		}
+		n := 0
+		devtest.Await(t, i.ID+" answers", 10*time.Second, func(ctx context.Context) (bool, string, error) {
+			req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0]), nil)
+			if err != nil {
+				return false, "", err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return false, err.Error(), nil // refused: it does not listen yet
+			}
+			defer resp.Body.Close()
+			_, err = fmt.Fscan(resp.Body, &n)
+			return true, "", err
+		})
 		return fmt.Sprint(n)
 	}
 	for range 7 {

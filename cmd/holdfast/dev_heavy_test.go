@@ -21,24 +21,29 @@ import (
 	"github.com/holdfast-io/holdfast/internal/heavy"
 )
 
-// count asks an instance of examples/counter; add counts first.
+// count asks an instance of examples/counter, which may have only just started; add counts first.
 func count(t *testing.T, i client.Instance, add bool) string {
 	t.Helper()
 	method := http.MethodGet
 	if add {
 		method = http.MethodPost
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0]), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatalf("ask %s: %v", i.ID, err)
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body)
-	return strings.TrimSpace(string(body))
+	answer := ""
+	devtest.Await(t, i.ID+" answers", 10*time.Second, func(ctx context.Context) (bool, string, error) {
+		req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d/", i.Ports[0]), nil)
+		if err != nil {
+			return false, "", err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return false, err.Error(), nil // refused: it does not listen yet
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		answer = strings.TrimSpace(string(body))
+		return true, "", err
+	})
+	return answer
 }
 
 func submit(t *testing.T, c *devtest.Cluster, example string) {

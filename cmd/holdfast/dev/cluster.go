@@ -279,10 +279,11 @@ func (c *Cluster) newNode(i int) (*node, error) {
 // taskEnv lets tasks find the examples' programs, which lie beside holdfast, and their scripts.
 func (c *Cluster) taskEnv() map[string]string {
 	bin := filepath.Dir(c.holdfast)
-	return map[string]string{
-		"PATH":              bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOLDFAST_EXAMPLES": filepath.Join(filepath.Dir(bin), "examples"),
+	examples := os.Getenv("HOLDFAST_EXAMPLES")
+	if examples == "" {
+		examples = filepath.Join(filepath.Dir(bin), "examples")
 	}
+	return map[string]string{"PATH": bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOLDFAST_EXAMPLES": examples}
 }
 
 func (c *Cluster) startFramework(context.Context) (err error) {
