@@ -77,7 +77,7 @@ func (s *Server) Handler() http.Handler {
 		return answer{Entries: entries}, err
 	}))
 	mux.Handle("POST "+pathWatch, serve(func(ctx context.Context, q watchRequest) (answer, error) {
-		if err := checkPrefix(q.Prefix); err != nil {
+		if err := lease.CheckPrefix(q.Prefix); err != nil {
 			return answer{}, err
 		}
 		if q.Revision == 0 {

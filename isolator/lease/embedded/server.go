@@ -25,9 +25,9 @@ import (
 
 // The limits of one transaction; what is larger is refused as Invalid.
 const (
-	MaxOps   = 128
-	MaxKey   = 256
-	MaxValue = 256 << 10
+	MaxOps   = lease.MaxOps
+	MaxKey   = lease.MaxKey
+	MaxValue = lease.MaxValue
 )
 
 const (
@@ -127,7 +127,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) txn(ctx context.Context, ops []lease.Op) ([]lease.Entry, error) {
-	if err := checkOps(ops); err != nil {
+	if err := lease.CheckOps(ops); err != nil {
 		return nil, err
 	}
 	p := &pending{ctx: ctx, ops: ops, done: make(chan outcome, 1)}
@@ -263,7 +263,7 @@ func apply(b *bbolt.Bucket, ops []lease.Op, revision *uint64) (entries []lease.E
 }
 
 func (s *Server) get(key string) (e lease.Entry, err error) {
-	if err := checkKey(key); err != nil {
+	if err := lease.CheckKey(key); err != nil {
 		return e, err
 	}
 	err = s.view(func(b *bbolt.Bucket) error {
@@ -278,7 +278,7 @@ func (s *Server) get(key string) (e lease.Entry, err error) {
 }
 
 func (s *Server) list(prefix string) (entries []lease.Entry, err error) {
-	if err := checkPrefix(prefix); err != nil {
+	if err := lease.CheckPrefix(prefix); err != nil {
 		return nil, err
 	}
 	err = s.view(func(b *bbolt.Bucket) error {
@@ -295,7 +295,7 @@ func (s *Server) list(prefix string) (entries []lease.Entry, err error) {
 // difference is list for a client that has the entries as they were at revision known: entries that may have changed since, and keys that are
 // gone. full says that it is everything. The revision is read before the registers: what is committed in between comes again.
 func (s *Server) difference(prefix string, known uint64) (entries []lease.Entry, gone []string, full bool, revision uint64, err error) {
-	if err := checkPrefix(prefix); err != nil {
+	if err := lease.CheckPrefix(prefix); err != nil {
 		return nil, nil, false, 0, err
 	}
 	keys, revision, full := s.hub.changes(prefix, known)
