@@ -297,6 +297,52 @@ func readsLogs(t *testing.T, f *scheduled) {
 	}
 }
 
+// TestHeavyTwoSchedulersNeverFight starts a second framework over a copy of the state, with the same framework id: the first one is told that it failed over,
+// stops and says so; it does not come back for the id, and the tasks run on under the second.
+func TestHeavyTwoSchedulersNeverFight(t *testing.T) {
+	heavy.Require(t)
+	e := newEngine(t, 1)
+	dir, copied := t.TempDir(), t.TempDir()
+	first := newScheduled(t, dir, e.master.URL())
+	if _, err := first.Do(context.Background(), webApp("2026-11-21T05:00:00.000Z", 2)); err != nil {
+		t.Fatal(err)
+	}
+	tasks := first.settled(t, e, 2)
+	first.stop()
+	raw, err := os.ReadFile(filepath.Join(dir, bolt.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(copied, bolt.FileName), raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first = newScheduled(t, dir, e.master.URL())
+	first.settled(t, e, 2)
+	second := newScheduled(t, copied, e.master.URL())
+	second.settled(t, e, 2)
+	session := func(s *scheduled) (out state.Session) {
+		s.View(func(st *state.State) { out = st.Session })
+		return out
+	}
+	for end := time.Now().Add(5 * time.Second); session(first).Stopped == "" && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	}
+	if s := session(first); !strings.Contains(s.Stopped, "failed over") || s.Connected {
+		t.Errorf("the first one's session: %+v", s)
+	}
+	since := session(second).Since
+	time.Sleep(time.Second)
+	if s := session(second); !s.Connected || s.Stopped != "" || !s.Since.Equal(since) {
+		t.Errorf("the second one's session: %+v", s)
+	}
+	if now := e.running(); strings.Join(now, " ") != strings.Join(tasks, " ") {
+		t.Errorf("tasks before %q, after %q", tasks, now)
+	}
+	if _, err := second.Do(context.Background(), scheduler.ScaleApp{App: "/web", Instances: 3}); err != nil {
+		t.Fatal(err)
+	}
+	second.settled(t, e, 3)
+}
+
 // TestHeavyCutCables cuts the framework from the master and agents from the master at random while the app is scaled: in the end the agents run exactly
 // what the framework believes. The seed is printed; HOLDFAST_SEED repeats one, HOLDFAST_ROUNDS makes it longer.
 func TestHeavyCutCables(t *testing.T) {

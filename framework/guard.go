@@ -142,7 +142,7 @@ func (g *guard) admit(writes []state.Write) []state.Write {
 }
 
 // strip takes out of a plan what touches an unreadable record.
-func (g *guard) strip(p *scheduler.Plan, st *state.State) {
+func (g *guard) strip(p *scheduler.Plan) {
 	if g.idle() {
 		return
 	}
@@ -198,7 +198,7 @@ func (g *guard) called(c scheduler.Call) string {
 }
 
 // refuses is the answer to a command about what an unreadable record is about, nil for all others.
-func (g *guard) refuses(e scheduler.Event, st *state.State) error {
+func (g *guard) refuses(e scheduler.Event) error {
 	if g.idle() {
 		return nil
 	}

@@ -47,7 +47,7 @@ func (m *Metrics) batch(events int, d time.Duration) {
 	m.sizes.Observe(float64(events))
 }
 
-func (m *Metrics) commit(_ int, d time.Duration, err error) {
+func (m *Metrics) commit(d time.Duration, err error) {
 	result := "ok"
 	if err != nil {
 		result = string(fault.ClassOf(err))

@@ -218,7 +218,7 @@ func (t *term) step(in input) error {
 	if _, ok := in.event.(scheduler.Tick); ok {
 		t.ticked, t.wake = now, time.Time{}
 	}
-	if err := t.guard.refuses(in.event, t.st); err != nil {
+	if err := t.guard.refuses(in.event); err != nil {
 		in.order.answer(scheduler.Reply{}, err)
 		return nil
 	}
@@ -234,7 +234,7 @@ func (t *term) step(in input) error {
 	if !plan.Wake.IsZero() && (t.wake.IsZero() || plan.Wake.Before(t.wake)) {
 		t.wake = plan.Wake
 	}
-	t.guard.strip(&plan, t.st)
+	t.guard.strip(&plan)
 	ops, err := f.c.Store.Encode(plan.Writes)
 	if err == nil && !new(store.Batch).Room(ops, f.c.Store.Limits()) {
 		err = fault.New(fault.Internal, "the change of %d records is larger than %s takes at once", len(ops), f.c.Store.Name())
@@ -283,7 +283,7 @@ func (t *term) flush() error {
 		began := time.Now()
 		err := f.c.Store.Commit(ctx, &t.batch)
 		cancel()
-		f.c.Metrics.commit(t.batch.Writes(), time.Since(began), err)
+		f.c.Metrics.commit(time.Since(began), err)
 		if err != nil {
 			for _, p := range t.pending {
 				p.order.answer(scheduler.Reply{}, notCommitted(err, true))
