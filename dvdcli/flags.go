@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -136,7 +135,7 @@ func (c *command) check() error {
 	case c.verb == "version":
 		return nil
 	case c.driver == "":
-		return errors.New(oldMissingDriver)
+		return usageError(oldMissingDriver)
 	case v.name && c.name == "":
 		return fmt.Errorf("missing volume name: give --volumename")
 	case !v.opts && len(c.options) > 0:
@@ -168,3 +167,8 @@ Environment:
 `)
 	return b.String()
 }
+
+// usageError is a command line that is wrong.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
