@@ -119,6 +119,10 @@ func (m *Mounts) openTarget(target string, dir bool) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open the sandbox: %w", err)
 	}
+	if !filepath.IsLocal(target) {
+		unix.Close(at)
+		return -1, fmt.Errorf("container path '%s' is outside of the sandbox", target)
+	}
 	parts := strings.Split(filepath.Clean(target), "/")
 	for i, part := range parts {
 		last := i == len(parts)-1
@@ -132,29 +136,42 @@ func (m *Mounts) openTarget(target string, dir bool) (int, error) {
 	return at, nil
 }
 
-// openBelow opens one path component below a directory, and makes it first when it is missing.
+// openBelow opens one path component below a directory, and makes it first when it is missing. A link is refused, wherever it leads.
 func openBelow(at int, name string, dir bool) (int, error) {
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	flags := unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW
 	if dir {
-		how.Flags |= unix.O_DIRECTORY
+		flags |= unix.O_DIRECTORY
 	}
-	fd, err := unix.Openat2(at, name, &how)
-	if !errors.Is(err, unix.ENOENT) {
-		return fd, err
-	}
-	if dir {
-		err = unix.Mkdirat(at, name, 0o755)
-	} else {
-		var made int
-		if made, err = unix.Openat(at, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644); err == nil {
-			unix.Close(made)
+	fd, err := unix.Openat(at, name, flags, 0)
+	if errors.Is(err, unix.ENOENT) {
+		if err := makeBelow(at, name, dir); err != nil && !errors.Is(err, unix.EEXIST) {
+			return -1, err
 		}
+		fd, err = unix.Openat(at, name, flags, 0)
 	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
+	if err != nil {
 		return -1, err
 	}
-	return unix.Openat2(at, name, &how)
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = unix.ELOOP
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+func makeBelow(at int, name string, dir bool) error {
+	if dir {
+		return unix.Mkdirat(at, name, 0o755)
+	}
+	fd, err := unix.Openat(at, name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // hide detaches the copies of mounts below the hidden directories. It spares the directories that lead to a place

@@ -211,6 +211,8 @@ func TestHeavyMounts(t *testing.T) {
 		"file":             {[]Bind{{volume + "/name", "conf/name", false}}, "cat conf/name", "a"},
 		"no source":        {[]Bind{{root + "/none", "x", false}}, "", "no such file"},
 		"through a link":   {[]Bind{{volume, "trap/x", false}}, "", "container path 'trap/x'"},
+		"on a file link":   {[]Bind{{volume + "/name", "trap", false}}, "", "container path 'trap'"},
+		"climbing":         {[]Bind{{volume, "../outside", false}}, "", "outside of the sandbox"},
 		"on a link":        {[]Bind{{volume, "trap", false}}, "", "container path 'trap'"},
 	} {
 		os.Remove(box + "/trap")
