@@ -62,7 +62,7 @@ func TestUnreadableRecordsAreLeftAlone(t *testing.T) {
 	})
 	damage(t, dir, "instances/*/a.1", "apps/b")
 	b := setup(t, dir, hasty)
-	b.j.await(t, `master runs with ""`)
+	b.j.await(t, `master runs with "fw"`)
 	b.View(func(s *state.State) {
 		if len(s.Apps) != 2 || len(s.Instances) != 2 || s.Instances["b.0"] != nil || s.Volumes["vol-b"] != nil {
 			t.Errorf("the scheduler sees apps %v, instances %v, volumes %v", s.Apps, s.Instances, s.Volumes)
@@ -99,6 +99,29 @@ func TestUnreadableRecordsAreLeftAlone(t *testing.T) {
 	}
 }
 
+func TestLostFrameworkRecordIsFatal(t *testing.T) {
+	dir := t.TempDir()
+	seed(t, dir, []state.Write{app("/a", 1)})
+	raw(t, dir, func(b *bbolt.Bucket) error {
+		return b.ForEach(func(k, _ []byte) error {
+			if strings.HasSuffix(string(k), "meta/framework") {
+				return b.Delete(k)
+			}
+			return nil
+		})
+	})
+	b := setup(t, dir, hasty)
+	select {
+	case err := <-b.done:
+		b.done <- err
+		if !fault.Is(err, fault.Internal) || !strings.Contains(err.Error(), "meta/framework is missing") {
+			t.Errorf("ended with %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("goes on without its id")
+	}
+}
+
 func app(id state.AppID, n int) state.Write {
 	return state.Write{Kind: state.KindApp, ID: string(id), Value: &state.App{ID: id, Version: "v", Instances: n, Rev: 1}}
 }
@@ -128,7 +151,7 @@ func seed(t testing.TB, dir string, writes []state.Write) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ops, err := s.Encode(writes)
+	ops, err := s.Encode(append(writes, state.Write{Kind: state.KindFramework, Value: &state.Framework{Cluster: s.Cluster(), ID: "fw", Rev: 1}}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func (f *Framework) lead(parent context.Context) (led bool, err error) {
 	defer close(t.over)
 	t.guard = newGuard(writes, bad)
 	t.st.Apply(t.guard.admit(writes))
-	if err := t.mint(); err != nil {
+	if err := t.mint(len(writes) + len(bad)); err != nil {
 		return false, err
 	}
 	view := state.New()
@@ -78,10 +78,14 @@ func (f *Framework) lead(parent context.Context) (led bool, err error) {
 	return true, t.run()
 }
 
-// mint writes the framework record of a new cluster.
-func (t *term) mint() error {
+// mint writes the framework record of a new cluster. It is the first record of all: where it is missing among others it was lost, and
+// a framework without its id would register as a new one and leave its tasks behind.
+func (t *term) mint(others int) error {
 	if t.st.Framework != nil {
 		return nil
+	}
+	if others > 0 {
+		return fault.New(fault.Internal, "%s has %d records, but %smeta/framework is missing: restore it from a backup", t.f.c.Store.Name(), others, store.Prefix(t.f.c.Store.Cluster()))
 	}
 	w := []state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: t.f.c.Store.Cluster(), Rev: 1}}}
 	ops, err := t.f.c.Store.Encode(w)
