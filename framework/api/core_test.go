@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/framework"
+	"github.com/holdfast-io/holdfast/framework/marathon"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -272,3 +273,14 @@ func (c *core) notify(w state.Write) {
 func (c *core) Info() framework.Info { return c.info }
 
 var _ framework.Core = (*core)(nil)
+
+// definitionOf makes the record of an app as the API would.
+func definitionOf(text string) (*state.Def, error) {
+	a, _, err := marathon.Parse([]byte(text), marathon.Options{Role: "holdfast"})
+	if err != nil {
+		return nil, err
+	}
+	a.AssignServicePorts(nil, map[int]bool{})
+	spec, err := a.Spec()
+	return &state.Def{App: state.AppID(a.ID), Version: "2026-05-04T03:02:01.000Z", Spec: spec, Source: a.JSON()}, err
+}

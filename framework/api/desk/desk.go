@@ -223,3 +223,16 @@ func (s *Desk) Do(ctx context.Context, command scheduler.Event) (scheduler.Reply
 	}
 	return reply, err
 }
+
+// Under puts the place of an app in an array before the paths of its errors.
+func Under(err error, at string) error {
+	details := fault.DetailsOf(err)
+	if len(details) == 0 {
+		return err
+	}
+	out := make([]fault.Detail, len(details))
+	for i, d := range details {
+		out[i] = fault.Detail{Path: at + d.Path, Errors: d.Errors}
+	}
+	return fault.WithDetails(fault.ClassOf(err), err.Error(), out...)
+}

@@ -103,13 +103,25 @@ func members(v any) []byte {
 	return b[1 : len(b)-1]
 }
 
-// printApp prints an app as /v2 shows it; nil when its definition is not there, which is a bug elsewhere.
-func (s *api) printApp(st *state.State, a *state.App, e embed) []byte {
+// picture is an app at one moment: what is read under the lock, so that it can be printed outside of it.
+type picture struct {
+	app       *state.App
+	def       *state.Def
+	instances []*state.Instance
+}
+
+// pictureOf takes a picture; nil when the app's definition is not there, which is a bug elsewhere.
+func pictureOf(st *state.State, a *state.App) *picture {
 	d := st.Def(a.ID, a.Version)
 	if d == nil {
 		return nil
 	}
-	instances := st.InstancesOf(a.ID)
+	return &picture{a, d, slices.Clone(st.InstancesOf(a.ID))}
+}
+
+// printApp prints an app as /v2 shows it.
+func (s *api) printApp(p *picture, e embed) []byte {
+	a, d, instances := p.app, p.def, p.instances
 	var extra [][]byte
 	if e.counts {
 		extra = append(extra, members(countsOf(instances)))
@@ -122,7 +134,7 @@ func (s *api) printApp(st *state.State, a *state.App, e embed) []byte {
 		extra = append(extra, members(map[string]any{"deployments": refs}))
 	}
 	if e.tasks {
-		extra = append(extra, members(map[string]any{"tasks": tasksOf(st, instances, false)}))
+		extra = append(extra, members(map[string]any{"tasks": tasksOf(nil, instances)}))
 	}
 	if e.readiness {
 		extra = append(extra, []byte(`"readinessCheckResults":[]`))
@@ -154,23 +166,23 @@ func (s *api) listApps(w http.ResponseWriter, r *http.Request) {
 
 // answerApps prints the apps that a filter lets through, sorted by id, as {name: [...]}.
 func (s *api) answerApps(w http.ResponseWriter, r *http.Request, name string, e embed, want func(*state.App, *state.Spec) bool) {
-	var b bytes.Buffer
-	b.WriteString(`{` + string(document.Quote(name)) + `:[`)
+	var apps []*picture
 	s.Core.View(func(st *state.State) {
-		var apps []*state.App
 		for _, a := range st.Apps {
 			if d := st.Def(a.ID, a.Version); d != nil && !a.Removed && want(a, &d.Spec) {
-				apps = append(apps, a)
+				apps = append(apps, pictureOf(st, a))
 			}
-		}
-		slices.SortFunc(apps, func(x, y *state.App) int { return cmp.Compare(x.ID, y.ID) })
-		for i, a := range apps {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.Write(s.printApp(st, a, e))
 		}
 	})
+	slices.SortFunc(apps, func(x, y *picture) int { return cmp.Compare(x.app.ID, y.app.ID) })
+	var b bytes.Buffer
+	b.WriteString(`{` + string(document.Quote(name)) + `:[`)
+	for i, p := range apps {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.Write(s.printApp(p, e))
+	}
 	b.WriteString("]}")
 	s.Raw(w, r, http.StatusOK, b.Bytes())
 }
@@ -185,7 +197,9 @@ func (s *api) showApp(w http.ResponseWriter, r *http.Request) {
 	var out []byte
 	s.Core.View(func(st *state.State) {
 		if a := appOf(st, id); a != nil {
-			out = s.printApp(st, a, e)
+			if p := pictureOf(st, a); p != nil {
+				out = s.printApp(p, e)
+			}
 		}
 	})
 	if out == nil {
@@ -241,7 +255,7 @@ func (s *api) appVersion(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case a == nil || d == nil:
 		case version == a.Version:
-			out = s.printApp(st, a, embed{})
+			out = s.printApp(pictureOf(st, a), embed{})
 		default:
 			out = definition.Print(d.Source, definition.Live{Instances: storedInstances(d), Version: version})
 		}

@@ -354,24 +354,11 @@ func (s *api) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, war
 			warnings = append(warnings, c.warnings...)
 		}
 		if err != nil {
-			return nil, warnings, below0(err, at)
+			return nil, warnings, desk.Under(err, at)
 		}
 		puts = append(puts, c.put)
 	}
 	return puts, warnings, nil
-}
-
-// below0 puts the place of an app in an array before the paths of its errors.
-func below0(err error, at string) error {
-	details := fault.DetailsOf(err)
-	if len(details) == 0 {
-		return err
-	}
-	out := make([]fault.Detail, len(details))
-	for i, d := range details {
-		out[i] = fault.Detail{Path: at + d.Path, Errors: d.Errors}
-	}
-	return fault.WithDetails(fault.ClassOf(err), err.Error(), out...)
 }
 
 func (s *api) deleteApp(w http.ResponseWriter, r *http.Request) {

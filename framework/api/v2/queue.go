@@ -106,11 +106,11 @@ func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 			agents = why.Agents
 		}
 	}
-	app := s.printApp(st, a, embed{})
-	if q.Count == 0 || app == nil {
+	p := pictureOf(st, a)
+	if q.Count == 0 || p == nil {
 		return nil
 	}
-	q.App, q.Since = app, desk.Stamp(since)
+	q.App, q.Since = s.printApp(p, embed{}), desk.Stamp(since)
 	q.Delay = delay{Overdue: true}
 	if until.After(now) {
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}

@@ -75,18 +75,18 @@ func taskState(i *state.Instance) string {
 	return cmp.Or(i.Run.MesosState, "TASK_STAGING")
 }
 
-// tasksOf lists the tasks of instances. servicePorts are filled for /v2/tasks only, as in Marathon.
-func tasksOf(st *state.State, instances []*state.Instance, withServicePorts bool) []task {
+// tasksOf lists the tasks of instances. Service ports are filled for /v2/tasks only, as in Marathon: only there st is given.
+func tasksOf(st *state.State, instances []*state.Instance) []task {
 	out := []task{}
 	for _, i := range instances {
 		if hasTask(i) {
-			out = append(out, taskOf(st, i, withServicePorts))
+			out = append(out, taskOf(st, i))
 		}
 	}
 	return out
 }
 
-func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
+func taskOf(st *state.State, i *state.Instance) task {
 	r := i.Run
 	t := task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
 		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
@@ -101,7 +101,7 @@ func taskOf(st *state.State, i *state.Instance, withServicePorts bool) task {
 	if r.Healthy != nil {
 		t.HealthCheckResults = append(t.HealthCheckResults, healthResult{Alive: *r.Healthy, InstanceID: i.ID})
 	}
-	if withServicePorts {
+	if st != nil {
 		if d := st.Def(i.App, r.Version); d != nil {
 			t.ServicePorts = append(t.ServicePorts, servicePorts(d)...)
 		}
@@ -119,11 +119,11 @@ func (s *api) appTasks(w http.ResponseWriter, r *http.Request) {
 			tasks = []task{}
 			for _, a := range sortedApps(st) {
 				if below(a.ID, group) {
-					tasks = append(tasks, tasksOf(st, st.InstancesOf(a.ID), false)...)
+					tasks = append(tasks, tasksOf(nil, st.InstancesOf(a.ID))...)
 				}
 			}
 		case appOf(st, id) != nil:
-			tasks = tasksOf(st, st.InstancesOf(id), false)
+			tasks = tasksOf(nil, st.InstancesOf(id))
 		}
 	})
 	if tasks == nil {
@@ -170,7 +170,7 @@ func (s *api) listTasks(w http.ResponseWriter, r *http.Request) {
 	tasks := []task{}
 	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
-			for _, t := range tasksOf(st, st.InstancesOf(a.ID), true) {
+			for _, t := range tasksOf(st, st.InstancesOf(a.ID)) {
 				if len(want) == 0 || want[t.State] {
 					tasks = append(tasks, t)
 				}
@@ -303,7 +303,7 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 				victims = append(victims, i)
 			}
 		}
-		tasks = tasksOf(st, victims, false)
+		tasks = tasksOf(nil, victims)
 	})
 	switch {
 	case !found:
@@ -422,7 +422,7 @@ func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks 
 			victims = append(victims, i)
 		}
 	}
-	return victims, tasksOf(st, victims, false), ""
+	return victims, tasksOf(nil, victims), ""
 }
 
 func (s *api) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {
