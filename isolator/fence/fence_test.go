@@ -165,7 +165,7 @@ func TestFenceWithHangingSteps(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	began := time.Now()
-	r := New(Options{Limit: 500 * time.Millisecond, Unmount: func(context.Context, Target) error { <-hang; return nil }}).
+	r := New(Options{Limit: time.Second, Unmount: func(context.Context, Target) error { <-hang; return nil }}).
 		Run(context.Background(), Target{Path: volume, Verify: VerifyScan})[0]
 	if took := time.Since(began); r.Fenced || took > 10*time.Second {
 		t.Errorf("after %v: %+v", took, r)

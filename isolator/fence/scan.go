@@ -86,10 +86,11 @@ type scan struct {
 	unchecked int
 	hung      int
 	links     map[string]bool // sandbox + "\x00" + target path -> a link leads there
+	agents    map[int]string  // process -> endpoint of the Mesos agent that started it, "" for none
 }
 
 func newScan(proc string, targets []Target) (*scan, error) {
-	s := &scan{proc: proc, targets: targets, users: map[string][]Process{}, links: map[string]bool{}}
+	s := &scan{proc: proc, targets: targets, users: map[string][]Process{}, links: map[string]bool{}, agents: map[int]string{}}
 	var err error
 	if s.self, err = os.Readlink(filepath.Join(proc, "self/ns/mnt")); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "look at the own mount namespace")
@@ -164,13 +165,12 @@ func (s *scan) look(pid int) {
 	if err := s.table.load(ns, strconv.Itoa(pid)); err != nil {
 		ns = "" // its mounts cannot be read: only what mount ids tell
 	}
-	how := make([]string, len(s.targets))
-	found := func(i int, h string) {
-		if how[i] == "" {
-			how[i] = h
+	agent := s.agentOf(pid, st.parent)
+	found := func(i int, how string) {
+		if t := s.targets[i]; t.Agent == "" || agent == "" || agent == t.Agent {
+			s.record(t, Process{PID: pid, Start: st.start, Command: st.command, How: how})
 		}
 	}
-	denied := s.references(dir, ns, found)
 	if ns != "" && ns != s.self {
 		for i, p := range s.places {
 			if s.table.madeAround(ns, s.self, p) {
@@ -178,18 +178,22 @@ func (s *scan) look(pid int) {
 			}
 		}
 	}
-	s.sandboxLinks(pid, found)
-	for i, h := range how {
-		if h == "" || s.foreign(pid, st.parent, s.targets[i].Agent) {
-			continue
-		}
-		s.mu.Lock()
-		s.users[s.targets[i].Path] = append(s.users[s.targets[i].Path], Process{PID: pid, Start: st.start, Command: st.command, How: h})
-		s.mu.Unlock()
-	}
-	if denied {
+	if s.references(dir, ns, found) {
 		s.count(&s.unchecked)
 	}
+	s.sandboxLinks(pid, found)
+}
+
+// record notes a user at once, so that it is known even if the rest of the process cannot be looked at. The first reason found stays.
+func (s *scan) record(t Target, p Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, known := range s.users[t.Path] {
+		if known.PID == p.PID && known.Start == p.Start {
+			return
+		}
+	}
+	s.users[t.Path] = append(s.users[t.Path], p)
 }
 
 // references goes through all that a process may have in a target. denied tells that some of it was not shown.
@@ -337,23 +341,35 @@ func (s *scan) linked(sandbox string, candidates []string, target string) bool {
 	return hit
 }
 
-// foreign tells whether a process was started by another Mesos agent of this machine: the nearest in its line of
-// ancestors that names an agent names another one. Some programs write over their own environment, which is why the ancestors are asked.
-func (s *scan) foreign(pid, parent int, agent string) bool {
-	if agent == "" {
-		return false
-	}
-	for depth := 0; pid > 1 && depth < 64; depth++ {
-		if named := environment(s.proc, pid)["MESOS_AGENT_ENDPOINT"]; named != "" {
-			return named != agent
+// agentOf gives the Mesos agent of this machine that started a process: the one that the nearest in its line of ancestors names, "" when none
+// does. Some programs write over their own environment, which is why the ancestors are asked.
+func (s *scan) agentOf(pid, parent int) string {
+	var line []int
+	agent := ""
+	for len(line) < 64 && pid > 1 {
+		s.mu.Lock()
+		known, ok := s.agents[pid]
+		s.mu.Unlock()
+		if ok {
+			agent = known
+			break
+		}
+		line = append(line, pid)
+		if agent = environment(s.proc, pid)["MESOS_AGENT_ENDPOINT"]; agent != "" {
+			break
 		}
 		st, err := readStat(s.proc, parent)
 		if err != nil {
-			return false
+			break
 		}
 		pid, parent = parent, st.parent
 	}
-	return false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range line {
+		s.agents[p] = agent
+	}
+	return agent
 }
 
 // environment reads what a process began with; nil when it may not be read.
