@@ -8,7 +8,7 @@ import (
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// changeBatch bounds how many instances of an app one Step creates, stops or restarts.
+// changeBatch bounds how many instances one Step creates, stops or restarts.
 const changeBatch = 50
 
 // up tells whether an instance runs as wanted: running, and healthy where health is checked.
@@ -100,14 +100,12 @@ func (w *work) grow(a *state.App, n int) {
 	for _, i := range w.instancesOf(a.ID) {
 		at[i.Ordinal] = i
 	}
-	left := changeBatch
 	for ordinal := range n {
 		i := at[ordinal]
 		if i != nil && i.Goal == state.GoalRun {
 			continue
 		}
-		if left--; left < 0 {
-			w.todo(a.ID)
+		if !w.spend(a.ID) {
 			return
 		}
 		var c *state.Instance
@@ -132,13 +130,11 @@ func (w *work) grow(a *state.App, n int) {
 // shrink stops the highest numbers.
 func (w *work) shrink(a *state.App, n int) {
 	list := w.instancesOf(a.ID)
-	left := changeBatch
 	for at := len(list) - 1; at >= 0 && list[at].Ordinal >= n; at-- {
 		if list[at].Goal == state.GoalStop {
 			continue
 		}
-		if left--; left < 0 {
-			w.todo(a.ID)
+		if !w.spend(a.ID) {
 			return
 		}
 		c := w.edit(list[at])
@@ -148,10 +144,15 @@ func (w *work) shrink(a *state.App, n int) {
 	}
 }
 
-// todo goes on with an app in the next Step.
-func (w *work) todo(app state.AppID) {
+// spend takes one change out of what a Step may do. When nothing is left, the app goes on in the next Step, at once.
+func (w *work) spend(app state.AppID) bool {
+	if w.changes < changeBatch {
+		w.changes++
+		return true
+	}
 	w.put(state.KindTodo, string(app), &state.Todo{})
 	w.more = true
+	return false
 }
 
 // roll takes instances to the wanted version, or through a restart order: those that are not up at once, the others as many at a
@@ -167,7 +168,6 @@ func (w *work) roll(a *state.App, n, extra int) {
 		may = min(may, rollout.MayBeDown(n, 0, w.spec(a.ID, a.Version).Upgrade))
 	}
 	list := w.instancesOf(a.ID)
-	left := changeBatch
 	for at := len(list) - 1; at >= 0; at-- {
 		i := list[at]
 		if i.Goal == state.GoalStop || (i.Version == a.Version && i.RestartSeen >= a.Restart) {
@@ -179,8 +179,7 @@ func (w *work) roll(a *state.App, n, extra int) {
 			}
 			may--
 		}
-		if left--; left < 0 {
-			w.todo(a.ID)
+		if !w.spend(a.ID) {
 			return
 		}
 		w.renew(a, i)

@@ -41,6 +41,7 @@ type work struct {
 	nprepare  int
 
 	placeable bool // something came to wait for an offer, or an offer came
+	changes   int  // instances created, stopped, restarted
 	newcomer  bool // an instance came to wait for an offer: filters of declined offers are in its way
 	room      bool // a task ended: what it used will be offered, and a filter may be in the way
 	more      bool // a bound of this Step was reached: go on at once

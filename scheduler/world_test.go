@@ -37,8 +37,9 @@ type world struct {
 	hosts    []*wHost
 	claims   map[state.VolumeUID]*state.Claim
 	requests map[string]*wRequest
-	data     map[volume.Ref]bool // what exists on the storage
-	granted  map[string]bool     // every grant that L1 ever made: uid, epoch, nonce
+	data     map[volume.Ref]bool            // what exists on the storage
+	uids     map[volume.Ref]state.VolumeUID // which volume a name meant when it was last mounted
+	granted  map[string]bool                // every grant that L1 ever made: uid, epoch, nonce
 	seen     map[state.VolumeUID]*state.Claim
 	unread   map[state.VolumeUID]bool // claims that changed since the framework was told
 	nodesNew bool
@@ -107,7 +108,7 @@ func newWorld(seed int64) *world {
 		r: rand.New(rand.NewSource(seed)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), s: state.New(),
 		cfg: Config{Role: "holdfast", DefaultPolicy: "lease", MinGrade: "soft", DeclineFor: 20 * time.Second, HoldFor: 2 * time.Second, KillRetry: 3 * time.Second,
 			ReconcileMin: time.Second, ReconcileMax: 4 * time.Second},
-		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{},
+		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{}, uids: map[volume.Ref]state.VolumeUID{},
 		granted: map[string]bool{}, seen: map[state.VolumeUID]*state.Claim{}, unread: map[state.VolumeUID]bool{}, filters: map[state.AgentID]time.Time{}, offered: map[string]*state.Offer{},
 	}
 	for n := range 3 + w.r.Intn(2) {
@@ -508,6 +509,7 @@ func (w *world) nodeWork() {
 			return // a late grant; it will be cancelled
 		}
 		delete(w.data, r.vol.Ref)
+		delete(w.uids, r.vol.Ref)
 		res.Outcome = "removed"
 		if w.claims[r.vol.UID] != nil {
 			w.setClaim(r.vol.UID, func(c *state.Claim) { c.Tombstone = true })
@@ -741,6 +743,10 @@ func (w *world) mount(t *wTask) {
 		if !w.data[c.Ref] {
 			w.broken("%s mounts %s, which does not exist", t.id, c.Ref)
 		}
+		if uid := w.uids[c.Ref]; uid != "" && uid != g.Volume {
+			w.broken("%s became another volume, and nobody removed the old one", c.Ref)
+		}
+		w.uids[c.Ref] = g.Volume
 		for _, other := range w.hosts {
 			if m, there := other.mounts[g.Volume]; there {
 				w.broken("%s is mounted by %s (epoch %d) and now by %s (epoch %d)", c.Ref, m.task, m.epoch, t.id, g.Epoch)
