@@ -83,14 +83,15 @@ func Linearizable(t *testing.T, s Server, workers, each int, disturb func() bool
 				var in input
 				var out output
 				var call time.Duration
-				for tries, ok := 0, false; !ok; tries++ {
-					if tries == 100 {
+				pause, patience := time.Millisecond, time.Now().Add(time.Minute) // a real server may need seconds to lead again
+				for ok := false; !ok; pause = min(2*pause, 50*time.Millisecond) {
+					if time.Now().After(patience) {
 						t.Error("the authority does not come back")
 						return
 					}
 					call = time.Since(begin)
 					if in, out, ok = c.operate(); !ok {
-						time.Sleep(time.Millisecond)
+						time.Sleep(pause)
 					}
 				}
 				mu.Lock()

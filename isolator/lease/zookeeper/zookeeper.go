@@ -47,8 +47,9 @@ type Client struct {
 	done chan struct{}
 	once sync.Once
 
-	mu      sync.Mutex
-	folders map[string]bool // known to exist; folders are never deleted
+	mu       sync.Mutex
+	folders  map[string]bool // known to exist; folders are never deleted
+	loggedIn bool            // the library repeats it after each reconnection
 }
 
 var _ lease.Registers = (*Client)(nil)
@@ -124,10 +125,6 @@ func Dial(servers []string, o Options) (*Client, error) {
 	}()
 	if o.User != "" {
 		c.acl = zk.DigestACL(zk.PermAll, o.User, o.Password)
-		if err := conn.AddAuth("digest", []byte(o.User+":"+o.Password)); err != nil {
-			conn.Close()
-			return nil, fault.Wrap(fault.Denied, err, "log in to ZooKeeper as %s", o.User)
-		}
 	}
 	return c, nil
 }
@@ -217,6 +214,10 @@ func do[T any](ctx context.Context, c *Client, call func() (T, error)) (T, error
 	}
 	out := make(chan result, 1)
 	go func() {
+		if err := c.login(); err != nil {
+			out <- result{zero, fmt.Errorf("%w: %w", errNotSent, err)}
+			return
+		}
 		v, err := call()
 		out <- result{v, err}
 	}()
@@ -228,6 +229,21 @@ func do[T any](ctx context.Context, c *Client, call func() (T, error)) (T, error
 	case <-c.done:
 		return zero, zk.ErrClosing
 	}
+}
+
+// login authenticates once a server is there.
+func (c *Client) login() error {
+	if c.o.User == "" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.loggedIn {
+		return nil
+	}
+	err := c.conn.AddAuth("digest", []byte(c.o.User+":"+c.o.Password))
+	c.loggedIn = err == nil
+	return err
 }
 
 // List reads all registers under prefix. It is not a snapshot: each entry is read by itself, after one sync.

@@ -107,3 +107,31 @@ func TestHeavyDeletedAndMadeAgain(t *testing.T) {
 		t.Errorf("the old version is taken for the new one: %v", err)
 	}
 }
+
+// What one user made is closed to others, and to nobody in particular.
+func TestHeavyAccessList(t *testing.T) {
+	heavy.Require(t, servertest.NeedZooKeeper)
+	z := servertest.StartZooKeeper(t, 1)
+	dial := func(user, password string) *Client {
+		c, err := Dial(z.Servers(), Options{Root: "/holdfast/closed", User: user, Password: password})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	if _, err := dial("hold", "fast").Txn(ctx, lease.Op{Kind: lease.OpPut, Key: "k", Value: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := dial("hold", "fast").Get(ctx, "k"); err != nil || string(e.Value) != "x" {
+		t.Errorf("the same user reads %q, %v", e.Value, err)
+	}
+	for _, c := range []*Client{dial("", ""), dial("hold", "slow")} {
+		if _, err := c.Get(ctx, "k"); !fault.Is(err, fault.Denied) {
+			t.Errorf("another reads: %v", err)
+		}
+		if _, err := c.Txn(ctx, lease.Op{Kind: lease.OpPut, Key: "k2", Value: []byte("x")}); !fault.Is(err, fault.Denied) {
+			t.Errorf("another writes: %v", err)
+		}
+	}
+}
