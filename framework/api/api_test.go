@@ -40,7 +40,7 @@ func serve(t testing.TB) (*core, *httptest.Server) {
 //	< status                   the answer, with the headers that matter, then the body
 //	< Header: value
 //	body
-//	! command                  moves the world: "pass 5s", "hold", "start", "down", "up"
+//	! command                  moves the world: "pass 5s", "hold" (new tasks stay in staging), "start", "stuck" (kills are ignored), "down", "up"
 //
 // Ids and times that are random are written as <uuid>.
 func TestPairs(t *testing.T) {
@@ -118,6 +118,8 @@ func world(t *testing.T, c *core, words []string) {
 		c.pass(d)
 	case "hold":
 		c.holdStart = true
+	case "stuck":
+		c.deaf = true
 	case "start":
 		c.start()
 	case "down":

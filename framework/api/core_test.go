@@ -35,6 +35,7 @@ type core struct {
 	logs    map[string]string // "task file"
 	// holdStart keeps new tasks in staging; down makes Do answer this.
 	holdStart bool
+	deaf      bool // kills are ignored
 	down      error
 	info      framework.Info
 }
@@ -121,7 +122,7 @@ func (c *core) answer(call scheduler.Call) {
 			}
 		}
 	case scheduler.Kill:
-		if _, ok := c.tasks[k.Task]; ok {
+		if _, ok := c.tasks[k.Task]; ok && !c.deaf {
 			c.status(k.Task, "TASK_KILLED")
 			delete(c.tasks, k.Task)
 		}

@@ -38,6 +38,7 @@ type change struct {
 	put      scheduler.AppPut
 	app      *marathon.App
 	isNew    bool
+	revives  bool // the app is being removed: a deployment is in the way, not an app
 	warnings []string
 }
 
@@ -78,7 +79,7 @@ func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppI
 		s.Fail(w, r, err)
 		return
 	}
-	reply, err := s.Do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: desk.Yes(r, "force", false), Create: h.create})
+	reply, err := s.Do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: desk.Yes(r, "force", false), Create: h.create && !c.revives})
 	if err != nil {
 		s.Fail(w, r, err)
 		return
@@ -138,7 +139,7 @@ func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bo
 		}
 	}
 	base, baseDef, versions := s.before(id, taken)
-	if base == nil && h.mustBe {
+	if h.mustBe && (base == nil || base.Removed) {
 		return c, noApp(id)
 	}
 	if base != nil && h.create && !base.Removed {
@@ -149,7 +150,8 @@ func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bo
 		}
 		return c, fault.New(fault.Exists, "An app with id [%s] already exists.", id)
 	}
-	c.isNew = base == nil || base.Removed
+	c.revives = base != nil && base.Removed
+	c.isNew = base == nil || c.revives
 	var err error
 	var old *marathon.App
 	if !c.isNew {
