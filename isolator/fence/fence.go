@@ -10,6 +10,7 @@ package fence
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -94,6 +95,9 @@ type Fence struct {
 	o     Options
 	log   *zap.Logger
 	steps []step
+
+	mu      sync.Mutex
+	looking map[int]lookUnderWay // by process id
 }
 
 // New returns a Fence.
@@ -107,7 +111,7 @@ func New(o Options) *Fence {
 	if o.Proc == "" {
 		o.Proc = "/proc"
 	}
-	return &Fence{o: o, log: o.Log, steps: steps()}
+	return &Fence{o: o, log: o.Log, steps: steps(), looking: map[int]lookUnderWay{}}
 }
 
 // Users scans /proc once for the users of targets; the result is by target path. Bounded by ctx, and by a fifth of a second for each

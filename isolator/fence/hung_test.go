@@ -52,6 +52,16 @@ func TestScanOfHungProcess(t *testing.T) {
 		}
 	}
 	f := New(Options{Proc: proc})
+	for range 3 { // the second time it is known who does not answer
+		scanHung(t, f)
+	}
+	if n := len(f.looking); n != 3 {
+		t.Errorf("%d goroutines wait for 3 processes", n)
+	}
+}
+
+func scanHung(t *testing.T, f *Fence) {
+	t.Helper()
 	began := time.Now()
 	usage, err := f.Users(context.Background(), Target{Path: "/vol/pg"}, Target{Path: "/elsewhere"})
 	if err != nil {

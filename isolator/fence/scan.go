@@ -38,7 +38,7 @@ func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, e
 		go func() {
 			defer wg.Done()
 			for pid := range work {
-				s.bounded(ctx, pid)
+				f.bounded(ctx, s, pid)
 			}
 		}()
 	}
@@ -124,10 +124,15 @@ func (s *scan) usages() map[string]Usage {
 	return out
 }
 
-// bounded looks at one process and gives up on it after scanLimit: reading a process that is stuck in the kernel may never end. The goroutine
-// that is lost then ends with its process.
-func (s *scan) bounded(ctx context.Context, pid int) {
+// bounded looks at one process and gives up on it after scanLimit: reading a process that is stuck in the kernel may never end. The
+// goroutine that is lost then ends with its process; as long as it has not, no second one is lost on it.
+func (f *Fence) bounded(ctx context.Context, s *scan, pid int) {
 	if ctx.Err() != nil {
+		return
+	}
+	if before := f.stillLooking(pid); before != nil {
+		s.adopt(before, pid)
+		s.count(&s.hung)
 		return
 	}
 	done := make(chan struct{})
@@ -136,9 +141,50 @@ func (s *scan) bounded(ctx context.Context, pid int) {
 	defer timer.Stop()
 	select {
 	case <-done:
+		return
 	case <-timer.C:
 		s.count(&s.hung)
 	case <-ctx.Done():
+	}
+	f.mu.Lock()
+	f.looking[pid] = lookUnderWay{done, s}
+	f.mu.Unlock()
+}
+
+// lookUnderWay is a look at a process that did not come back in time.
+type lookUnderWay struct {
+	done <-chan struct{}
+	scan *scan
+}
+
+// stillLooking gives the scan that still has not come back from a process, nil when there is none.
+func (f *Fence) stillLooking(pid int) *scan {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, ok := f.looking[pid]
+	if !ok {
+		return nil
+	}
+	select {
+	case <-l.done:
+		delete(f.looking, pid)
+		return nil
+	default:
+		return l.scan
+	}
+}
+
+// adopt takes over what an earlier scan saw of a process.
+func (s *scan) adopt(before *scan, pid int) {
+	for _, t := range s.targets {
+		before.mu.Lock()
+		users := append([]Process(nil), before.users[t.Path]...)
+		before.mu.Unlock()
+		for _, p := range users {
+			if p.PID == pid {
+				s.record(t, p)
+			}
+		}
 	}
 }
 

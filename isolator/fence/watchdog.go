@@ -128,6 +128,7 @@ type watchdog struct {
 	log       *zap.Logger
 	fencedFor time.Duration
 	fencedAt  time.Duration
+	current   *Fence // remembers processes that do not answer
 }
 
 // harden makes the process hard to stop by accident.
@@ -209,7 +210,7 @@ func (w *watchdog) fence(s Situation, targets []Target) {
 		w.log.Warn("the deadline has come and the isolator has not fenced", zap.Bool("isolator alive", s.IsolatorAlive),
 			zap.Duration("late", s.Now-s.Deadline), zap.Int("mounts", len(targets)))
 	}
-	f := New(Options{Log: w.log, Limit: s.Limit, Spare: []int{int(w.state.get(wordIsolatorPID))}})
+	f := w.fencer(s.Limit)
 	if !first && w.idle(f, s, targets) {
 		w.fencedAt = w.state.now()
 		return
@@ -227,6 +228,15 @@ func (w *watchdog) fence(s Situation, targets []Target) {
 	}
 	w.fencedFor, w.fencedAt = s.Deadline, w.state.now()
 	w.state.set(wordWatchdogFence, uint64(s.Deadline))
+}
+
+// fencer gives the fence, which spares the isolator.
+func (w *watchdog) fencer(limit time.Duration) *Fence {
+	isolator := int(w.state.get(wordIsolatorPID))
+	if w.current == nil || w.current.o.Limit != limit || w.current.o.Spare[0] != isolator {
+		w.current = New(Options{Log: w.log, Limit: limit, Spare: []int{isolator}})
+	}
+	return w.current
 }
 
 // idle tells whether nobody has come back since the last fence: then there is nothing to flush again either.
