@@ -6,10 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/cmd/holdfast/demo"
 )
 
-func demoCommand(c *console) *cobra.Command {
+func demoCommand(c *console.Console) *cobra.Command {
 	cfg := demo.Config{Agents: 3}
 	quiet := false
 	cmd := &cobra.Command{
@@ -19,7 +20,7 @@ func demoCommand(c *console) *cobra.Command {
 			"record must be in its volume, once, in order. The exit code is not 0 if anything is off.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.Out = c.out
+			cfg.Out = c.Out
 			if quiet {
 				cfg.Out = io.Discard
 			}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -21,7 +22,7 @@ import (
 // stopPatience is how long tasks may take to end when the cluster is stopped.
 const stopPatience = 30 * time.Second
 
-func devCommand(c *console) *cobra.Command {
+func devCommand(c *console.Console) *cobra.Command {
 	var cfg dev.Config
 	var example string
 	var verbose bool
@@ -36,10 +37,10 @@ func devCommand(c *console) *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return group(cmd, args)
+				return console.Group(cmd, args)
 			}
 			cfg.Version = version
-			return c.runDev(cmd.Context(), cfg, example, verbose)
+			return runDev(c, cmd.Context(), cfg, example, verbose)
 		},
 	}
 	defaultDir, err := dev.DefaultDir()
@@ -60,9 +61,9 @@ func devCommand(c *console) *cobra.Command {
 	return cmd
 }
 
-func (c *console) runDev(ctx context.Context, cfg dev.Config, example string, verbose bool) error {
+func runDev(c *console.Console, ctx context.Context, cfg dev.Config, example string, verbose bool) error {
 	if cfg.Dir == "" {
-		return usageError{"no home directory: say where the state goes by --dir"}
+		return console.Usage("no home directory: say where the state goes by --dir")
 	}
 	app, err := findExample(example)
 	if err != nil {
@@ -77,25 +78,25 @@ func (c *console) runDev(ctx context.Context, cfg dev.Config, example string, ve
 		return err
 	}
 	defer closeLog()
-	fmt.Fprintf(c.out, "Starting %d agents, state in %s\n", cfg.Agents, layout.Dir)
+	fmt.Fprintf(c.Out, "Starting %d agents, state in %s\n", cfg.Agents, layout.Dir)
 	cluster, err := dev.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	running := c.stay(ctx, cluster, cfg, app)
-	fmt.Fprintln(c.out, "Stopping: framework, tasks, volumes, node helpers …")
+	running := stay(c, ctx, cluster, cfg, app)
+	fmt.Fprintln(c.Out, "Stopping: framework, tasks, volumes, node helpers …")
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	if err := cluster.Stop(stopCtx); err != nil {
 		cfg.Log.Error("stop", zap.Error(err))
-		fmt.Fprintf(c.err, "holdfast: not everything stopped as it should: %v\n", err)
+		fmt.Fprintf(c.Err, "holdfast: not everything stopped as it should: %v\n", err)
 	}
-	fmt.Fprintln(c.out, "Stopped. The state is kept; starting again on the same directory resumes.")
+	fmt.Fprintln(c.Out, "Stopped. The state is kept; starting again on the same directory resumes.")
 	return running
 }
 
 // stay shows how the cluster comes up and waits for the end.
-func (c *console) stay(ctx context.Context, cluster *dev.Cluster, cfg dev.Config, app []byte) error {
+func stay(c *console.Console, ctx context.Context, cluster *dev.Cluster, cfg dev.Config, app []byte) error {
 	api := client.New(cluster.API())
 	if err := awaitAPI(ctx, api, cluster.Layout().Log("framework")); err != nil {
 		if ctx.Err() != nil {
@@ -103,20 +104,20 @@ func (c *console) stay(ctx context.Context, cluster *dev.Cluster, cfg dev.Config
 		}
 		return err
 	}
-	fmt.Fprintf(c.out, "API and page  %s\nEngine        %s\n", cluster.API(), cluster.MasterURL())
+	fmt.Fprintf(c.Out, "API and page  %s\nEngine        %s\n", cluster.API(), cluster.MasterURL())
 	// So that the example's instances spread; a node that does not come up is not worth more than a moment.
 	nodes, cancel := context.WithTimeout(ctx, 5*time.Second)
 	if err := dev.AwaitNodes(nodes, api, cfg.Agents); err != nil && ctx.Err() == nil {
-		fmt.Fprintf(c.err, "holdfast: %v; see %s\n", err, filepath.Dir(cluster.Layout().Log("x")))
+		fmt.Fprintf(c.Err, "holdfast: %v; see %s\n", err, filepath.Dir(cluster.Layout().Log("x")))
 	}
 	cancel()
 	if app != nil {
-		if err := c.showExample(ctx, api, app); err != nil && ctx.Err() == nil {
+		if err := showExample(c, ctx, api, app); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
 	if ctx.Err() == nil {
-		c.nextCommands(cluster, cfg, appID(app))
+		nextCommands(c, cluster, cfg, console.AppID(app))
 	}
 	select {
 	case <-ctx.Done():
@@ -154,8 +155,8 @@ func tail(name string, lines int) string {
 }
 
 // showExample submits an example, unless it is there, and shows its instances until all run.
-func (c *console) showExample(ctx context.Context, api *client.Client, app []byte) error {
-	id := appID(app)
+func showExample(c *console.Console, ctx context.Context, api *client.Client, app []byte) error {
+	id := console.AppID(app)
 	r, err := api.PutApp(ctx, app, client.PutOptions{CreateOnly: true})
 	for fault.Is(err, fault.Unavailable) && ctx.Err() == nil { // it answers, but has not read its state yet
 		time.Sleep(30 * time.Millisecond)
@@ -163,15 +164,15 @@ func (c *console) showExample(ctx context.Context, api *client.Client, app []byt
 	}
 	switch {
 	case fault.Is(err, fault.Exists):
-		fmt.Fprintf(c.out, "App %s is there already and is left as it is.\n", id)
+		fmt.Fprintf(c.Out, "App %s is there already and is left as it is.\n", id)
 	case err != nil:
 		return err
 	default:
-		c.warn(r)
-		fmt.Fprintf(c.out, "Submitted app %s\n", id)
+		c.Warn(r)
+		fmt.Fprintf(c.Out, "Submitted app %s\n", id)
 	}
 	began := time.Now()
-	view := liveView{out: c.out}
+	view := liveView{out: c.Out}
 	for {
 		a, err := api.App(ctx, id)
 		if err == nil {
@@ -179,7 +180,7 @@ func (c *console) showExample(ctx context.Context, api *client.Client, app []byt
 			if list, err = api.Instances(ctx, id); err == nil {
 				view.show(list)
 				if a.Running >= a.Instances && a.Deployment == "" {
-					fmt.Fprintf(c.out, "All %d instances of %s run (%.1f s).\n", a.Instances, id, time.Since(began).Seconds())
+					fmt.Fprintf(c.Out, "All %d instances of %s run (%.1f s).\n", a.Instances, id, time.Since(began).Seconds())
 					return nil
 				}
 			}
@@ -203,15 +204,15 @@ type liveView struct {
 }
 
 func (v *liveView) show(list []client.Instance) {
-	if terminalWidth(v.out) > 0 {
+	if console.TerminalWidth(v.out) > 0 {
 		var b strings.Builder
-		printInstances(&b, list)
+		console.PrintInstances(&b, list)
 		lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
 		if v.drawn > 0 {
 			fmt.Fprintf(v.out, "\x1b[%dA", v.drawn)
 		}
 		for _, l := range lines {
-			fmt.Fprintf(v.out, "\r\x1b[K%s\n", cut(l, terminalWidth(v.out)-1))
+			fmt.Fprintf(v.out, "\r\x1b[K%s\n", console.Cut(l, console.TerminalWidth(v.out)-1))
 		}
 		v.drawn = len(lines)
 		return
@@ -220,7 +221,7 @@ func (v *liveView) show(list []client.Instance) {
 		v.last = map[string]string{}
 	}
 	for _, i := range list {
-		line := strings.TrimRight(fmt.Sprintf("  %s %s %s %s", i.ID, i.Phase, i.Hostname, waitsFor(i)), " ")
+		line := strings.TrimRight(fmt.Sprintf("  %s %s %s %s", i.ID, i.Phase, i.Hostname, console.WaitsFor(i)), " ")
 		if v.last[i.ID] != line {
 			v.last[i.ID] = line
 			fmt.Fprintln(v.out, line)
@@ -228,19 +229,19 @@ func (v *liveView) show(list []client.Instance) {
 	}
 }
 
-func (c *console) nextCommands(cluster *dev.Cluster, cfg dev.Config, app string) {
+func nextCommands(c *console.Console, cluster *dev.Cluster, cfg dev.Config, app string) {
 	self, api, dir := os.Args[0], "", ""
-	if cluster.API() != defaultAPI {
+	if cluster.API() != console.DefaultAPI {
 		api = " --api " + cluster.API()
 	}
 	if d, err := dev.DefaultDir(); err != nil || d != cfg.Dir {
 		dir = " --dir " + cluster.Layout().Dir
 	}
-	if app == "/" || app == "" {
-		fmt.Fprintf(c.out, "\nTry, in another terminal:\n  %s%s app add examples/counter/app.json --wait\n", self, api)
+	if app == "" {
+		fmt.Fprintf(c.Out, "\nTry, in another terminal:\n  %s%s app add examples/counter/app.json --wait\n", self, api)
 		app = "/counter"
 	} else {
-		fmt.Fprintln(c.out, "\nTry, in another terminal:")
+		fmt.Fprintln(c.Out, "\nTry, in another terminal:")
 	}
 	name := strings.ReplaceAll(strings.Trim(app, "/"), "/", "_")
 	for _, line := range []string{
@@ -250,9 +251,9 @@ func (c *console) nextCommands(cluster *dev.Cluster, cfg dev.Config, app string)
 		if rest, ok := strings.CutPrefix(line, dir+" dev "); ok && dir != "" {
 			line = " dev" + dir + " " + rest
 		}
-		fmt.Fprintf(c.out, "  %s%s\n", self, line)
+		fmt.Fprintf(c.Out, "  %s%s\n", self, line)
 	}
-	fmt.Fprintln(c.out, "\nCtrl-C stops everything.")
+	fmt.Fprintln(c.Out, "\nCtrl-C stops everything.")
 }
 
 // findExample reads the app of an example: beside the program's bin/, or in the current directory.
@@ -261,7 +262,7 @@ func findExample(name string) ([]byte, error) {
 		return nil, nil
 	}
 	if name != filepath.Base(name) || name == "." || name == ".." {
-		return nil, usageError{fmt.Sprintf("--example is %q: it is the name of a directory of examples/", name)}
+		return nil, console.Usage(fmt.Sprintf("--example is %q: it is the name of a directory of examples/", name))
 	}
 	var tried []string
 	for _, dir := range exampleDirs() {

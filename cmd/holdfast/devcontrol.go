@@ -6,11 +6,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-func devAgentCommand(c *console, dir *string) *cobra.Command {
+func devAgentCommand(c *console.Console, dir *string) *cobra.Command {
 	act := func(verb, short, long string) *cobra.Command {
 		var o dev.Order
 		cmd := &cobra.Command{
@@ -30,10 +31,10 @@ func devAgentCommand(c *console, dir *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if c.json() {
-					c.encode(c.out, s)
+				if c.JSON() {
+					c.Encode(c.Out, s)
 				} else {
-					fmt.Fprintf(c.out, "%s %s: now %s%s\n", verb, s.Name, s.State, cutNote(s.Cut))
+					fmt.Fprintf(c.Out, "%s %s: now %s%s\n", verb, s.Name, s.State, cutNote(s.Cut))
 				}
 				return nil
 			},
@@ -47,19 +48,19 @@ func devAgentCommand(c *console, dir *string) *cobra.Command {
 	list := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the agents and what runs on them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := c.devStatus(cmd, *dir)
+			s, err := devStatus(c, cmd, *dir)
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, s.Nodes)
+			if c.JSON() {
+				c.Encode(c.Out, s.Nodes)
 				return nil
 			}
 			printNodes(c, s)
 			return nil
 		},
 	}
-	return verbs("agent", "Agents of the cluster: list, stop, kill, partition, heal, crash-helper, start", list,
+	return console.Verbs("agent", "Agents of the cluster: list, stop, kill, partition, heal, crash-helper, start", list,
 		act("stop", "End the agent process; tasks and node helper go on", "As kill -9 of a Mesos agent: its tasks go on and are taken up again by `start`."),
 		act("kill", "Lose the machine: everything on it dies at once", "Tasks, node helper and watchdog die by SIGKILL, its mounts are gone, and neither master nor authority can reach it. `start` boots it anew."),
 		act("partition", "Pull its network cables; what runs there goes on", "Cuts the agent from the master and its node helper from the lease authority, or one of them."),
@@ -68,7 +69,7 @@ func devAgentCommand(c *console, dir *string) *cobra.Command {
 		act("start", "Boot a killed agent, or start a stopped one", ""))
 }
 
-func devFrameworkCommand(c *console, dir *string) *cobra.Command {
+func devFrameworkCommand(c *console.Console, dir *string) *cobra.Command {
 	act := func(verb, short string) *cobra.Command {
 		return &cobra.Command{Use: verb, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 			ctl, err := dev.Connect(*dir)
@@ -79,38 +80,38 @@ func devFrameworkCommand(c *console, dir *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, s)
+			if c.JSON() {
+				c.Encode(c.Out, s)
 			} else {
-				fmt.Fprintf(c.out, "framework killed (kill -9); it is started again %s\n", map[string]string{"kill": "after a moment, as after any crash", "restart": "at once"}[verb])
+				fmt.Fprintf(c.Out, "framework killed (kill -9); it is started again %s\n", map[string]string{"kill": "after a moment, as after any crash", "restart": "at once"}[verb])
 			}
 			return nil
 		}}
 	}
-	return verbs("framework", "The framework process: kill, restart",
+	return console.Verbs("framework", "The framework process: kill, restart",
 		act("kill", "kill -9 the framework; its supervisor restarts it after a moment"), act("restart", "kill -9 the framework and start it at once"))
 }
 
-func devStatusCommand(c *console, dir *string) *cobra.Command {
+func devStatusCommand(c *console.Console, dir *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show what runs", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := c.devStatus(cmd, *dir)
+			s, err := devStatus(c, cmd, *dir)
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, s)
+			if c.JSON() {
+				c.Encode(c.Out, s)
 				return nil
 			}
-			fmt.Fprintf(c.out, "supervisor pid %d, state in %s\nAPI     %s\nengine  %s\n%s, started %d times, log %s\n\n", s.PID, s.Dir, s.API, s.Master, s.Framework, s.Framework.Starts, s.Framework.Log)
+			fmt.Fprintf(c.Out, "supervisor pid %d, state in %s\nAPI     %s\nengine  %s\n%s, started %d times, log %s\n\n", s.PID, s.Dir, s.API, s.Master, s.Framework, s.Framework.Starts, s.Framework.Log)
 			printNodes(c, s)
 			return nil
 		},
 	}
 }
 
-func (c *console) devStatus(cmd *cobra.Command, dir string) (*dev.Status, error) {
+func devStatus(c *console.Console, cmd *cobra.Command, dir string) (*dev.Status, error) {
 	ctl, err := dev.Connect(dir)
 	if err != nil {
 		return nil, err
@@ -118,8 +119,8 @@ func (c *console) devStatus(cmd *cobra.Command, dir string) (*dev.Status, error)
 	return ctl.Status(cmd.Context())
 }
 
-func printNodes(c *console, s *dev.Status) {
-	t := table{head: []string{"AGENT", "STATE", "CUT FROM", "HELPER", "ZONE", "RACK", "TASKS"}}
+func printNodes(c *console.Console, s *dev.Status) {
+	t := console.Table{Head: []string{"AGENT", "STATE", "CUT FROM", "HELPER", "ZONE", "RACK", "TASKS"}}
 	for _, n := range s.Nodes {
 		helper := "-"
 		if n.Isolator != nil {
@@ -128,9 +129,9 @@ func printNodes(c *console, s *dev.Status) {
 				helper = fmt.Sprintf("pid %d", n.Isolator.PID)
 			}
 		}
-		t.add(n.Name, n.State, join(n.Cut), helper, n.Zone, n.Rack, join(n.Tasks))
+		t.Add(n.Name, n.State, console.Join(n.Cut), helper, n.Zone, n.Rack, console.Join(n.Tasks))
 	}
-	t.print(c.out)
+	t.Print(c.Out)
 }
 
 func cutNote(cut []string) string {

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api"
 	"github.com/holdfast-io/holdfast/framework/mesos"
@@ -98,20 +99,20 @@ func frameworkCommand() *cobra.Command {
 func (c *frameworkConfig) check() error {
 	for _, need := range []struct{ value, flag string }{{c.master, "master"}, {c.dir, "dir"}, {c.authority, "authority"}, {c.role, "role"}, {c.name, "name"}} {
 		if need.value == "" {
-			return usageError{fmt.Sprintf("--%s is needed", need.flag)}
+			return console.Usage(fmt.Sprintf("--%s is needed", need.flag))
 		}
 	}
 	switch {
 	case c.role == "*" || strings.ContainsAny(c.role, " \t\n"):
-		return usageError{fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role)}
+		return console.Usage(fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role))
 	case c.failoverTimeout < 0:
-		return usageError{"--failover-timeout must not be negative"}
+		return console.Usage("--failover-timeout must not be negative")
 	case c.policy != "lease" && c.policy != "operator":
-		return usageError{fmt.Sprintf("--default-policy is %q: lease and operator are known", c.policy)}
+		return console.Usage(fmt.Sprintf("--default-policy is %q: lease and operator are known", c.policy))
 	case c.minGrade != "" && c.minGrade != "reset" && c.minGrade != "soft":
-		return usageError{fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade)}
+		return console.Usage(fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade))
 	case c.secretFile != "" && c.principal == "":
-		return usageError{"--secret-file needs --principal"}
+		return console.Usage("--secret-file needs --principal")
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/client"
@@ -194,7 +195,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		return nil, nil, fault.Wrap(fault.Invalid, err, "directory %s", f.dir)
 	}
 	if f.authority == "" {
-		return nil, nil, usageError{"--authority is needed: where the claims are"}
+		return nil, nil, console.Usage("--authority is needed: where the claims are")
 	}
 	attributes, err := keyValues("--attribute", f.attributes)
 	if err != nil {
@@ -255,13 +256,13 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*server.Server, error) {
 	mode, err := strconv.ParseUint(f.socketMode, 8, 32)
 	if err != nil || mode > 0o777 {
-		return nil, usageError{fmt.Sprintf("--socket-mode %q is not an octal mode", f.socketMode)}
+		return nil, console.Usage(fmt.Sprintf("--socket-mode %q is not an octal mode", f.socketMode))
 	}
 	gid := -1
 	if f.socketGroup != "" {
 		g, err := user.LookupGroup(f.socketGroup)
 		if err != nil {
-			return nil, usageError{fmt.Sprintf("--socket-group %q is not known on this node", f.socketGroup)}
+			return nil, console.Usage(fmt.Sprintf("--socket-group %q is not known on this node", f.socketGroup))
 		}
 		if gid, err = strconv.Atoi(g.Gid); err != nil {
 			return nil, fault.Wrap(fault.Internal, err, "group %s", f.socketGroup)
@@ -276,7 +277,7 @@ func openPools(flags []string, dir, node string) ([]driver.Driver, error) {
 	for _, p := range flags {
 		name, rest, ok := strings.Cut(p, "=")
 		if !ok {
-			return nil, usageError{fmt.Sprintf("--pool %q is not NAME=DIR", p)}
+			return nil, console.Usage(fmt.Sprintf("--pool %q is not NAME=DIR", p))
 		}
 		where, scope, _ := strings.Cut(rest, ",scope=")
 		abs, err := filepath.Abs(where)
@@ -297,7 +298,7 @@ func keyValues(flag string, list []string) (map[string]string, error) {
 	for _, kv := range list {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok || k == "" {
-			return nil, usageError{fmt.Sprintf("%s %q is not KEY=VALUE", flag, kv)}
+			return nil, console.Usage(fmt.Sprintf("%s %q is not KEY=VALUE", flag, kv))
 		}
 		out[k] = v
 	}

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/term"
 	"sigs.k8s.io/yaml"
+
+	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 )
 
 // fillFlags sets the flags that the command line did not, from variables (prefix and the flag's name, upper case with _) and then from
@@ -25,7 +27,7 @@ func fillFlags(flags *pflag.FlagSet, prefix, file string) error {
 	}
 	for _, k := range sortedSettings(values) {
 		if flags.Lookup(k) == nil || k == "config" || k == "help" {
-			return usageError{fmt.Sprintf("%s: there is no setting %q", file, k)}
+			return console.Usage(fmt.Sprintf("%s: there is no setting %q", file, k))
 		}
 	}
 	var first error
@@ -43,7 +45,7 @@ func fillFlags(flags *pflag.FlagSet, prefix, file string) error {
 			value, from = v, file+": "+f.Name
 		}
 		if err := flags.Set(f.Name, value); err != nil {
-			first = usageError{fmt.Sprintf("%s=%q: %v", from, value, err)}
+			first = console.Usage(fmt.Sprintf("%s=%q: %v", from, value, err))
 		}
 	})
 	return first
@@ -55,11 +57,11 @@ func readSettings(file string) (map[string]string, error) {
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, usageError{fmt.Sprintf("--config: %v", err)}
+		return nil, console.Usage(fmt.Sprintf("--config: %v", err))
 	}
 	var all map[string]any
 	if err := yaml.UnmarshalStrict(raw, &all); err != nil {
-		return nil, usageError{fmt.Sprintf("--config %s: %v", file, err)}
+		return nil, console.Usage(fmt.Sprintf("--config %s: %v", file, err))
 	}
 	out := make(map[string]string, len(all))
 	for k, v := range all {
@@ -70,7 +72,7 @@ func readSettings(file string) (map[string]string, error) {
 			out[k] = fmt.Sprint(v)
 		case nil:
 		default:
-			return nil, usageError{fmt.Sprintf("--config %s: %s must be a text, a number or true/false", file, k)}
+			return nil, console.Usage(fmt.Sprintf("--config %s: %s must be a text, a number or true/false", file, k))
 		}
 	}
 	return out, nil
@@ -89,7 +91,7 @@ func sortedSettings(m map[string]string) []string {
 func newLogger(format, level string) (*zap.Logger, error) {
 	l, err := zapcore.ParseLevel(level)
 	if err != nil {
-		return nil, usageError{fmt.Sprintf("--log-level is %q: debug, info, warn and error are known", level)}
+		return nil, console.Usage(fmt.Sprintf("--log-level is %q: debug, info, warn and error are known", level))
 	}
 	var enc zapcore.Encoder
 	switch format {
@@ -106,7 +108,7 @@ func newLogger(format, level string) (*zap.Logger, error) {
 		cfg.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 		enc = zapcore.NewJSONEncoder(cfg)
 	default:
-		return nil, usageError{fmt.Sprintf("--log-format is %q: console and json are known", format)}
+		return nil, console.Usage(fmt.Sprintf("--log-format is %q: console and json are known", format))
 	}
 	return zap.New(zapcore.NewCore(enc, zapcore.Lock(os.Stderr), l)), nil
 }

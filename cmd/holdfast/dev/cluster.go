@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/supervise"
 	"github.com/holdfast-io/holdfast/framework/embedded"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -83,7 +84,7 @@ type Cluster struct {
 	log       *zap.Logger
 	lock      *os.File
 	ports     []*portBlock
-	spawn     *spawner
+	spawn     *supervise.Spawner
 	clusterID string
 
 	authority *authority.Server
@@ -92,7 +93,7 @@ type Cluster struct {
 	served    chan error // the master's end
 	endMaster context.CancelFunc
 	nodes     []*node
-	framework *child
+	framework *supervise.Child
 	control   *http.Server
 	holdfast  string
 	stopOnce  sync.Once
@@ -157,7 +158,7 @@ func (c *Cluster) prepare(context.Context) error {
 	}
 	// Helpers and watchdogs first, then tasks, those of agents that are not started this time included.
 	for _, mark := range []string{c.layout.mark(), c.layout.taskMark()} {
-		if killed, err := killMarked(mark, 5*time.Second); err != nil {
+		if killed, err := supervise.KillMarked(mark, 5*time.Second); err != nil {
 			return err
 		} else if len(killed) > 0 {
 			c.log.Warn("killed what an earlier run left behind", zap.Ints("processes", killed))
@@ -169,8 +170,8 @@ func (c *Cluster) prepare(context.Context) error {
 	if err := checkPort(c.cfg.Port); err != nil {
 		return err
 	}
-	c.spawn = newSpawner()
-	return adoptOrphans()
+	c.spawn = supervise.NewSpawner()
+	return supervise.AdoptOrphans()
 }
 
 // mintCluster reads the cluster's UUID or mints it, once for ever: the store, the authority and reservation labels carry it.
@@ -287,8 +288,8 @@ func (c *Cluster) taskEnv() map[string]string {
 }
 
 func (c *Cluster) startFramework(context.Context) (err error) {
-	c.framework, err = startChild(&child{name: "framework", logFile: c.layout.Log("framework"), grace: 10 * time.Second, spawn: c.spawn, log: c.log,
-		command: func() *exec.Cmd {
+	c.framework, err = supervise.Start(&supervise.Child{Name: "framework", LogFile: c.layout.Log("framework"), Grace: 10 * time.Second, Spawn: c.spawn, Log: c.log,
+		Command: func() *exec.Cmd {
 			cmd := exec.Command(c.holdfast, "framework",
 				"--master", c.master.URL(), "--listen", fmt.Sprintf("127.0.0.1:%d", c.cfg.Port),
 				"--dir", c.layout.framework(), "--authority", "unix://"+c.layout.frameworkAuthority(),
@@ -342,7 +343,7 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 		errs = append(errs, c.control.Close())
 	}
 	if c.framework != nil {
-		c.framework.stop()
+		c.framework.Stop()
 	}
 	ends := make([]error, len(c.nodes))
 	var wg sync.WaitGroup
@@ -362,8 +363,8 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 		errs = append(errs, c.authority.Close())
 	}
 	if c.spawn != nil {
-		c.spawn.close()
-		reap()
+		c.spawn.Close()
+		supervise.Reap()
 	}
 	for _, block := range c.ports {
 		errs = append(errs, block.lock.Close())

@@ -11,15 +11,16 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/supervise"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
 // Status is what `holdfast dev status` shows.
 type Status struct {
 	Info
-	Dir       string       `json:"dir"`
-	Framework ChildStatus  `json:"framework"`
-	Nodes     []NodeStatus `json:"nodes"`
+	Dir       string           `json:"dir"`
+	Framework supervise.Status `json:"framework"`
+	Nodes     []NodeStatus     `json:"nodes"`
 }
 
 // Order is the body of an action on an agent.
@@ -39,7 +40,7 @@ func (c *Cluster) handler() http.Handler {
 
 func (c *Cluster) status() Status {
 	info, _ := readInfo(c.layout)
-	s := Status{Info: info, Dir: c.layout.Dir, Framework: c.framework.status()}
+	s := Status{Info: info, Dir: c.layout.Dir, Framework: c.framework.Status()}
 	for _, n := range c.nodes {
 		s.Nodes = append(s.Nodes, n.status())
 	}
@@ -85,9 +86,9 @@ func (n *node) act(ctx context.Context, verb string, o Order) error {
 func (c *Cluster) actOnFramework(w http.ResponseWriter, r *http.Request) {
 	switch verb := mux.Vars(r)["verb"]; verb {
 	case "kill": // restarted after its backoff, as after a crash
-		answer(w, c.framework.status(), c.framework.crash(false))
+		answer(w, c.framework.Status(), c.framework.Crash(false))
 	case "restart":
-		answer(w, c.framework.status(), c.framework.crash(true))
+		answer(w, c.framework.Status(), c.framework.Crash(true))
 	default:
 		answer(w, nil, fault.New(fault.NotFound, "the framework cannot %q", verb))
 	}
@@ -138,8 +139,8 @@ func (c *Control) Agent(ctx context.Context, name, verb string, o Order) (*NodeS
 }
 
 // Framework makes the framework kill or restart.
-func (c *Control) Framework(ctx context.Context, verb string) (*ChildStatus, error) {
-	s := new(ChildStatus)
+func (c *Control) Framework(ctx context.Context, verb string) (*supervise.Status, error) {
+	s := new(supervise.Status)
 	return s, c.call(ctx, http.MethodPost, "/framework/"+verb, struct{}{}, s)
 }
 

@@ -2,14 +2,9 @@ package dev
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
@@ -126,82 +121,5 @@ func TestMachineStaysAsItWasMade(t *testing.T) {
 	}
 	if _, _, err := openMachine(dir, machine{}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("a damaged file: %v", err)
-	}
-}
-
-func sleeper(t *testing.T, name, script string, env ...string) *child {
-	return &child{name: name, logFile: filepath.Join(t.TempDir(), "log"), grace: 200 * time.Millisecond, log: zap.NewNop(),
-		command: func() *exec.Cmd {
-			cmd := exec.Command("/bin/sh", "-c", script)
-			cmd.Env = append(os.Environ(), env...)
-			return cmd
-		}}
-}
-
-func TestChildIsRestartedUntilStopped(t *testing.T) {
-	s := newSpawner()
-	defer s.close()
-	c := sleeper(t, "x", "exec sleep 60")
-	c.spawn = s
-	if _, err := startChild(c); err != nil {
-		t.Fatal(err)
-	}
-	first := c.status().PID
-	if err := c.crash(true); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(5 * time.Second); c.status().PID == 0 || c.status().PID == first; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not restarted")
-		}
-	}
-	pid := c.status().PID
-	c.stop()
-	if err := syscall.Kill(pid, 0); err == nil {
-		t.Errorf("process %d is left", pid)
-	}
-	if st := c.status(); st.PID != 0 || st.Starts != 2 {
-		t.Errorf("status after stop: %+v", st)
-	}
-	c.stop() // again: harmless
-}
-
-func TestChildThatIgnoresSIGTERMIsKilled(t *testing.T) {
-	s := newSpawner()
-	defer s.close()
-	c := sleeper(t, "x", "trap '' TERM; while :; do sleep 0.05; done")
-	c.spawn = s
-	if _, err := startChild(c); err != nil {
-		t.Fatal(err)
-	}
-	began := time.Now()
-	c.stop()
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("stop took %v", took)
-	}
-}
-
-func TestLeftoversAreFoundByTheirMark(t *testing.T) {
-	s := newSpawner()
-	defer s.close()
-	c := sleeper(t, "x", "sleep 60 & sleep 60 & wait", "HOLDFAST_DEV=test-mark/agent1")
-	c.spawn = s
-	if _, err := startChild(c); err != nil {
-		t.Fatal(err)
-	}
-	defer c.kill()
-	for deadline := time.Now().Add(5 * time.Second); len(marked("HOLDFAST_DEV=test-mark")) < 3; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("found %v", marked("HOLDFAST_DEV=test-mark"))
-		}
-	}
-	if n := len(marked("HOLDFAST_DEV=test-mar")); n != 0 {
-		t.Errorf("a mark that is only a prefix finds %d processes", n)
-	}
-	c.mu.Lock()
-	c.stopping = true // or it would be restarted
-	c.mu.Unlock()
-	if killed, err := killMarked("HOLDFAST_DEV=test-mark", 5*time.Second); err != nil || len(killed) < 3 {
-		t.Errorf("killed %v, %v", killed, err)
 	}
 }

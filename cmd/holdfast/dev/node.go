@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/supervise"
 	"github.com/holdfast-io/holdfast/framework/embedded"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -34,7 +35,7 @@ type node struct {
 	rack     string
 	layout   Layout
 	log      *zap.Logger
-	spawn    *spawner
+	spawn    *supervise.Spawner
 	holdfast string // path of the holdfast program
 
 	agent *agent.Agent
@@ -44,7 +45,7 @@ type node struct {
 
 	mu       sync.Mutex
 	state    string
-	isolator *child
+	isolator *supervise.Child
 	boot     string
 }
 
@@ -65,8 +66,8 @@ func (n *node) start(ctx context.Context) error {
 		return fault.Wrap(fault.Unavailable, err, "start agent %s", n.name)
 	}
 	if n.isolator == nil {
-		c, err := startChild(&child{name: "isolator-" + n.name, command: n.isolatorCommand, logFile: n.layout.Log("isolator-" + n.name),
-			grace: 10 * time.Second, spawn: n.spawn, log: n.log})
+		c, err := supervise.Start(&supervise.Child{Name: "isolator-" + n.name, Command: n.isolatorCommand, LogFile: n.layout.Log("isolator-" + n.name),
+			Grace: 10 * time.Second, Spawn: n.spawn, Log: n.log})
 		if err != nil {
 			n.agent.Stop()
 			return err
@@ -123,14 +124,14 @@ func (n *node) kill() error {
 	go func() {
 		defer close(ended)
 		if helper != nil {
-			helper.kill()
+			helper.Kill()
 		}
 	}()
 	errAgent := n.agent.Kill()
-	killed, errHelper := killMarked(n.mark(), 5*time.Second) // the helper's watchdog
+	killed, errHelper := supervise.KillMarked(n.mark(), 5*time.Second) // the helper's watchdog
 	<-ended
 	if len(killed) > 0 { // after the helper, for which somebody waits, has been reaped
-		reap(killed...)
+		supervise.Reap(killed...)
 	}
 	n.boot = uuid.NewString()
 	return errors.Join(fault.Wrap(fault.Internal, errAgent, "kill agent %s", n.name), errHelper, n.clean())
@@ -181,7 +182,7 @@ func (n *node) crashHelper() error {
 	if n.isolator == nil {
 		return fault.New(fault.Conflict, "agent %s is %s: no helper runs", n.name, n.state)
 	}
-	return n.isolator.crash(true)
+	return n.isolator.Crash(true)
 }
 
 // shutdown stops the node in good order: tasks, their volumes, then the helper.
@@ -203,11 +204,11 @@ func (n *node) shutdown(ctx context.Context) error {
 		}
 	}
 	if n.isolator != nil {
-		n.isolator.stop()
+		n.isolator.Stop()
 		n.isolator = nil
 	}
 	// The helper's watchdog stays while anything is managed; after a good stop nothing is.
-	if _, err := killMarked(n.mark(), 5*time.Second); err != nil {
+	if _, err := supervise.KillMarked(n.mark(), 5*time.Second); err != nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, n.clean())
@@ -217,15 +218,15 @@ func (n *node) shutdown(ctx context.Context) error {
 
 // NodeStatus is what `holdfast dev agent list` shows of a node.
 type NodeStatus struct {
-	Name     string       `json:"name"`
-	State    string       `json:"state"` // up, stopped, off
-	Agent    string       `json:"agent,omitempty"`
-	URL      string       `json:"url,omitempty"`
-	Zone     string       `json:"zone"`
-	Rack     string       `json:"rack"`
-	Cut      []string     `json:"cut,omitempty"` // master, authority
-	Tasks    []string     `json:"tasks"`
-	Isolator *ChildStatus `json:"isolator,omitempty"`
+	Name     string            `json:"name"`
+	State    string            `json:"state"` // up, stopped, off
+	Agent    string            `json:"agent,omitempty"`
+	URL      string            `json:"url,omitempty"`
+	Zone     string            `json:"zone"`
+	Rack     string            `json:"rack"`
+	Cut      []string          `json:"cut,omitempty"` // master, authority
+	Tasks    []string          `json:"tasks"`
+	Isolator *supervise.Status `json:"isolator,omitempty"`
 }
 
 func (n *node) status() NodeStatus {
@@ -244,7 +245,7 @@ func (n *node) status() NodeStatus {
 		}
 	}
 	if n.isolator != nil {
-		c := n.isolator.status()
+		c := n.isolator.Status()
 		s.Isolator = &c
 	}
 	return s

@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"encoding/json"
@@ -17,12 +17,12 @@ import (
 // maxAppFile bounds an app file; the server refuses far less.
 const maxAppFile = 16 << 20
 
-func appCommand(c *console) *cobra.Command {
-	return verbs("app", "Apps: add, list, show, scale, restart, remove",
+func appCommand(c *Console) *cobra.Command {
+	return Verbs("app", "Apps: add, list, show, scale, restart, remove",
 		appAdd(c), appList(c), appShow(c), appScale(c), appRestart(c), appRemove(c))
 }
 
-func appAdd(c *console) *cobra.Command {
+func appAdd(c *Console) *cobra.Command {
 	var update, force bool
 	var w waiter
 	cmd := &cobra.Command{
@@ -34,11 +34,11 @@ func appAdd(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := c.client().PutApp(cmd.Context(), body, client.PutOptions{CreateOnly: !update, Partial: update, Force: force})
+			r, err := c.Client().PutApp(cmd.Context(), body, client.PutOptions{CreateOnly: !update, Partial: update, Force: force})
 			if err != nil {
 				return err
 			}
-			return c.accepted(cmd, r, appID(body), "add", &w)
+			return c.accepted(cmd, r, AppID(body), "add", &w)
 		},
 	}
 	cmd.Flags().BoolVar(&update, "update", false, "change the app if it is there: fields given replace those it has")
@@ -47,46 +47,46 @@ func appAdd(c *console) *cobra.Command {
 	return cmd
 }
 
-func appList(c *console) *cobra.Command {
+func appList(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List the apps", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			apps, err := c.client().Apps(cmd.Context())
+			apps, err := c.Client().Apps(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, nonNil(apps))
+			if c.JSON() {
+				c.Encode(c.Out, nonNil(apps))
 				return nil
 			}
 			if len(apps) == 0 {
-				fmt.Fprintln(c.out, "No apps. Add one: holdfast app add FILE")
+				fmt.Fprintln(c.Out, "No apps. Add one: holdfast app add FILE")
 				return nil
 			}
-			t := table{head: []string{"APP", "RUNNING", "CPUS", "MEM", "VOLUMES", "STATUS"}}
+			t := Table{Head: []string{"APP", "RUNNING", "CPUS", "MEM", "VOLUMES", "STATUS"}}
 			for _, a := range apps {
 				var volumes []string
 				for _, v := range a.Volumes {
 					volumes = append(volumes, dash(v.Name))
 				}
-				t.add(a.ID, fmt.Sprintf("%d/%d", a.Running, a.Instances), number(a.CPUs), number(a.MemMB), join(volumes), a.Status)
+				t.Add(a.ID, fmt.Sprintf("%d/%d", a.Running, a.Instances), number(a.CPUs), number(a.MemMB), Join(volumes), a.Status)
 			}
-			t.print(c.out)
+			t.Print(c.Out)
 			return nil
 		},
 	}
 }
 
-func appShow(c *console) *cobra.Command {
+func appShow(c *Console) *cobra.Command {
 	var definition bool
 	cmd := &cobra.Command{
 		Use: "show APP", Short: "Show one app and its instances", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api, id := c.client(), absoluteID(args[0])
+			api, id := c.Client(), absoluteID(args[0])
 			if definition {
 				def, err := api.AppDefinition(cmd.Context(), id)
 				if err == nil {
-					c.encode(c.out, def)
+					c.Encode(c.Out, def)
 				}
 				return err
 			}
@@ -98,16 +98,16 @@ func appShow(c *console) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, map[string]any{"app": a, "instances": nonNil(instances)})
+			if c.JSON() {
+				c.Encode(c.Out, map[string]any{"app": a, "instances": nonNil(instances)})
 				return nil
 			}
-			fmt.Fprintf(c.out, "%s  %d/%d running  version %s\n%s\n", a.ID, a.Running, a.Instances, a.Version, a.Status)
+			fmt.Fprintf(c.Out, "%s  %d/%d running  version %s\n%s\n", a.ID, a.Running, a.Instances, a.Version, a.Status)
 			if f := a.LastFailure; f != nil {
-				fmt.Fprintf(c.out, "last failure: %s %s on %s %s ago: %s\n", f.Task, f.State, f.Host, ago(f.At), f.Message)
+				fmt.Fprintf(c.Out, "last failure: %s %s on %s %s ago: %s\n", f.Task, f.State, f.Host, ago(f.At), f.Message)
 			}
-			fmt.Fprintln(c.out)
-			printInstances(c.out, instances)
+			fmt.Fprintln(c.Out)
+			PrintInstances(c.Out, instances)
 			return nil
 		},
 	}
@@ -115,7 +115,7 @@ func appShow(c *console) *cobra.Command {
 	return cmd
 }
 
-func appScale(c *console) *cobra.Command {
+func appScale(c *Console) *cobra.Command {
 	var force bool
 	var w waiter
 	cmd := &cobra.Command{
@@ -123,10 +123,10 @@ func appScale(c *console) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n, err := strconv.Atoi(args[1])
 			if err != nil || n < 0 {
-				return usageError{fmt.Sprintf("%q is not a number of instances", args[1])}
+				return Usage(fmt.Sprintf("%q is not a number of instances", args[1]))
 			}
 			id := absoluteID(args[0])
-			r, err := c.client().Scale(cmd.Context(), id, n, force)
+			r, err := c.Client().Scale(cmd.Context(), id, n, force)
 			if err != nil {
 				return err
 			}
@@ -138,14 +138,14 @@ func appScale(c *console) *cobra.Command {
 	return cmd
 }
 
-func appRestart(c *console) *cobra.Command {
+func appRestart(c *Console) *cobra.Command {
 	var force bool
 	var w waiter
 	cmd := &cobra.Command{
 		Use: "restart APP", Short: "Restart every instance, under the app's upgrade strategy", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := absoluteID(args[0])
-			r, err := c.client().Restart(cmd.Context(), id, force)
+			r, err := c.Client().Restart(cmd.Context(), id, force)
 			if err != nil {
 				return err
 			}
@@ -157,14 +157,14 @@ func appRestart(c *console) *cobra.Command {
 	return cmd
 }
 
-func appRemove(c *console) *cobra.Command {
+func appRemove(c *Console) *cobra.Command {
 	var o client.RemoveOptions
 	w := waiter{removal: true}
 	cmd := &cobra.Command{
 		Use: "remove APP", Aliases: []string{"rm"}, Short: "Stop and remove an app; its volumes stay unless --wipe", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := absoluteID(args[0])
-			r, err := c.client().Remove(cmd.Context(), id, o)
+			r, err := c.Client().Remove(cmd.Context(), id, o)
 			if err != nil {
 				return err
 			}
@@ -178,28 +178,28 @@ func appRemove(c *console) *cobra.Command {
 }
 
 // accepted reports a command that the framework took, and waits for its end when asked to.
-func (c *console) accepted(cmd *cobra.Command, r *client.Result, id, verb string, w *waiter) error {
-	c.warn(r)
+func (c *Console) accepted(cmd *cobra.Command, r *client.Result, id, verb string, w *waiter) error {
+	c.Warn(r)
 	if !w.wait {
-		if c.json() {
-			c.encode(c.out, r)
+		if c.JSON() {
+			c.Encode(c.Out, r)
 			return nil
 		}
-		fmt.Fprintf(c.out, "%s %s: accepted, deployment %s\n  follow it: holdfast app show %s\n", verb, id, dash(r.Deployment), id)
+		fmt.Fprintf(c.Out, "%s %s: accepted, deployment %s\n  follow it: holdfast app show %s\n", verb, id, dash(r.Deployment), id)
 		return nil
 	}
 	if err := w.until(cmd.Context(), c, r.Deployment, id); err != nil {
 		return err
 	}
-	if c.json() {
-		c.encode(c.out, r)
+	if c.JSON() {
+		c.Encode(c.Out, r)
 	}
 	return nil
 }
 
 // readFile reads a file, or standard input for "-".
-func (c *console) readFile(name string) ([]byte, error) {
-	r := c.in
+func (c *Console) readFile(name string) ([]byte, error) {
+	r := c.In
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
@@ -230,11 +230,12 @@ func jsonError(body []byte) string {
 	return fmt.Sprint(err)
 }
 
-func appID(body []byte) string {
+// AppID reads the absolute id of an app's JSON, "" when there is none.
+func AppID(body []byte) string {
 	var head struct {
 		ID string `json:"id"`
 	}
-	if json.Unmarshal(body, &head) != nil {
+	if json.Unmarshal(body, &head) != nil || head.ID == "" {
 		return ""
 	}
 	return absoluteID(head.ID)

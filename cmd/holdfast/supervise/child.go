@@ -1,4 +1,4 @@
-package dev
+package supervise
 
 import (
 	"errors"
@@ -15,14 +15,14 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-// spawner starts processes that the kernel kills when this process dies. That signal fires when the starting *thread* ends, so
+// Spawner starts processes that the kernel kills when this process dies. That signal fires when the starting *thread* ends, so
 // all of them are started by one goroutine that keeps its thread for good.
-type spawner struct {
+type Spawner struct {
 	calls chan func()
 }
 
-func newSpawner() *spawner {
-	s := &spawner{calls: make(chan func())}
+func NewSpawner() *Spawner {
+	s := &Spawner{calls: make(chan func())}
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the channel
 		for f := range s.calls {
@@ -32,13 +32,14 @@ func newSpawner() *spawner {
 	return s
 }
 
-func (s *spawner) start(cmd *exec.Cmd) error {
+func (s *Spawner) start(cmd *exec.Cmd) error {
 	done := make(chan error)
 	s.calls <- func() { done <- cmd.Start() }
 	return <-done
 }
 
-func (s *spawner) close() { close(s.calls) }
+// Close ends the thread, and with it every process it has started: call it last.
+func (s *Spawner) Close() { close(s.calls) }
 
 // restart limits of a child that crashes: at once, then doubling; calm for long enough, it starts over.
 const (
@@ -47,14 +48,14 @@ const (
 	restartCalm  = 20 * time.Second
 )
 
-// child is a process that is kept running until it is told to end.
-type child struct {
-	name    string
-	command func() *exec.Cmd // built anew for each start; nil environment entries are the caller's business
-	logFile string
-	grace   time.Duration
-	spawn   *spawner
-	log     *zap.Logger
+// Child is a process that is kept running until it is told to end. Name, Command, LogFile, Grace, Spawn and Log are set before Start.
+type Child struct {
+	Name    string
+	Command func() *exec.Cmd // built anew for each start; nil environment entries are the caller's business
+	LogFile string
+	Grace   time.Duration
+	Spawn   *Spawner
+	Log     *zap.Logger
 
 	mu       sync.Mutex
 	proc     *os.Process
@@ -66,8 +67,8 @@ type child struct {
 	ended    chan struct{} // the supervising goroutine is over
 }
 
-// startChild starts the process, and a goroutine that restarts it when it ends by itself.
-func startChild(c *child) (*child, error) {
+// Start starts the process, and a goroutine that restarts it when it ends by itself.
+func Start(c *Child) (*Child, error) {
 	c.wake, c.ended = make(chan struct{}, 1), make(chan struct{})
 	if err := c.launch(); err != nil {
 		close(c.ended)
@@ -77,13 +78,13 @@ func startChild(c *child) (*child, error) {
 	return c, nil
 }
 
-func (c *child) launch() error {
-	out, err := os.OpenFile(c.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (c *Child) launch() error {
+	out, err := os.OpenFile(c.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "open the log of %s", c.name)
+		return fault.Wrap(fault.Unavailable, err, "open the log of %s", c.Name)
 	}
 	defer out.Close()
-	cmd := c.command()
+	cmd := c.Command()
 	cmd.Stdout, cmd.Stderr = out, out
 	// A group of its own keeps the terminal's Ctrl-C from it: the order of stopping is ours.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -92,8 +93,8 @@ func (c *child) launch() error {
 	if c.stopping {
 		return nil
 	}
-	if err := c.spawn.start(cmd); err != nil {
-		return fault.Wrap(fault.Unavailable, err, "start %s", c.name)
+	if err := c.Spawn.start(cmd); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "start %s", c.Name)
 	}
 	c.proc, c.exited = cmd.Process, make(chan struct{})
 	c.starts++
@@ -111,7 +112,7 @@ func (c *child) launch() error {
 	return nil
 }
 
-func (c *child) supervise() {
+func (c *Child) supervise() {
 	defer close(c.ended)
 	wait := restartFirst
 	for {
@@ -129,7 +130,7 @@ func (c *child) supervise() {
 		if time.Since(began) > restartCalm {
 			wait = restartFirst
 		}
-		c.log.Warn("child ended, restarting", zap.String("child", c.name), zap.String("why", why), zap.Duration("in", wait), zap.String("log", c.logFile))
+		c.Log.Warn("child ended, restarting", zap.String("child", c.Name), zap.String("why", why), zap.Duration("in", wait), zap.String("log", c.LogFile))
 		for again := true; again; {
 			select {
 			case <-time.After(wait):
@@ -145,23 +146,23 @@ func (c *child) supervise() {
 			err := c.launch()
 			again = err != nil
 			if again {
-				c.log.Error("restart", zap.String("child", c.name), zap.Error(err))
+				c.Log.Error("restart", zap.String("child", c.Name), zap.Error(err))
 			}
 		}
 	}
 }
 
-// stop ends the child for good: SIGTERM, the grace time, SIGKILL. It may be called again.
-func (c *child) stop() {
+// Stop ends the child for good: SIGTERM, the Grace time, SIGKILL. It may be called again.
+func (c *Child) Stop() {
 	c.end(syscall.SIGTERM)
 }
 
-// kill ends the child for good, at once.
-func (c *child) kill() {
+// Kill ends the child for good, at once.
+func (c *Child) Kill() {
 	c.end(syscall.SIGKILL)
 }
 
-func (c *child) end(first syscall.Signal) {
+func (c *Child) end(first syscall.Signal) {
 	c.mu.Lock()
 	c.stopping = true
 	proc, exited := c.proc, c.exited
@@ -172,14 +173,14 @@ func (c *child) end(first syscall.Signal) {
 	}
 	if proc != nil {
 		if err := proc.Signal(first); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			c.log.Warn("signal", zap.String("child", c.name), zap.Error(err))
+			c.Log.Warn("signal", zap.String("child", c.Name), zap.Error(err))
 		}
 		select {
 		case <-exited:
-		case <-time.After(c.grace):
-			c.log.Warn("child does not stop, killing it", zap.String("child", c.name), zap.Duration("after", c.grace))
+		case <-time.After(c.Grace):
+			c.Log.Warn("child does not stop, killing it", zap.String("child", c.Name), zap.Duration("after", c.Grace))
 			if err := proc.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				c.log.Warn("kill", zap.String("child", c.name), zap.Error(err))
+				c.Log.Warn("kill", zap.String("child", c.Name), zap.Error(err))
 			}
 			<-exited
 		}
@@ -187,16 +188,16 @@ func (c *child) end(first syscall.Signal) {
 	<-c.ended
 }
 
-// crash sends SIGKILL and lets the supervision start it again, at once when now is set.
-func (c *child) crash(now bool) error {
+// Crash sends SIGKILL and lets the supervision start it again, at once when now is set.
+func (c *Child) Crash(now bool) error {
 	c.mu.Lock()
 	proc, exited := c.proc, c.exited
 	c.mu.Unlock()
 	if proc == nil {
-		return fault.New(fault.Conflict, "%s is not running", c.name)
+		return fault.New(fault.Conflict, "%s is not running", c.Name)
 	}
 	if err := proc.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fault.Wrap(fault.Internal, err, "kill %s", c.name)
+		return fault.Wrap(fault.Internal, err, "kill %s", c.Name)
 	}
 	<-exited
 	if now {
@@ -208,8 +209,8 @@ func (c *child) crash(now bool) error {
 	return nil
 }
 
-// ChildStatus is what `holdfast dev status` shows of a child.
-type ChildStatus struct {
+// Status is what `holdfast dev status` shows of a child.
+type Status struct {
 	Name   string `json:"name"`
 	PID    int    `json:"pid,omitempty"` // 0 while it is down
 	Starts int    `json:"starts"`
@@ -217,17 +218,17 @@ type ChildStatus struct {
 	Log    string `json:"log"`
 }
 
-func (c *child) status() ChildStatus {
+func (c *Child) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := ChildStatus{Name: c.name, Starts: c.starts, Last: c.lastErr, Log: c.logFile}
+	s := Status{Name: c.Name, Starts: c.starts, Last: c.lastErr, Log: c.LogFile}
 	if c.proc != nil {
 		s.PID = c.proc.Pid
 	}
 	return s
 }
 
-func (s ChildStatus) String() string {
+func (s Status) String() string {
 	if s.PID == 0 {
 		return fmt.Sprintf("%s down (%s)", s.Name, s.Last)
 	}

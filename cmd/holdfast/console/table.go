@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"fmt"
@@ -11,29 +11,31 @@ import (
 	"golang.org/x/term"
 )
 
-// table prints rows under a heading. On a terminal the last column is cut to what is left of the line.
-type table struct {
-	head []string
+// Table prints rows under a heading. On a terminal the last column is cut to what is left of the line.
+type Table struct {
+	Head []string
 	rows [][]string
 }
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+// Add adds a row.
+func (t *Table) Add(cells ...string) { t.rows = append(t.rows, cells) }
 
-func (t *table) print(w io.Writer) {
-	widths := make([]int, len(t.head))
-	for _, row := range append([][]string{t.head}, t.rows...) {
+// Print prints the table.
+func (t *Table) Print(w io.Writer) {
+	widths := make([]int, len(t.Head))
+	for _, row := range append([][]string{t.Head}, t.rows...) {
 		for i, cell := range row {
 			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	room := terminalWidth(w)
-	last := len(t.head) - 1
-	for _, row := range append([][]string{t.head}, t.rows...) {
+	room := TerminalWidth(w)
+	last := len(t.Head) - 1
+	for _, row := range append([][]string{t.Head}, t.rows...) {
 		var line strings.Builder
 		used := 0
 		for i, cell := range row {
 			if i == last {
-				line.WriteString(cut(cell, room-used))
+				line.WriteString(Cut(cell, room-used))
 				break
 			}
 			fmt.Fprintf(&line, "%-*s  ", widths[i], cell)
@@ -43,16 +45,16 @@ func (t *table) print(w io.Writer) {
 	}
 }
 
-// cut shortens s to n characters; n <= 8 leaves it alone, for there is no use in less.
-func cut(s string, n int) string {
+// Cut shortens s to n characters; n <= 8 leaves it alone, for there is no use in less.
+func Cut(s string, n int) string {
 	if n <= 8 || utf8.RuneCountInString(s) <= n {
 		return s
 	}
 	return string([]rune(s)[:n-1]) + "…"
 }
 
-// terminalWidth is 0 when w is no terminal.
-func terminalWidth(w io.Writer) int {
+// TerminalWidth is 0 when w is no terminal.
+func TerminalWidth(w io.Writer) int {
 	f, ok := w.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return 0
@@ -90,7 +92,8 @@ func dash(s string) string {
 	return s
 }
 
-func join[T any](list []T) string {
+// Join prints a list with commas, "-" when it is empty.
+func Join[T any](list []T) string {
 	parts := make([]string, len(list))
 	for i, v := range list {
 		parts[i] = fmt.Sprint(v)

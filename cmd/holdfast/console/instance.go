@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"errors"
@@ -13,15 +13,15 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-func instanceCommand(c *console) *cobra.Command {
-	return verbs("instance", "Instances: list, show, restart, move, logs",
+func instanceCommand(c *Console) *cobra.Command {
+	return Verbs("instance", "Instances: list, show, restart, move, logs",
 		instanceList(c), instanceShow(c),
 		instanceAct(c, "restart", "Restart one instance; it keeps its number and volumes", (*client.Client).RestartInstance),
 		instanceAct(c, "move", "Restart one instance on another agent; its volumes follow", (*client.Client).MoveInstance),
 		instanceAddress(c), instanceLogs(c))
 }
 
-func instanceList(c *console) *cobra.Command {
+func instanceList(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use: "list [APP]", Aliases: []string{"ls"}, Short: "List instances, of one app or of all", Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,30 +29,31 @@ func instanceList(c *console) *cobra.Command {
 			if len(args) == 1 {
 				app = absoluteID(args[0])
 			}
-			list, err := c.client().Instances(cmd.Context(), app)
+			list, err := c.Client().Instances(cmd.Context(), app)
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, nonNil(list))
+			if c.JSON() {
+				c.Encode(c.Out, nonNil(list))
 				return nil
 			}
-			printInstances(c.out, list)
+			PrintInstances(c.Out, list)
 			return nil
 		},
 	}
 }
 
-func printInstances(w io.Writer, list []client.Instance) {
-	t := table{head: []string{"INSTANCE", "PHASE", "SINCE", "NODE", "PORTS", "RUN", "VOLUMES", "WAITS FOR"}}
+// PrintInstances prints a table of instances.
+func PrintInstances(w io.Writer, list []client.Instance) {
+	t := Table{Head: []string{"INSTANCE", "PHASE", "SINCE", "NODE", "PORTS", "RUN", "VOLUMES", "WAITS FOR"}}
 	for _, i := range list {
 		var names []string
 		for _, v := range i.Volumes {
 			names = append(names, v.Name)
 		}
-		t.add(i.ID, phase(i), ago(i.Since), dash(i.Hostname), join(i.Ports), fmt.Sprint(i.Incarnation), join(names), waitsFor(i))
+		t.Add(i.ID, phase(i), ago(i.Since), dash(i.Hostname), Join(i.Ports), fmt.Sprint(i.Incarnation), Join(names), WaitsFor(i))
 	}
-	t.print(w)
+	t.Print(w)
 }
 
 func phase(i client.Instance) string {
@@ -62,37 +63,38 @@ func phase(i client.Instance) string {
 	return i.Phase
 }
 
-func waitsFor(i client.Instance) string {
+// WaitsFor is the one line that says what an instance waits for, "" for nothing.
+func WaitsFor(i client.Instance) string {
 	if i.Why != nil {
 		return i.Why.Summary
 	}
 	return ""
 }
 
-func instanceShow(c *console) *cobra.Command {
+func instanceShow(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use: "show INSTANCE", Short: "Show one instance", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			i, err := c.client().Instance(cmd.Context(), args[0])
+			i, err := c.Client().Instance(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if c.json() {
-				c.encode(c.out, i)
+			if c.JSON() {
+				c.Encode(c.Out, i)
 				return nil
 			}
-			fmt.Fprintf(c.out, "%s  %s since %s  (goal: %s, %d launches)\n", i.ID, phase(*i), ago(i.Since), i.Goal, i.Incarnation)
+			fmt.Fprintf(c.Out, "%s  %s since %s  (goal: %s, %d launches)\n", i.ID, phase(*i), ago(i.Since), i.Goal, i.Incarnation)
 			if i.Task != "" {
-				fmt.Fprintf(c.out, "  task %s on %s, zone %s, ports %s\n", i.Task, i.Hostname, dash(i.Zone), join(i.Ports))
+				fmt.Fprintf(c.Out, "  task %s on %s, zone %s, ports %s\n", i.Task, i.Hostname, dash(i.Zone), Join(i.Ports))
 			}
 			if i.Message != "" {
-				fmt.Fprintf(c.out, "  last status: %s: %s\n", i.MesosState, i.Message)
+				fmt.Fprintf(c.Out, "  last status: %s: %s\n", i.MesosState, i.Message)
 			}
 			for _, v := range i.Volumes {
-				fmt.Fprintf(c.out, "  volume %s/%s at %s: %s, epoch %d\n", v.Driver, v.Name, v.ContainerPath, v.Phase, v.Epoch)
+				fmt.Fprintf(c.Out, "  volume %s/%s at %s: %s, epoch %d\n", v.Driver, v.Name, v.ContainerPath, v.Phase, v.Epoch)
 			}
 			if i.Why != nil {
-				fmt.Fprintf(c.out, "  waits for: %s\n  more: holdfast explain %s\n", i.Why.Summary, i.ID)
+				fmt.Fprintf(c.Out, "  waits for: %s\n  more: holdfast explain %s\n", i.Why.Summary, i.ID)
 			}
 			return nil
 		},
@@ -100,12 +102,12 @@ func instanceShow(c *console) *cobra.Command {
 }
 
 // instanceAddress is for scripts of apps whose instances look for each other.
-func instanceAddress(c *console) *cobra.Command {
+func instanceAddress(c *Console) *cobra.Command {
 	index := 0
 	cmd := &cobra.Command{
 		Use: "address INSTANCE", Short: "Print host and port of a running instance, for scripts", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			i, err := c.client().Instance(cmd.Context(), args[0])
+			i, err := c.Client().Instance(cmd.Context(), args[0])
 			switch {
 			case err != nil:
 				return err
@@ -118,10 +120,10 @@ func instanceAddress(c *console) *cobra.Command {
 			if host == "" {
 				host = i.Hostname
 			}
-			if c.json() {
-				c.encode(c.out, map[string]any{"host": host, "port": i.Ports[index]})
+			if c.JSON() {
+				c.Encode(c.Out, map[string]any{"host": host, "port": i.Ports[index]})
 			} else {
-				fmt.Fprintf(c.out, "%s %d\n", host, i.Ports[index])
+				fmt.Fprintf(c.Out, "%s %d\n", host, i.Ports[index])
 			}
 			return nil
 		},
@@ -130,12 +132,12 @@ func instanceAddress(c *console) *cobra.Command {
 	return cmd
 }
 
-func instanceAct(c *console, verb, short string, act func(*client.Client, ctxT, string) (*client.Result, error)) *cobra.Command {
+func instanceAct(c *Console, verb, short string, act func(*client.Client, ctxT, string) (*client.Result, error)) *cobra.Command {
 	var w waiter
 	cmd := &cobra.Command{
 		Use: verb + " INSTANCE", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			api := c.client()
+			api := c.Client()
 			before, err := api.Instance(cmd.Context(), args[0])
 			if err != nil {
 				return err
@@ -144,12 +146,12 @@ func instanceAct(c *console, verb, short string, act func(*client.Client, ctxT, 
 			if err != nil {
 				return err
 			}
-			c.warn(r)
+			c.Warn(r)
 			if !w.wait {
-				if c.json() {
-					c.encode(c.out, r)
+				if c.JSON() {
+					c.Encode(c.Out, r)
 				} else {
-					fmt.Fprintf(c.out, "%s %s: accepted\n", verb, args[0])
+					fmt.Fprintf(c.Out, "%s %s: accepted\n", verb, args[0])
 				}
 				return nil
 			}
@@ -161,14 +163,14 @@ func instanceAct(c *console, verb, short string, act func(*client.Client, ctxT, 
 }
 
 // untilRunning waits until an instance runs again with a later incarnation than before.
-func (w *waiter) untilRunning(ctx ctxT, c *console, before *client.Instance) error {
-	p := progress{out: c.out}
-	if c.json() {
-		p.out = c.err
+func (w *waiter) untilRunning(ctx ctxT, c *Console, before *client.Instance) error {
+	p := progress{out: c.Out}
+	if c.JSON() {
+		p.out = c.Err
 	}
 	defer p.end()
 	for began := time.Now(); ; {
-		i, err := c.client().Instance(ctx, before.ID)
+		i, err := c.Client().Instance(ctx, before.ID)
 		switch {
 		case err != nil && !fault.Is(err, fault.Unavailable):
 			return err
@@ -176,12 +178,12 @@ func (w *waiter) untilRunning(ctx ctxT, c *console, before *client.Instance) err
 			p.show("waiting for the framework")
 		case i.Phase == "running" && i.Incarnation > before.Incarnation:
 			p.show(fmt.Sprintf("%s runs on %s (was on %s)", i.ID, i.Hostname, dash(before.Hostname)))
-			if c.json() {
-				c.encode(c.out, i)
+			if c.JSON() {
+				c.Encode(c.Out, i)
 			}
 			return nil
 		default:
-			p.show(strings.TrimSuffix(fmt.Sprintf("%s %s: %s", i.ID, i.Phase, waitsFor(*i)), ": "))
+			p.show(strings.TrimSuffix(fmt.Sprintf("%s %s: %s", i.ID, i.Phase, WaitsFor(*i)), ": "))
 		}
 		if time.Since(began) > w.limit {
 			return fault.New(fault.Unknown, "still waiting after %v: %s; to see why: holdfast explain %s", w.limit, p.last, before.ID)
@@ -194,17 +196,17 @@ func (w *waiter) untilRunning(ctx ctxT, c *console, before *client.Instance) err
 	}
 }
 
-func instanceLogs(c *console) *cobra.Command {
+func instanceLogs(c *Console) *cobra.Command {
 	var o client.LogOptions
 	cmd := &cobra.Command{
 		Use: "logs INSTANCE", Short: "Print what an instance wrote to stdout", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.client().Logs(cmd.Context(), args[0], o)
+			r, err := c.Client().Logs(cmd.Context(), args[0], o)
 			if err != nil {
 				return err
 			}
 			defer r.Close()
-			_, err = io.Copy(c.out, r)
+			_, err = io.Copy(c.Out, r)
 			if err != nil && (errors.Is(err, cmd.Context().Err()) || cmd.Context().Err() != nil) {
 				return nil // Ctrl-C ends following
 			}

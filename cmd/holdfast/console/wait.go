@@ -1,4 +1,4 @@
-package main
+package console
 
 import (
 	"context"
@@ -27,17 +27,17 @@ func (w *waiter) flags(cmd *cobra.Command) {
 
 // until returns when the deployment is over and the app is as wanted. An API that is away for a moment is waited for: the
 // framework may be restarting.
-func (w *waiter) until(ctx context.Context, c *console, deployment, id string) error {
+func (w *waiter) until(ctx context.Context, c *Console, deployment, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, w.limit)
 	defer cancel()
-	p := progress{out: c.out}
-	if c.json() {
-		p.out = c.err
+	p := progress{out: c.Out}
+	if c.JSON() {
+		p.out = c.Err
 	}
 	defer p.end()
 	began := time.Now()
 	for {
-		line, done, err := appProgress(ctx, c.client(), deployment, id, w.removal)
+		line, done, err := appProgress(ctx, c.Client(), deployment, id, w.removal)
 		switch {
 		case err != nil && ctx.Err() == nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown):
 			return err
@@ -98,8 +98,8 @@ func (p *progress) show(line string) {
 		return
 	}
 	p.last = line
-	if width := terminalWidth(p.out); width > 0 {
-		fmt.Fprint(p.out, "\r\x1b[K"+cut(strings.ReplaceAll(line, "\n", " "), width-1))
+	if width := TerminalWidth(p.out); width > 0 {
+		fmt.Fprint(p.out, "\r\x1b[K"+Cut(strings.ReplaceAll(line, "\n", " "), width-1))
 		p.open = true
 		return
 	}
