@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -17,7 +18,9 @@ func (w *work) nodesSeen(e NodesSeen) {
 			changed = true
 			w.touchNode(n)
 		}
-		w.put(state.KindNode, string(n.UID), n)
+		if !reflect.DeepEqual(w.s.Nodes[n.UID], n) {
+			w.put(state.KindNode, string(n.UID), n)
+		}
 	}
 	for _, uid := range sortedKeys(w.s.Nodes) {
 		if !seen[uid] {
