@@ -96,8 +96,9 @@ type Fence struct {
 	log   *zap.Logger
 	steps []step
 
-	mu      sync.Mutex
-	looking map[int]lookUnderWay // by process id
+	mu       sync.Mutex
+	looking  map[int]lookUnderWay // by process id
+	flushing map[string]bool      // by target path
 }
 
 // New returns a Fence.
@@ -111,7 +112,7 @@ func New(o Options) *Fence {
 	if o.Proc == "" {
 		o.Proc = "/proc"
 	}
-	return &Fence{o: o, log: o.Log, steps: steps(), looking: map[int]lookUnderWay{}}
+	return &Fence{o: o, log: o.Log, steps: steps(), looking: map[int]lookUnderWay{}, flushing: map[string]bool{}}
 }
 
 // Users scans /proc once for the users of targets; the result is by target path. Bounded by ctx, and by a fifth of a second for each

@@ -182,25 +182,48 @@ func describe(users []Process) string {
 	return strings.Join(parts, ", ")
 }
 
-// flush writes out what the page cache holds of the target's file system. A target that is gone has nothing left to flush here.
-func flush(ctx context.Context, _ *Fence, t Target) (string, error) {
-	outcome := done
+// flush writes out what the page cache holds of the target's file system. A target that is gone has nothing left to flush here. A flush
+// that hangs is not begun a second time.
+func flush(ctx context.Context, f *Fence, t Target) (string, error) {
+	f.mu.Lock()
+	hangs := f.flushing[t.Path]
+	f.flushing[t.Path] = true
+	f.mu.Unlock()
+	if hangs {
+		return "", fault.New(fault.Unknown, "flush %s: an earlier one has not come back", t.Path)
+	}
+	outcome := make(chan string, 1)
 	err := mount.Within(ctx, "flush "+t.Path, func() error {
-		d, err := os.OpenFile(t.Path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			outcome = nothingToDo
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		return unix.Syncfs(int(d.Fd()))
+		defer func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			delete(f.flushing, t.Path)
+		}()
+		said, err := syncTree(t.Path)
+		outcome <- said
+		return err
 	})
+	if fault.Is(err, fault.Unavailable) { // not begun
+		f.mu.Lock()
+		delete(f.flushing, t.Path)
+		f.mu.Unlock()
+	}
 	if err != nil {
 		return "", err
 	}
-	return outcome, nil
+	return <-outcome, nil
+}
+
+func syncTree(path string) (string, error) {
+	d, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return nothingToDo, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	return done, unix.Syncfs(int(d.Fd()))
 }
 
 func targetsOf(jobs []*job) []Target {

@@ -128,7 +128,8 @@ type watchdog struct {
 	log       *zap.Logger
 	fencedFor time.Duration
 	fencedAt  time.Duration
-	current   *Fence // remembers processes that do not answer
+	current   *Fence // remembers what does not answer
+	failed    int    // fences in a row that were not verified
 }
 
 // harden makes the process hard to stop by accident.
@@ -156,7 +157,7 @@ func (w *watchdog) run() int {
 			return 0
 		case ActFence:
 			w.fence(situation, targets)
-			until = w.state.now() + round/4 // soon again if it was not verified; otherwise Decide says when
+			until = w.state.now() + w.again()
 		}
 		timer := time.NewTimer(until - w.state.now())
 		select {
@@ -223,6 +224,11 @@ func (w *watchdog) fence(s Situation, targets []Target) {
 		}
 		verified = verified && r.Fenced
 	}
+	if verified {
+		w.failed = 0
+	} else {
+		w.failed++
+	}
 	if !verified || time.Duration(w.state.get(wordDeadline)) != s.Deadline {
 		return // not done, or the lease goes on meanwhile and there is a new situation
 	}
@@ -237,6 +243,11 @@ func (w *watchdog) fencer(limit time.Duration) *Fence {
 		w.current = New(Options{Log: w.log, Limit: limit, Spare: []int{isolator}})
 	}
 	return w.current
+}
+
+// again is the time until the next try after a fence that was not verified, soon first and then less often. After one that was, Decide says when.
+func (w *watchdog) again() time.Duration {
+	return min(round/4<<min(w.failed, 6), 2*time.Second)
 }
 
 // idle tells whether nobody has come back since the last fence: then there is nothing to flush again either.
