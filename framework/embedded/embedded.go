@@ -95,8 +95,9 @@ func (t *Timing) defaults() {
 	orDefault(&t.StreamWrite, 10*time.Second)
 }
 
-// streamQueue is how many events a subscriber may lag behind before it is cut off.
-const streamQueue = 16384
+// streamQueue is how many events a subscriber may lag behind before it is cut off. A reconciliation of all tasks has to
+// fit; somebody who reads nothing at all is cut off sooner, by Timing.StreamWrite.
+const streamQueue = 1 << 18
 
 // New opens the registry and the listening socket, but serves nothing yet. The errors say which of them failed.
 func New(cfg Config) (*Master, error) {

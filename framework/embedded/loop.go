@@ -108,8 +108,8 @@ func (m *Master) expireOffers(now time.Time) {
 	}
 }
 
-// offersPerEvent bounds one OFFERS event; mesos-go's reader refuses events over 4 MB.
-const offersPerEvent = 2000
+// bytesPerEvent bounds one OFFERS event: mesos-go's reader refuses events over 4 MB.
+const bytesPerEvent = 2 << 20
 
 // allocate makes one allocation cycle and sends the offers; the caller holds mu.
 func (m *Master) allocate(now time.Time) {
@@ -133,11 +133,22 @@ func (m *Master) allocate(now time.Time) {
 	}
 	for _, f := range order {
 		for list := batches[f]; len(list) > 0; {
-			n := min(len(list), offersPerEvent)
+			n := fitting(list)
 			m.send(f, &scheduler.Event{Type: scheduler.Event_OFFERS, Offers: &scheduler.Event_Offers{Offers: list[:n:n]}})
 			list = list[n:]
 		}
 	}
+}
+
+// fitting says how many offers go into one event, one at least.
+func fitting(list []mesos.Offer) int {
+	size := 0
+	for i := range list {
+		if size += list[i].Size(); size > bytesPerEvent && i > 0 {
+			return i
+		}
+	}
+	return len(list)
 }
 
 func (m *Master) makeOffer(f *framework, a allocator.Allocation, now time.Time) (mesos.Offer, error) {
