@@ -300,17 +300,9 @@ func (a *Agent) Kill() error {
 	a.life.Lock()
 	defer a.life.Unlock()
 	err := a.store.PowerCycle(uuid.NewString()) // first: whoever starts next must know, wherever this is interrupted
-	a.mu.Lock()
-	dying := make([]*executor, 0, len(a.execs))
-	for _, e := range a.execs {
-		e.silence()
-		dying = append(dying, e)
-	}
-	a.mu.Unlock()
-	for _, e := range dying {
-		go e.destroy()
-	}
+	a.destroyAll()
 	a.end()
+	dying := a.destroyAll() // what was being launched meanwhile, too
 	deadline := time.After(killPatience)
 	for _, e := range dying {
 		select {
@@ -326,6 +318,21 @@ func (a *Agent) Kill() error {
 		return fmt.Errorf("agent: change the boot id: %w", err)
 	}
 	return nil
+}
+
+// destroyAll kills every task's processes and silences their executors.
+func (a *Agent) destroyAll() []*executor {
+	a.mu.Lock()
+	dying := make([]*executor, 0, len(a.execs))
+	for _, e := range a.execs {
+		dying = append(dying, e)
+	}
+	a.mu.Unlock()
+	for _, e := range dying {
+		e.silence()
+		go e.destroy()
+	}
+	return dying
 }
 
 // Close shuts the agent down in good order: tasks end by SIGTERM and their grace periods, their volumes are unmounted, what could

@@ -113,6 +113,15 @@ func (c *container) summary() []journal.Record {
 	if c.start != nil {
 		records = append(records, journal.Record{Start: c.start})
 	}
+	records = append(records, c.said()...)
+	if c.clean {
+		records = append(records, journal.Record{Clean: true})
+	}
+	return records
+}
+
+// said is the newest status of every state and every one that is not acknowledged, as records. Call it with the lock.
+func (c *container) said() (records []journal.Record) {
 	open := map[string]bool{}
 	for _, s := range c.pending {
 		open[string(s.UUID)] = true
@@ -124,9 +133,6 @@ func (c *container) summary() []journal.Record {
 	}
 	for i := range c.pending {
 		records = append(records, journal.Record{Update: &c.pending[i]})
-	}
-	if c.clean {
-		records = append(records, journal.Record{Clean: true})
 	}
 	return records
 }

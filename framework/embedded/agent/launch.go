@@ -72,8 +72,9 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.journal = j
-	if len(c.pending) > 0 { // killed before this: the journal has to know
-		return j.Append(journal.Record{Update: &c.pending[0]})
+	// Killed before this, and perhaps acknowledged already: the journal has to know.
+	if said := c.said(); len(said) > 0 {
+		return j.Append(said...)
 	}
 	return nil
 }
@@ -242,8 +243,11 @@ func (a *Agent) cleanUp(ctx context.Context, c *container) {
 func (a *Agent) cleanUpAfter(e *executor) {
 	a.gate.RLock()
 	defer a.gate.RUnlock()
-	if !a.up {
-		return // the next agent process finds it over
+	e.mu.Lock()
+	silent := e.silent
+	e.mu.Unlock()
+	if !a.up || silent {
+		return // the next agent process finds it over; a machine without power does nothing
 	}
 	c := a.container(e)
 	if c == nil {
