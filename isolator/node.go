@@ -135,25 +135,46 @@ func (s *Service) pollAgent(ctx context.Context) {
 	}
 }
 
-// askAgent reads GET /state of a Mesos agent, of which only id and hostname count.
+// askAgent asks a Mesos agent for its id and host name: by GET_AGENT, which is short, or, from one that does not know that call, by
+// GET /state, which lists every task.
 func askAgent(ctx context.Context, client *http.Client, base string) (agentIdentity, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/state", nil)
+	base = strings.TrimSuffix(base, "/")
+	var got struct {
+		GetAgent struct {
+			Info struct {
+				ID       struct{ Value string }
+				Hostname string
+			} `json:"agent_info"`
+		} `json:"get_agent"`
+	}
+	err := agentCall(ctx, client, http.MethodPost, base+"/api/v1", `{"type":"GET_AGENT"}`, &got)
+	if info := got.GetAgent.Info; err == nil && info.ID.Value != "" {
+		return agentIdentity{ID: info.ID.Value, Hostname: info.Hostname}, nil
+	}
+	var a agentIdentity
+	err = agentCall(ctx, client, http.MethodGet, base+"/state", "", &a)
+	return a, err
+}
+
+func agentCall(ctx context.Context, client *http.Client, verb, url, body string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, verb, url, strings.NewReader(body))
 	if err != nil {
-		return agentIdentity{}, fault.Wrap(fault.Invalid, err, "agent URL")
+		return fault.Wrap(fault.Invalid, err, "agent URL")
+	}
+	req.Header.Set("Accept", "application/json")
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return agentIdentity{}, fault.Wrap(fault.Unavailable, err, "ask the Mesos agent")
+		return fault.Wrap(fault.Unavailable, err, "ask the Mesos agent")
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return agentIdentity{}, fault.New(fault.Unavailable, "ask the Mesos agent: %s answered status %d", base, resp.StatusCode)
+		return fault.New(fault.Unavailable, "ask the Mesos agent: %s answered status %d", url, resp.StatusCode)
 	}
-	var a agentIdentity
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&a); err != nil {
-		return agentIdentity{}, fault.Wrap(fault.Unavailable, err, "ask the Mesos agent: %s/state", base)
-	}
-	return a, nil
+	err = json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(into)
+	return fault.Wrap(fault.Unavailable, err, "ask the Mesos agent: %s", url)
 }
 
 // describe is what the Keeper publishes of this node.

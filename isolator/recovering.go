@@ -67,7 +67,7 @@ func (s *Service) recoverOnce(ctx context.Context) error {
 	for range running {
 		<-done
 	}
-	if err := s.sweepMounts(ctx); err != nil {
+	if err := errors.Join(s.tellWatchdog(), s.sweepMounts(ctx)); err != nil {
 		return err
 	}
 	for _, c := range mine {
@@ -112,7 +112,7 @@ func (s *Service) recoverMounted(ctx context.Context, v journal.Volume, isHeld b
 	if sameLease && v.BootID == s.o.BootID {
 		err := s.present(ctx, v)
 		if err == nil {
-			return s.tellWatchdog()
+			return nil
 		}
 		s.log.Warn("a mount is gone", zap.Stringer("volume", v.Ref), zap.Error(err))
 	}
