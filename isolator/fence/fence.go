@@ -97,8 +97,8 @@ type Fence struct {
 	steps []step
 
 	mu       sync.Mutex
-	looking  map[int]lookUnderWay // by process id
-	flushing map[string]bool      // by target path
+	looking  map[int]lookUnderWay     // by process id
+	flushing map[string]chan struct{} // by target path
 }
 
 // New returns a Fence.
@@ -112,7 +112,7 @@ func New(o Options) *Fence {
 	if o.Proc == "" {
 		o.Proc = "/proc"
 	}
-	return &Fence{o: o, log: o.Log, steps: steps(), looking: map[int]lookUnderWay{}, flushing: map[string]bool{}}
+	return &Fence{o: o, log: o.Log, steps: steps(), looking: map[int]lookUnderWay{}, flushing: map[string]chan struct{}{}}
 }
 
 // Users scans /proc once for the users of targets; the result is by target path. Bounded by ctx, and by a fifth of a second for each

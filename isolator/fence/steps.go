@@ -182,36 +182,52 @@ func describe(users []Process) string {
 	return strings.Join(parts, ", ")
 }
 
-// flush writes out what the page cache holds of the target's file system. A target that is gone has nothing left to flush here. A flush
-// that hangs is not begun a second time.
+// flush writes out what the page cache holds of the target's file system. A target that is gone has nothing left to flush here. One that hangs
+// is waited for, and not begun a second time.
 func flush(ctx context.Context, f *Fence, t Target) (string, error) {
-	f.mu.Lock()
-	hangs := f.flushing[t.Path]
-	f.flushing[t.Path] = true
-	f.mu.Unlock()
-	if hangs {
-		return "", fault.New(fault.Unknown, "flush %s: an earlier one has not come back", t.Path)
+	end, err := f.beginFlush(ctx, t.Path)
+	if err != nil {
+		return "", err
 	}
 	outcome := make(chan string, 1)
-	err := mount.Within(ctx, "flush "+t.Path, func() error {
-		defer func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			delete(f.flushing, t.Path)
-		}()
+	err = mount.Within(ctx, "flush "+t.Path, func() error {
+		defer end()
 		said, err := syncTree(t.Path)
 		outcome <- said
 		return err
 	})
 	if fault.Is(err, fault.Unavailable) { // not begun
-		f.mu.Lock()
-		delete(f.flushing, t.Path)
-		f.mu.Unlock()
+		end()
 	}
 	if err != nil {
 		return "", err
 	}
 	return <-outcome, nil
+}
+
+// beginFlush waits for an earlier flush of a path, which may have begun before the last write, and takes its place.
+func (f *Fence) beginFlush(ctx context.Context, path string) (end func(), err error) {
+	for {
+		f.mu.Lock()
+		before := f.flushing[path]
+		if before == nil {
+			done := make(chan struct{})
+			f.flushing[path] = done
+			f.mu.Unlock()
+			return func() {
+				f.mu.Lock()
+				delete(f.flushing, path)
+				f.mu.Unlock()
+				close(done)
+			}, nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-before:
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.Unknown, ctx.Err(), "flush %s: an earlier one has not come back", path)
+		}
+	}
 }
 
 func syncTree(path string) (string, error) {
