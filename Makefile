@@ -6,13 +6,15 @@ LDFLAGS  := -X main.version=$(VERSION)
 # Two test programs at a time and a limit each: the machines that run this have two cores.
 TESTP    ?= 2
 HEAVY    ?= 1
+CACHE    := $(or $(HOLDFAST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfast)
+CONSUL   := $(CACHE)/consul-1.19.2
 ROUNDS   ?= 20
 SEED     ?= 0
 RUNFLAGS ?= --agents 3 --example counter
 GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './.git/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test heavy check fmt vulns bench torture clean
+.PHONY: help build run demo test check fmt vulns bench torture consul clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +57,12 @@ torture: build ## random histories and the demo, ROUNDS times from SEED on
 	@for i in $$(seq 1 $(ROUNDS)); do seed=$$(( $(SEED) + i )); echo "== round $$i of $(ROUNDS), HOLDFAST_SEED=$$seed"; \
 	  HOLDFAST_SEED=$$seed HOLDFAST_ROUNDS=200 $(GO) test -count=1 -timeout 600s ./scheduler/... ./isolator/... ./framework/embedded/... || exit 1; \
 	  $(BIN)/holdfast demo --quiet || exit 1; $(BIN)/holdfast demo --acts 30 --seed $$seed || exit 1; done
+
+consul: $(CONSUL) ## build the Consul that some tests run, once, into the cache folder (some minutes)
+
+$(CONSUL):
+	@mkdir -p $(CACHE); echo "building $(CONSUL) (some minutes)"
+	@cd tools/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CONSUL).new.$$$$ github.com/hashicorp/consul && mv $(CONSUL).new.$$$$ $(CONSUL)
 
 clean: ## remove what build made
 	rm -rf $(BIN)
