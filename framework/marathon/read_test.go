@@ -239,3 +239,46 @@ func TestWarnings(t *testing.T) {
 		t.Errorf("an answer of the API comes back with warnings: %q", warnings)
 	}
 }
+
+func TestRules(t *testing.T) {
+	resident := `"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}`
+	external := `"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"pool"}}}]}`
+	for _, c := range []struct{ in, path, text string }{
+		{`{"id":"a","cmd":"xx","residency":{}}`, "", ""},
+		{`{"id":"a","cmd":"xx","residency":{},"unreachableStrategy":{}}`, "/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks"},
+		{`{"id":"a","cmd":"xx",` + resident + `}`, "", ""},
+		{`{"id":"a","cmd":"xx",` + resident + `,"upgradeStrategy":{"maximumOverCapacity":1,"minimumHealthCapacity":1}}`, "/upgradeStrategy/maximumOverCapacity", "got 1.0, expected 0.0"},
+		{`{"id":"a","cmd":"xx",` + external + `,"upgradeStrategy":{"maximumOverCapacity":0.5,"minimumHealthCapacity":1}}`, "/upgradeStrategy/maximumOverCapacity", "got 0.5, expected 0.0"},
+		{`{"id":"a","cmd":"xx",` + external + `,"instances":3}`, "", ""},
+		{`{"id":"a","cmd":"xx","container":{"volumes":[]}}`, "/container/docker", "not defined"},
+		{`{"id":"a","container":{"type":"MESOS"}}`, "/", "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'."},
+		{`{"id":"a","cmd":"xx","instances":"2"}`, "/instances", "error.expected.jsnumber"},
+		{`{"id":"a","cmd":"xx","instances":2.5}`, "/instances", "error.expected.int"},
+		{`{"id":"a","cmd":"xx","instances":-1}`, "/instances", "error.min"},
+		{`{"id":"a","cmd":""}`, "/cmd", "error.minLength"},
+		{`{"id":"a","cmd":"x"}`, "/cmd", "must not be an empty string"},
+		{`{"id":"a","cmd":"xx","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"instances":2,"upgradeStrategy":{"maximumOverCapacity":0,"minimumHealthCapacity":0}}`, "/instances", "Single instance app may only have one instance"},
+		{`{"id":"a","cmd":"xx","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"}}`, "/upgradeStrategy/maximumOverCapacity", "got 1.0, expected 0.0"},
+		{`{"id":"a","cmd":"xx","networks":[{"mode":"host","name":"x"}]}`, "/networks(0)", "Host networks may not have names or labels"},
+		{`{"id":"a","cmd":"xx","networks":[{"mode":"container/bridge"},{"mode":"host"}]}`, "/networks", "May specify a single host network, single bridge network, or else 1-to-n container networks"},
+		{`{"id":"a","cmd":"xx","portDefinitions":[{"port":1,"name":"x"},{"port":1,"name":"x"}]}`, "/portDefinitions", "Port names must be unique."},
+		{`{"id":"a","cmd":"xx","healthChecks":[{"portIndex":1}]}`, "/healthChecks(0)", "Health check port indices must address an element of the ports array or container port mappings."},
+		{`{"id":"a","cmd":"xx","readinessChecks":[{},{}]}`, "/readinessChecks/size", "got 2, expected 1 or less"},
+		{`{"id":"a","cmd":"xx","readinessChecks":[{"portName":"no"}]}`, "/readinessChecks(0)", "No port definition reference for portName no"},
+		{`{"id":"a","cmd":"xx","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}}`, "/unreachableStrategy", "inactiveAfterSeconds (2) must be less or equal to expungeAfterSeconds, which is 1"},
+		{`{"id":"a","cmd":"xx","resourceLimits":{"cpus":"lots"}}`, "/resourceLimits/cpus", `'lots' is an invalid resource limit. It must be 'unlimited' or a number`},
+		{`{"id":"a","cmd":"xx","fetch":[{"uri":"http://x/a b"}]}`, "/fetch(0)/uri", "URI has invalid syntax."},
+		{`{"id":"a","cmd":"xx","dependencies":["/a"]}`, "/", "Dependency graph has cyclic dependencies."},
+	} {
+		_, _, err := Parse([]byte(c.in), Options{Role: "holdfast"})
+		if c.path == "" {
+			if err != nil {
+				t.Errorf("%s: refused: %v %v", c.in, err, fault.DetailsOf(err))
+			}
+			continue
+		}
+		if !hasDetail(err, c.path, c.text) {
+			t.Errorf("%s: no %q at %s; got %v %v", c.in, c.text, c.path, err, fault.DetailsOf(err))
+		}
+	}
+}

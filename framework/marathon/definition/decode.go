@@ -113,7 +113,11 @@ func decodeLimit(r *document.Reader, name string) *Limit {
 		}
 		return nil
 	}
-	r.Problem(name, "'"+Short(v.Compact())+"' is an invalid resource limit. It must be 'unlimited' or a number")
+	text := v.Compact()
+	if v.Kind == document.String {
+		text = v.Text
+	}
+	r.Problem(name, "'"+Short(text)+"' is an invalid resource limit. It must be 'unlimited' or a number")
 	return nil
 }
 

@@ -202,6 +202,9 @@ func (v *Value) Whole(least, most int64) (n int64, text string) {
 	if most > math.MaxInt32 {
 		wrong = "error.expected.long"
 	}
+	if v.Kind != Number {
+		return 0, "error.expected.jsnumber"
+	}
 	f, ok := v.float()
 	if !ok || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
 		return 0, wrong

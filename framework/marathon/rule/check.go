@@ -53,11 +53,12 @@ func Given(p *document.Problems, a *definition.App, o Options) {
 	if s := a.UnreachableStrategy; s != nil && s.InactiveAfterSeconds > s.ExpungeAfterSeconds {
 		p.Add("/unreachableStrategy", fmt.Sprintf("inactiveAfterSeconds (%d) must be less or equal to expungeAfterSeconds, which is %d", s.InactiveAfterSeconds, s.ExpungeAfterSeconds))
 	}
+	checkResident(p, a)
 	if l := a.ResourceLimits; l != nil {
 		checkLimit(p, "/resourceLimits/cpus", l.CPUs, definition.Or(a.CPUs, 1))
 		checkLimit(p, "/resourceLimits/mem", l.Mem, definition.Or(a.Mem, 128))
 	}
-	if slices.Contains(a.Dependencies, a.ID) && a.ID != "" {
+	if slices.ContainsFunc(a.Dependencies, func(d string) bool { return AbsoluteID(d) == AbsoluteID(a.ID) }) {
 		p.Add("/", "Dependency graph has cyclic dependencies.")
 	}
 	if definition.Or(a.GPUs, 0) > 0 && a.ContainerType() == definition.TypeDocker && a.Container != nil {
@@ -65,6 +66,24 @@ func Given(p *document.Problems, a *definition.App, o Options) {
 	}
 	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "" || a.Labels["DCOS_MIGRATION_API_PATH"] == "") {
 		p.Add("/labels", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION")
+	}
+}
+
+// checkResident holds the rules on what is given for an app with local persistent volumes, or one that says residency.
+func checkResident(p *document.Problems, a *definition.App) {
+	if !a.Resident() && a.Residency == nil {
+		return
+	}
+	checkNoSurplus(p, a)
+	if u := a.UnreachableStrategy; u != nil && !u.Disabled {
+		p.Add("/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks")
+	}
+}
+
+// checkNoSurplus: a volume cannot be in two tasks at once, so no update may start more than there are.
+func checkNoSurplus(p *document.Problems, a *definition.App) {
+	if u := a.UpgradeStrategy; u != nil && u.MaximumOverCapacity != 0 {
+		p.Add("/upgradeStrategy/maximumOverCapacity", "got "+scalaDouble(u.MaximumOverCapacity)+", expected 0.0")
 	}
 }
 
@@ -251,11 +270,8 @@ func Whole(p *document.Problems, a *definition.App, o Options) {
 	checkHealthPorts(p, a)
 	checkReadiness(p, a)
 	checkVolumesWhole(p, a)
-	if (a.Resident() || a.HasExternal()) && a.UpgradeStrategy.MaximumOverCapacity != 0 {
-		p.Add("/upgradeStrategy/maximumOverCapacity", "got "+scalaDouble(a.UpgradeStrategy.MaximumOverCapacity)+", expected 0.0")
-	}
-	if (a.Resident() || a.Residency != nil) && !a.UnreachableStrategy.Disabled {
-		p.Add("/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks")
+	if a.HasExternal() {
+		checkNoSurplus(p, a)
 	}
 	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
 		if *a.Instances > 1 {
