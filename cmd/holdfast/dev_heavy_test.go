@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -184,5 +185,66 @@ func TestHeavyDemoAsAnyUser(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestHeavyUnusableDirectories starts on a full and on a read-only file system: a clear error, and nothing is left running.
+func TestHeavyUnusableDirectories(t *testing.T) {
+	heavy.Require(t, heavy.Root)
+	program := filepath.Join(devtest.Bin(t), "holdfast")
+	for _, c := range []struct{ name, options, want string }{
+		{"full", "size=64k", "no space left on device"},
+		{"read-only", "size=1m,ro", "read-only file system"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if out, err := exec.Command("mount", "-t", "tmpfs", "-o", c.options, "tmpfs", dir).CombinedOutput(); err != nil {
+				t.Fatalf("mount: %v: %s", err, out)
+			}
+			defer syscall.Unmount(dir, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, program, "dev", "--dir", filepath.Join(dir, "state"), "--port", "1").CombinedOutput()
+			exit := new(exec.ExitError)
+			if !errors.As(err, &exit) || exit.ExitCode() != fault.ExitUnavailable || !strings.Contains(string(out), c.want) || !strings.Contains(string(out), "--dir") {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
+
+// TestHeavyFullWhileRunning fills the file system under a running cluster: orders are refused clearly, nothing that was there is
+// lost, and when there is room again it goes on.
+func TestHeavyFullWhileRunning(t *testing.T) {
+	heavy.Require(t, heavy.Root)
+	c := devtest.StartOn(t, "size=48m", "--agents", "2")
+	submit(t, c, "counter")
+	i := c.Running("/counter", 3)[0]
+	count(t, i, true)
+	filler := filepath.Join(c.Dir, "filler")
+	if out, err := exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=64k").CombinedOutput(); err == nil {
+		t.Fatalf("it is not full: %s", out)
+	}
+	var refused error
+	for n := range 200 { // what is left in pages that the files have already
+		app := sleeperApp(fmt.Sprintf("/full%d", n), 1, false)
+		if _, refused = c.API.PutApp(t.Context(), app, client.PutOptions{CreateOnly: true}); refused != nil {
+			break
+		}
+	}
+	t.Logf("with a full disk: %v", refused)
+	if refused != nil && !fault.Is(refused, fault.Unavailable) && !fault.Is(refused, fault.Unknown) {
+		t.Errorf("refused as %v", fault.ClassOf(refused))
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	devtest.Await(t, "it goes on", 60*time.Second, func(ctx context.Context) (bool, string, error) {
+		_, err := c.API.PutApp(ctx, sleeperApp("/after", 1, true), client.PutOptions{})
+		return err == nil, "", err
+	})
+	c.Running("/after", 1)
+	if got := count(t, c.Running("/counter", 3)[0], false); got != "1" {
+		t.Errorf("counter.0 is at %s", got)
 	}
 }

@@ -68,7 +68,31 @@ func Bin(t testing.TB) string {
 // Start runs a cluster in a directory that any user can reach. At the end of the test it is stopped in good order.
 func Start(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	// Not t.TempDir: its parents are closed to other users, whom examples run as.
+	return start(t, openDir(t), args)
+}
+
+// StartOn is Start on a file system of its own in memory, with mount options such as size=48m. It needs root.
+func StartOn(t testing.TB, options string, args ...string) *Cluster {
+	t.Helper()
+	top := openDir(t)
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "mode=711,"+options, "tmpfs", top).CombinedOutput(); err != nil {
+		t.Fatalf("mount: %v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("umount", top).Run() })
+	return start(t, top, args)
+}
+
+func start(t testing.TB, top string, args []string) *Cluster {
+	t.Helper()
+	c := &Cluster{Dir: filepath.Join(top, "state"), Bin: Bin(t), t: t}
+	c.Spawn(args...)
+	t.Cleanup(c.finish)
+	return c
+}
+
+// openDir makes a directory that any user can reach. Not t.TempDir: its parents are closed to other users, whom examples run as.
+func openDir(t testing.TB) string {
+	t.Helper()
 	top, err := os.MkdirTemp("/tmp", "holdfast-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -77,10 +101,7 @@ func Start(t testing.TB, args ...string) *Cluster {
 	if err := os.Chmod(top, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	c := &Cluster{Dir: filepath.Join(top, "state"), Bin: Bin(t), t: t}
-	c.Spawn(args...)
-	t.Cleanup(c.finish)
-	return c
+	return top
 }
 
 // Spawn starts the cluster again, after Stop or Kill.
