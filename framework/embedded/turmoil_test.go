@@ -217,7 +217,9 @@ func (s *troubled) hangUp() {
 func (s *troubled) run() {
 	for !s.w.over.Load() {
 		info := frameworkInfo(s.role, s.role)
+		s.mu.Lock()
 		info.ID = s.id
+		s.mu.Unlock()
 		c, err := tryDial(s.w.t, s.w.url, pb, info)
 		if err != nil {
 			time.Sleep(5 * time.Millisecond) // the master is being restarted
@@ -240,12 +242,22 @@ func (s *troubled) run() {
 func (s *troubled) event(c *client, e *scheduler.Event) {
 	switch e.Type {
 	case scheduler.Event_SUBSCRIBED:
+		s.mu.Lock()
 		s.id = e.Subscribed.FrameworkID
-		c.info.ID = s.id
+		s.mu.Unlock()
+		c.info.ID = e.Subscribed.FrameworkID
 		_ = c.try(calls.Reconcile())
 	case scheduler.Event_OFFERS:
 		for i := range e.Offers.Offers {
 			s.offer(c, &e.Offers.Offers[i])
+		}
+	case scheduler.Event_ERROR: // removed although the call for it seemed to fail
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e.Error.Message == "Framework has been removed" {
+			s.id = nil
+			clear(s.launched)
+			clear(s.heard)
 		}
 	case scheduler.Event_UPDATE:
 		st := e.Update.Status
@@ -257,8 +269,22 @@ func (s *troubled) event(c *client, e *scheduler.Event) {
 		}
 		if st.GetState() == mesos.TASK_RUNNING && s.rnd.IntN(3) == 0 {
 			_ = c.try(calls.Kill(st.TaskID.Value, ""))
+		} else if s.rnd.IntN(60) == 0 && time.Now().Before(s.w.end) {
+			s.tearDown(c)
 		}
 	}
+}
+
+// tearDown ends the framework; the next subscription makes a new one.
+func (s *troubled) tearDown(c *client) {
+	if c.try(&scheduler.Call{Type: scheduler.Call_TEARDOWN}) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.id = nil
+	clear(s.launched)
+	clear(s.heard)
 }
 
 // offer launches a task, on a fresh reservation or a plain one, or declines.
@@ -298,7 +324,7 @@ func (s *troubled) offer(c *client, o *mesos.Offer) {
 func (s *troubled) compare() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.w.m.fws[s.id.Value]
+	f := s.w.m.fws[s.id.GetValue()]
 	if f == nil || !f.connected() {
 		return s.role + " is not connected"
 	}
