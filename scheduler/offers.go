@@ -75,6 +75,9 @@ func (w *work) giveBack() {
 		if o.Bundle != "" {
 			continue
 		}
+		if o.Agent == "" && o.Until.After(w.now) {
+			continue // giving it back has just failed
+		}
 		if o.HeldFor != "" && w.preparing() > 0 && o.Until.After(w.now) {
 			continue
 		}
@@ -95,6 +98,15 @@ func (w *work) interest() {
 	waits := w.waitingCount() > 0 || w.preparing() > 0
 	// The return of a lost agent shows in its offers only.
 	lost := w.lostAgents() > 0
+	if !ses.InterestAt.IsZero() && !ses.InterestAt.After(w.now) {
+		w.setSession(func(s *state.Session) { s.InterestAt, s.Suppressed = time.Time{}, !waits && !lost })
+		if waits || lost {
+			w.master(Revive{})
+		} else {
+			w.master(Suppress{})
+		}
+		return
+	}
 	switch {
 	case !waits && !lost && !ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = true })

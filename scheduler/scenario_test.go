@@ -145,6 +145,7 @@ func parse(line string) (string, args) {
 //	app ID [n=1 volume=NAME shared cpus=… cmd=…] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
 //	status INSTANCE STATE [healthy=…] [task=ALIAS]      of the instance's current run, or of the task named
 //	granted [REF…] | refused [REF…] | created [REF…] | uncreated REF class=… | gone REF | removed REF
+//	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
 //	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments
 func (s *scenario) do(line string) (string, error) {
 	cmd, a := parse(line)
@@ -524,6 +525,13 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 		return s.grantResults(cmd == "granted", a)
 	case "created", "uncreated", "gone", "removed":
 		return s.requestResults(cmd, a)
+	case "callfailed":
+		for _, c := range []Call{Revive{}, Suppress{}} {
+			if strings.EqualFold(fmt.Sprintf("%T", c), "scheduler."+a.list[0]) {
+				return one(CallFailed{Call: c, Error: "timeout", Unknown: true})
+			}
+		}
+		return one(CallFailed{Call: Decline{Offers: a.list[1:]}, Error: "timeout", Unknown: true})
 	case "acceptfailed":
 		return s.acceptFailed(a)
 	}

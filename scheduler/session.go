@@ -12,6 +12,7 @@ import (
 const (
 	reconcileBatch = 1000
 	reconcileEvery = 15 * time.Minute
+	callRetry      = time.Second // after a call to the master failed that no timer repeats
 )
 
 // loaded plans what a crash left half done. It runs once per leadership and may look at everything.
@@ -57,7 +58,7 @@ func (w *work) subscribed(e Subscribed) {
 	w.setSession(func(s *state.Session) {
 		s.Connected, s.FrameworkID, s.Master, s.Since = true, e.FrameworkID, e.Master, w.now
 		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
-		s.Suppressed, s.Stopped = false, ""
+		s.Suppressed, s.Stopped, s.InterestAt = false, "", time.Time{}
 	})
 	w.askForAll()
 	w.placeable = true
@@ -230,10 +231,21 @@ func (w *work) markAgent(agent state.AgentID, lost time.Time) {
 }
 
 func (w *work) callFailed(e CallFailed) {
-	accept, ok := e.Call.(Accept)
-	if !ok {
-		return // repeated by its own timer
+	switch c := e.Call.(type) {
+	case Accept:
+		w.acceptFailed(c, e)
+	case Decline:
+		// The master goes on keeping these for us: they are given back again a little later.
+		for _, id := range c.Offers {
+			w.put(state.KindOffer, id, &state.Offer{ID: id, At: w.now, Until: w.now.Add(callRetry)})
+		}
+	case Revive, Suppress:
+		w.setSession(func(s *state.Session) { s.InterestAt = w.now.Add(callRetry) })
 	}
+	// The others are repeated by timers of their own.
+}
+
+func (w *work) acceptFailed(accept Accept, e CallFailed) {
 	var ask []ReconcileTask
 	for _, l := range accept.Launches {
 		i := w.byTask(l.Run.Task)

@@ -52,20 +52,30 @@ func (w *work) sites() []*site {
 		}
 		s.offers = append(s.offers, o)
 	}
-	for _, s := range list {
-		s.pool = place.NewPool(s.offers)
-		if id := s.offers[0].Bundle; id != "" {
-			s.bundle = id
-			for _, i := range w.holders(s.agent.ID, id) {
-				s.pool.Take(w.spec(i.App, i.Run.Version), i.Run.Ports, 0)
-				if i.WakeAt.Before(s.until) {
-					s.until = i.WakeAt
-				}
-			}
-		}
-	}
+	list = slices.DeleteFunc(list, func(s *site) bool { return !w.fill(s) })
 	slices.SortStableFunc(list, func(a, b *site) int { return compare(a.agent.Hostname, b.agent.Hostname) })
 	return list
+}
+
+// fill gives a site its pool: what the offers hold, less what launches on them will use. false: the bundle is closed. It takes
+// nobody more once one of its launches has its grants, or newcomers would keep that one waiting for ever.
+func (w *work) fill(s *site) bool {
+	s.pool = place.NewPool(s.offers)
+	id := s.offers[0].Bundle
+	if id == "" {
+		return true
+	}
+	s.bundle = id
+	for _, i := range w.holders(s.agent.ID, id) {
+		if allDone(i.Run) {
+			return false
+		}
+		s.pool.Take(w.spec(i.App, i.Run.Version), i.Run.Ports, 0)
+		if i.WakeAt.Before(s.until) {
+			s.until = i.WakeAt
+		}
+	}
+	return true
 }
 
 // place finds agents for the waiting instances, group by group, the one that waits longest first.

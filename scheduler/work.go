@@ -160,6 +160,7 @@ func (w *work) wake() time.Time {
 	}
 	if ses := w.session(); ses.Connected {
 		consider(ses.ReconcileAt)
+		consider(ses.InterestAt)
 	}
 	return next
 }

@@ -527,6 +527,11 @@ func (w *world) deliverMaster() {
 	}
 	c := w.toMaster[0]
 	w.toMaster = w.toMaster[1:]
+	if w.connected && !w.calm && w.r.Intn(30) == 0 {
+		w.logf("call %T fails", c)
+		w.fromMaster = append(w.fromMaster, CallFailed{Call: c, Error: "timeout", Unknown: true})
+		return
+	}
 	if !w.connected && w.r.Intn(2) == 0 {
 		if a, ok := c.(Accept); ok && w.r.Intn(2) == 0 {
 			w.fromMaster = append(w.fromMaster, CallFailed{Call: a, Error: "no connection", Unknown: w.r.Intn(2) == 0})
