@@ -36,12 +36,25 @@ func (s *Service) prepareLease() error {
 	return err
 }
 
-// grade is how sure it is that this node stops writing: soft with the watchdog process, none without.
+// grade is how sure it is that this node stops writing: soft while the watchdog process makes its rounds, none without.
 func (s *Service) grade() lease.Grade {
 	if len(s.o.Watchdog) == 0 {
 		return lease.GradeNone
 	}
+	if state, ok := s.state.(*fence.State); ok && !state.WatchdogAlive() {
+		return lease.GradeNone
+	}
 	return lease.GradeSoft
+}
+
+// awaitWatchdog gives a watchdog that is being started a moment. Who goes on without one holds with grade none.
+func (s *Service) awaitWatchdog(ctx context.Context) {
+	const limit, pause = time.Second, 5 * time.Millisecond
+	for waited := time.Duration(0); len(s.o.Watchdog) > 0 && s.grade() == lease.GradeNone && waited < limit; waited += pause {
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
 }
 
 // persist repeats a transition of the authority while its outcome is not known or the authority does not answer, for as long as

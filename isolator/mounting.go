@@ -137,6 +137,7 @@ func (m *mounting) granted(ctx context.Context) (string, error) {
 // hold is L2: from here on the node may have the volume mounted.
 func (m *mounting) hold(ctx context.Context) error {
 	s := m.s
+	s.awaitWatchdog(ctx)
 	if err := s.keeper.MayMount(s.o.Clock.Now(), s.o.Timings.M); err != nil {
 		return fault.Op(err, "mount volume %s", m.req.Ref)
 	}

@@ -27,6 +27,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.o.AgentURL != "" {
 		s.spawn(func() { s.pollAgent(ctx) })
 	}
+	s.awaitWatchdog(ctx) // so that the record says at once how well this node is fenced
 	kept := make(chan error, 1)
 	s.spawn(func() { kept <- s.keeper.Run(ctx) })
 	s.spawn(func() { s.serve(ctx) })
@@ -65,16 +66,21 @@ func (s *Service) serve(ctx context.Context) {
 	s.publishFacts(ctx)
 }
 
-// publishFacts publishes the drivers' facts when they change.
+// publishFacts publishes the drivers' facts and the fence's grade when they change.
 func (s *Service) publishFacts(ctx context.Context) {
 	last := ""
 	for {
-		facts := s.driverFacts()
-		if now := factsText(facts); now != last {
+		facts, grade := s.driverFacts(), s.grade()
+		if now := string(grade) + factsText(facts); now != last {
 			last = now
-			s.keeper.Publish(func(n *lease.Node) { n.Drivers = facts })
+			s.keeper.Publish(func(n *lease.Node) { n.Drivers, n.Grade = facts, grade })
 		}
-		if !sleep(ctx, 10*time.Second) {
+		if grade == lease.GradeNone && len(s.o.Watchdog) > 0 {
+			s.problem("watchdog", "it makes no rounds: what is mounted now is held with fence grade none")
+		} else {
+			s.problem("watchdog", "")
+		}
+		if !sleep(ctx, 2*time.Second) {
 			return
 		}
 	}

@@ -107,6 +107,7 @@ func (s *Service) forgetUncreated(ctx context.Context, v journal.Volume) {
 // selfClaim takes the claim, free to held in one step.
 func (m *mounting) selfClaim(ctx context.Context, newUID string) error {
 	s := m.s
+	s.awaitWatchdog(ctx)
 	if err := s.keeper.MayMount(s.o.Clock.Now(), s.o.Timings.M); err != nil {
 		return fault.Op(err, "mount volume %s", m.req.Ref)
 	}

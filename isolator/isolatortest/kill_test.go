@@ -563,6 +563,9 @@ func TestHeavyKillKeepsTask(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if g := m.claim(v).Fence; g != lease.GradeSoft {
+		t.Errorf("held with grade %q although the watchdog runs", g)
+	}
 	task := exec.Command("sleep", "60")
 	task.Dir = path
 	if err := task.Start(); err != nil {
