@@ -160,11 +160,15 @@ type scheduled struct {
 	stop func()
 }
 
-func newScheduled(t *testing.T, dir, master string) *scheduled {
+func newScheduled(t *testing.T, dir, master string, wrap ...func(store.Backend) store.Backend) *scheduled {
 	t.Helper()
-	db, err := bolt.Open(dir, bolt.Options{})
+	bdb, err := bolt.Open(dir, bolt.Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	var db store.Backend = bdb
+	for _, w := range wrap {
+		db = w(db)
 	}
 	log := zaptest.NewLogger(t)
 	st, err := store.Open(context.Background(), db, "", "test")
@@ -341,6 +345,84 @@ func TestHeavyTwoSchedulersNeverFight(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.settled(t, e, 3)
+}
+
+// flaky is a back end of which some commits fail: nothing is done, or it is done and the answer is lost.
+type flaky struct {
+	store.Backend
+	mu    sync.Mutex
+	rnd   *rand.Rand
+	share float64
+	fails int
+}
+
+func (f *flaky) Commit(ctx context.Context, cluster string, term store.Term, ops []store.Op) error {
+	f.mu.Lock()
+	before, after := f.rnd.Float64() < f.share/2, f.rnd.Float64() < f.share/2
+	if before || after {
+		f.fails++
+	}
+	f.mu.Unlock()
+	if before {
+		return fault.New(fault.Unavailable, "flaky: nothing was done")
+	}
+	if err := f.Backend.Commit(ctx, cluster, term, ops); err != nil {
+		return err
+	}
+	if after {
+		return fault.New(fault.Unknown, "flaky: who knows")
+	}
+	return nil
+}
+
+func (f *flaky) setShare(s float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.share = s
+}
+
+// TestHeavyCommitsFail lets every fourth commit fail, in both ways, while an app is scaled: in the end the agents run exactly what was wanted.
+func TestHeavyCommitsFail(t *testing.T) {
+	heavy.Require(t)
+	seed, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("HOLDFAST_SEED=%d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	e := newEngine(t, 2)
+	var back *flaky
+	f := newScheduled(t, t.TempDir(), e.master.URL(), func(b store.Backend) store.Backend {
+		back = &flaky{Backend: b, rnd: rand.New(rand.NewPCG(seed, 3))}
+		return back
+	})
+	// insist repeats a command until it is answered; one whose outcome is unknown may be repeated too, because it says how it should be.
+	insist := func(c scheduler.Event) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			_, err := f.Do(context.Background(), c)
+			if err == nil || fault.Is(err, fault.Exists) {
+				return
+			}
+			if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) || time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+	}
+	back.setShare(.25)
+	insist(webApp("2026-11-21T05:00:00.000Z", 2))
+	want := 2
+	for range 15 {
+		want = rnd.IntN(7)
+		insist(scheduler.ScaleApp{App: "/web", Instances: want, Force: true})
+		time.Sleep(time.Duration(rnd.IntN(150)) * time.Millisecond)
+	}
+	back.setShare(0)
+	f.settled(t, e, want)
+	t.Logf("%d commits failed", back.fails)
+	if back.fails < 5 {
+		t.Errorf("only %d commits failed: this has tested nothing", back.fails)
+	}
 }
 
 // TestHeavyCutCables cuts the framework from the master and agents from the master at random while the app is scaled: in the end the agents run exactly

@@ -126,15 +126,14 @@ func (f *Framework) Run(ctx context.Context) error {
 	defer f.closeSubscribers()
 	pause := f.c.RetryMin
 	for {
-		began := time.Now()
-		led, err := f.lead(ctx)
+		committed, err := f.lead(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) {
 			return err
 		}
-		if led && time.Since(began) > time.Minute {
+		if committed {
 			pause = f.c.RetryMin
 		}
 		f.log.Error("state not committed: everything since the last commit is forgotten, and the state is loaded again",

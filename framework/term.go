@@ -28,10 +28,12 @@ type term struct {
 	guard *guard
 	nodes Nodes
 
-	batch   store.Batch
-	pending []planned // what waits for the commit of batch
-	wake    time.Time // the earliest Wake asked for since the last Tick
-	ticked  time.Time
+	batch     store.Batch
+	pending   []planned // what waits for the commit of batch
+	committed bool
+
+	wake   time.Time // the earliest Wake asked for since the last Tick
+	ticked time.Time
 }
 
 // input is an event on its way to the loop; order is nil unless somebody waits for the answer.
@@ -46,8 +48,9 @@ type planned struct {
 	order *order
 }
 
-// lead takes the leadership, loads the state and runs the loop. led says that it got as far as the loop.
-func (f *Framework) lead(parent context.Context) (led bool, err error) {
+// lead takes the leadership, loads the state and runs the loop until a commit fails or parent ends. committed says that at least
+// one commit of the loop was done: the store works, by and large.
+func (f *Framework) lead(parent context.Context) (committed bool, err error) {
 	if err := f.c.Store.Lead(parent); err != nil {
 		return false, err
 	}
@@ -75,7 +78,8 @@ func (f *Framework) lead(parent context.Context) (led bool, err error) {
 	f.enter(t, view)
 	f.log.Info("state loaded", zap.String("store", f.c.Store.Name()), zap.String("cluster", f.c.Store.Cluster()),
 		zap.Int("apps", len(view.Apps)), zap.Int("instances", len(view.Instances)), zap.Int("volumes", len(view.Volumes)))
-	return true, t.run()
+	err = t.run()
+	return t.committed, err
 }
 
 // mint writes the framework record of a new cluster. It is the first record of all: where it is missing among others it was lost, and
@@ -295,6 +299,7 @@ func (t *term) flush() error {
 			t.pending = nil
 			return err
 		}
+		t.committed = true
 		t.batch.Reset()
 	}
 	f.publish(t.pending)
