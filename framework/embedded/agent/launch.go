@@ -63,7 +63,6 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 		if err := a.supported(c.task); err != nil {
 			return err
 		}
-		c.sandbox = sandbox.Dir(a.cfg.Dir, a.place(c))
 	}
 	j, err := a.store.Create(c.id, journal.Launch{Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task})
 	if err != nil {

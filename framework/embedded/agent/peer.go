@@ -7,6 +7,8 @@ import (
 	"github.com/google/uuid"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
 )
 
 // peer is the master's Handle on one life of the agent process: a message to a life that is over is lost, as one to a dead process is.
@@ -30,6 +32,9 @@ func (p *peer) Run(framework mesos.FrameworkInfo, task mesos.TaskInfo) {
 			return
 		}
 		c := &container{id: uuid.NewString(), agent: a.ID(), framework: framework.ID.Value, task: task, state: mesos.TASK_STAGING}
+		if a.processes() {
+			c.sandbox = sandbox.Dir(a.cfg.Dir, a.place(c))
+		}
 		a.mu.Lock()
 		taken := a.tasks[c.key()] != nil
 		if !taken && !a.shut {
