@@ -111,13 +111,16 @@ func (w *work) release(id state.DeploymentID) {
 func (w *work) putApps(e PutApp) *Reply {
 	var ids []state.AppID
 	for _, p := range e.Changes {
-		if p.Def == nil || p.Def.App == "" || p.Def.Version == "" || p.Instances < 0 {
+		if p.Def == nil || p.Def.App == "" || p.Def.Version == "" {
 			return refuse(fault.New(fault.Internal, "put app: the definition is not whole"))
 		}
 		if slices.Contains(ids, p.Def.App) {
 			return refuse(fault.New(fault.Invalid, "app %s is given twice", p.Def.App))
 		}
 		ids = append(ids, p.Def.App)
+		if err := checkInstances(p.Instances); err != nil {
+			return refuse(err)
+		}
 		if e.Create && w.app(p.Def.App) != nil {
 			return refuse(fault.New(fault.Exists, "An app with id [%s] already exists.", p.Def.App))
 		}
@@ -146,6 +149,16 @@ func (w *work) putApps(e PutApp) *Reply {
 		}
 	}
 	return w.deploy(changes, edited, version)
+}
+
+// maxInstances is what this design plans for, over all apps.
+const maxInstances = 100_000
+
+func checkInstances(n int) error {
+	if n >= 0 && n <= maxInstances {
+		return nil
+	}
+	return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/instances", Errors: []string{fmt.Sprintf("must be 0 to %d", maxInstances)}})
 }
 
 // sameSafeID finds an app whose instances would have the same ids ("/a/b" and "/a_b").
@@ -270,12 +283,22 @@ func (w *work) owned(app state.AppID, mounts []*state.Mount, instances int, no f
 			if v != nil && v.App != app && !m.Shared {
 				return no("volume %s belongs to app %s, which left it (uid %s); remove it or choose another name", ref, v.App, v.UID)
 			}
+			if v != nil && v.Shared != m.Shared {
+				return no("volume %s exists and is %s; a volume does not change that: choose another name", ref, sharing(v))
+			}
 			if m.Shared {
 				break
 			}
 		}
 	}
 	return nil
+}
+
+func sharing(v *state.Volume) string {
+	if v.Shared {
+		return "shared"
+	}
+	return "not shared"
 }
 
 func externals(s *state.Spec) (list []*state.Mount) {
@@ -292,8 +315,8 @@ func (w *work) scaleApp(e ScaleApp) *Reply {
 	if err != nil {
 		return refuse(err)
 	}
-	if e.Instances < 0 {
-		return refuse(fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/instances", Errors: []string{"must be 0 or more"}}))
+	if err := checkInstances(e.Instances); err != nil {
+		return refuse(err)
 	}
 	if err := w.locked([]state.AppID{e.App}, e.Force); err != nil {
 		return refuse(err)
@@ -425,9 +448,9 @@ func (w *work) userOf(v *state.Volume) state.InstanceID {
 		}
 		return ""
 	}
-	for _, i := range w.s.InstancesOf(v.App) {
-		if slices.ContainsFunc(w.volumesFor(i), func(x *state.Volume) bool { return x != nil && x.UID == v.UID }) {
-			return i.ID
+	for _, app := range w.sharers(v) {
+		if list := w.s.InstancesOf(app); len(list) > 0 {
+			return list[0].ID
 		}
 	}
 	return ""

@@ -226,9 +226,17 @@ func (w *work) forgetApp(a *state.App) {
 		return
 	}
 	for _, v := range w.s.VolumesOf(a.ID) {
-		if v := w.volume(v.UID); v != nil && v.Phase != state.VolumeRemoving {
-			w.beginRemove(v)
+		v := w.volume(v.UID)
+		if v == nil || v.Phase == state.VolumeRemoving {
+			continue
 		}
+		if others := w.sharers(v); v.Shared && len(others) > 0 {
+			c := *v
+			c.App = others[0] // it is theirs as well
+			w.putVolume(&c)
+			continue
+		}
+		w.beginRemove(v)
 	}
 }
 

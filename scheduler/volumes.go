@@ -131,11 +131,30 @@ func (w *work) touchUsers(v *state.Volume) {
 		w.instances.add(v.Instance)
 		return
 	}
-	for _, i := range w.s.InstancesOf(v.App) {
-		if i.Phase == state.PhasePreparing || i.Phase == state.PhaseWaiting {
-			w.instances.add(i.ID)
+	for _, app := range w.sharers(v) {
+		for _, i := range w.s.InstancesOf(app) {
+			if i.Phase == state.PhasePreparing || i.Phase == state.PhaseWaiting {
+				w.instances.add(i.ID)
+			}
 		}
 	}
+}
+
+// sharers gives the apps that use a shared volume, sorted. It costs as much as there are apps; shared volumes change seldom.
+func (w *work) sharers(v *state.Volume) (apps []state.AppID) {
+	for _, id := range sortedKeys(w.s.Apps) {
+		a := w.app(id)
+		if a == nil || a.Removed {
+			continue
+		}
+		for _, m := range externals(w.spec(id, a.Version)) {
+			if m.Shared && refOf(m, 0) == v.Ref {
+				apps = append(apps, id)
+				break
+			}
+		}
+	}
+	return apps
 }
 
 // ask makes the request that a volume waits for, again. Asking twice is asking once: its id is the same.

@@ -41,7 +41,12 @@ func (w *work) obstacles(i *state.Instance, spec *state.Spec, first bool) (rs []
 		if m.Kind != state.MountExternal {
 			continue
 		}
-		if r := w.volumeObstacle(w.volumeByRef(refOf(m, i.Ordinal)), i); r.Code != "" {
+		v := w.volumeByRef(refOf(m, i.Ordinal))
+		r := w.volumeObstacle(v, i)
+		if v != nil && v.Shared != m.Shared {
+			r = state.Reason{Code: state.ReasonVolume, Text: fmt.Sprintf("volume %s is %s, and the app wants it otherwise", v.Ref, sharing(v))}
+		}
+		if r.Code != "" {
 			rs = append(rs, r)
 		}
 		if first && len(rs) > 0 {

@@ -939,6 +939,9 @@ func (w *world) order() {
 			spec.Volumes = append(spec.Volumes, state.Mount{Kind: state.MountExternal, ContainerPath: "log", Driver: "pool", Pattern: "mqlog"},
 				state.Mount{Kind: state.MountExternal, ContainerPath: "all", Driver: "pool", Pattern: "common", Shared: true})
 		}
+		if app == "/web" && w.r.Intn(3) == 0 {
+			spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "all", Driver: "pool", Pattern: "common", Shared: true}}
+		}
 		if app == "/web" && w.r.Intn(2) == 0 {
 			spec.Constraints = []state.Constraint{{Field: "rack", Operator: "GROUP_BY"}}
 		}
