@@ -37,7 +37,7 @@ func (w *work) converge(id state.AppID) {
 	if w.turn(a) {
 		w.convergeNow(a)
 	}
-	w.goOn(w.app(id), a.Deployment)
+	w.goOn(a.Deployment)
 }
 
 func (w *work) convergeNow(a *state.App) {
@@ -258,7 +258,7 @@ func (w *work) turn(a *state.App) bool {
 }
 
 // goOn takes a deployment to its next steps while the current one is done.
-func (w *work) goOn(_ *state.App, id state.DeploymentID) {
+func (w *work) goOn(id state.DeploymentID) {
 	d := w.deployment(id)
 	if d == nil || d.Paused {
 		return

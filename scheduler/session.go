@@ -34,6 +34,9 @@ func (w *work) loaded() {
 	for _, id := range sortedKeys(w.s.Apps) {
 		w.apps.add(id)
 	}
+	for _, id := range sortedKeys(w.s.Deployments) {
+		w.goOn(id)
+	}
 }
 
 func (w *work) subscribed(e Subscribed) {
