@@ -14,8 +14,8 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/client"
 )
 
-// Version is set by the linker.
-var Version = "dev"
+// version is set by the linker from `git describe`.
+var version = "dev"
 
 // backend is who does the work: the isolator, or the plugin itself.
 type backend interface {
@@ -134,7 +134,7 @@ func versionText() string {
 			}
 		}
 	}
-	return fmt.Sprintf("Binary: dvdcli\nSemVer: %s\nCommit: %s\nProgram: holdfast\n", Version, rev)
+	return fmt.Sprintf("Binary: dvdcli\nSemVer: %s\nCommit: %s\nProgram: holdfast\n", version, rev)
 }
 
 // waitForIsolator bounds how long a restart of the isolator may take before dvdcli gives up.

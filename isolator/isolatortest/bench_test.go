@@ -7,27 +7,27 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/isolator/client"
 )
 
-// BenchmarkHeavyMountUnmount takes one volume through mount and unmount, without a grant: by the client in this process, by curl, and by
+// pairs is how many mounts with their unmounts one iteration does, so that a single one tells something.
+const pairs = 25
+
+// BenchmarkMountUnmount takes one volume through mount and unmount, without a grant: by the client in this process, by curl, and by
 // dvdcli. The difference of the last two is what dvdcli costs.
-func BenchmarkHeavyMountUnmount(b *testing.B) {
-	heavy.Require(b, heavy.Program("curl"), heavy.Program("go"))
+func BenchmarkMountUnmount(b *testing.B) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		b.Skip("needs the program curl")
+	}
 	m := benchMachine(b)
 	bin := filepath.Join(m.dir, "dvdcli")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/holdfast-io/holdfast/dvdcli")
+	build := exec.Command("go", "build", "-trimpath", "-o", bin, "github.com/holdfast-io/holdfast/dvdcli")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
-	if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"}); err != nil {
-		b.Fatal(err)
-	}
-	if _, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil {
-		b.Fatal(err)
-	}
+	m.pair(b, "v") // creates it
 	run := func(b *testing.B, name string, args ...string) {
 		cmd := exec.Command(name, args...)
 		cmd.Env = append(os.Environ(), client.SocketVariable+"="+m.socket)
@@ -35,61 +35,69 @@ func BenchmarkHeavyMountUnmount(b *testing.B) {
 			b.Fatalf("%v: %s", err, out)
 		}
 	}
-	b.Run("client", func(b *testing.B) {
-		for b.Loop() {
-			if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"}); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil {
-				b.Fatal(err)
-			}
+	calls := []string{"mount", "unmount"}
+	measure(b, "client", func() { m.pair(b, "v") })
+	measure(b, "curl", func() {
+		for _, call := range calls {
+			run(b, "curl", "-s", "-f", "--unix-socket", m.socket, "-d", `{"driver":"pool","name":"v"}`, "http://isolator/v1/"+call)
 		}
 	})
-	b.Run("curl", func(b *testing.B) {
-		for b.Loop() {
-			for _, call := range []string{"mount", "unmount"} {
-				run(b, "curl", "-s", "-f", "--unix-socket", m.socket, "-d", `{"driver":"pool","name":"v"}`, "http://isolator/v1/"+call)
-			}
+	measure(b, "dvdcli", func() {
+		for _, call := range calls {
+			run(b, bin, call, "--volumedriver=pool", "--volumename=v")
 		}
 	})
-	b.Run("dvdcli", func(b *testing.B) {
-		for b.Loop() {
-			for _, call := range []string{"mount", "unmount"} {
-				run(b, bin, call, "--volumedriver=pool", "--volumename=v")
-			}
-		}
-	})
-	b.Run("start", func(b *testing.B) { // what a dvdcli costs that does nothing
-		for b.Loop() {
+	measure(b, "dvdcli-start-only", func() { // two starts that do nothing
+		for range calls {
 			run(b, bin, "version")
 		}
 	})
 }
 
-// BenchmarkHeavyMany mounts volumes beside n that are mounted already: latency should not grow.
-func BenchmarkHeavyMany(b *testing.B) {
-	heavy.Require(b)
+// BenchmarkBesideMounted mounts a volume beside n that are mounted already: latency should not grow.
+func BenchmarkBesideMounted(b *testing.B) {
 	for _, n := range []int{1, 100, 1000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			m := benchMachine(b)
-			for i := range n {
-				if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: fmt.Sprintf("m%d", i)}); err != nil {
-					b.Fatal(err)
-				}
+		m := benchMachine(b)
+		for i := range n {
+			if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: fmt.Sprintf("m%d", i)}); err != nil {
+				b.Fatal(err)
 			}
+		}
+		measure(b, fmt.Sprint(n), func() { m.pair(b, "v") })
+		b.Run(fmt.Sprintf("%d-recovery", n), func(b *testing.B) { // from the start of the process to the first mount it would take
 			for b.Loop() {
-				if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"}); err != nil {
-					b.Fatal(err)
-				}
-				if _, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.StopTimer()
-			for i := range n {
-				_, _ = m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: fmt.Sprintf("m%d", i)})
+				m.kill()
+				begun := time.Now()
+				m.start("")
+				b.ReportMetric(float64(time.Since(begun).Microseconds())/1000, "ms/recovery")
 			}
 		})
+		for i := range n {
+			_, _ = m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: fmt.Sprintf("m%d", i)})
+		}
+	}
+}
+
+// measure reports milliseconds for each pair.
+func measure(b *testing.B, name string, pair func()) {
+	b.Run(name, func(b *testing.B) {
+		n := 0
+		for b.Loop() {
+			for range pairs {
+				pair()
+				n++
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(n), "ms/pair")
+	})
+}
+
+func (m *machine) pair(b *testing.B, name string) {
+	if _, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: name}); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: name}); err != nil {
+		b.Fatal(err)
 	}
 }
 
