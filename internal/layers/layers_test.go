@@ -44,7 +44,7 @@ var bans = []ban{
 	{from: []string{"./framework/marathon"}, direct: true,
 		to:  []string{"net/http", "os", "os/exec"},
 		why: "app JSON is data: types, defaults, validation, no I/O"},
-	{from: []string{"./framework/embedded/agent"}, to: []string{"./framework/embedded"}, direct: true,
+	{from: []string{"./framework/embedded/agent"}, to: []string{"./framework/embedded/allocator", "./framework/embedded/registry", "./framework/embedded/view", "./framework/embedded/wire"},
 		why: "an agent knows its master by the wire alone"},
 	{from: []string{"./isolator"},
 		to:  []string{"./framework", "./scheduler", "./dvdcli", "./cmd", "github.com/mesos/mesos-go"},

@@ -27,10 +27,10 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // Version is the Mesos version that an agent claims.

@@ -15,7 +15,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/files"
+	"github.com/holdfast-io/holdfast/framework/embedded/files"
 )
 
 // The endpoint's surface is the part of a Mesos agent's that people and the node helper read:

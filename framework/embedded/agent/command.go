@@ -13,7 +13,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // defaultPath is what a task finds programs on when it does not say.

@@ -8,7 +8,7 @@ import (
 	"github.com/google/uuid"
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
 )
 
 // container is what the agent process knows of one task: its newest state, the updates that are not acknowledged, and whether

@@ -8,9 +8,9 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/check"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/check"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // executor runs one task, as Mesos's command executor does in a process of its own: it outlives the agent process, keeps what it has to

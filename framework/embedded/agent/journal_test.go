@@ -9,7 +9,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
 )
 
 // launchOf is a launch with something in every field that a recovery has to bring back.

@@ -8,9 +8,9 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // answer sends a status of a task that has no container here, until it is acknowledged or the agent process ends.

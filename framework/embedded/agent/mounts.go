@@ -9,7 +9,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // shareDir makes the agent's directory a shared mount of its own, when this program may mount: what is mounted and unmounted below it afterwards

@@ -8,7 +8,7 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // peer is the master's Handle on one life of the agent process: a message to a life that is over is lost, as one to a dead process is.

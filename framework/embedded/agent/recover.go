@@ -11,9 +11,9 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // recovery is what a starting agent process finds.

@@ -12,7 +12,7 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
 )
 
 // link is the agent's conversation with its master: register, signs of life, updates. It owns the order in which they leave.

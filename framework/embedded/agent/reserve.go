@@ -11,8 +11,8 @@ import (
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/journal"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/journal"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // reserve makes reservations and persistent volumes durable. New directories are made first and old ones deleted last, so that whatever

@@ -11,9 +11,9 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/dockervolume"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/sandbox"
+	"github.com/holdfast-io/holdfast/framework/embedded/dockervolume"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/sandbox"
 )
 
 // place at which a task sees something, before it is mounted or linked.

@@ -24,7 +24,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // Volume is what one container wants mounted.

@@ -18,7 +18,7 @@ import (
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // UnknownGeneral is the type of a general check that says nothing.

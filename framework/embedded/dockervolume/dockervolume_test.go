@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
-	"github.com/holdfast-io/holdfast/framework/embedded/agent/process"
+	"github.com/holdfast-io/holdfast/framework/embedded/process"
 )
 
 // dvdcli is a stand-in that logs its calls; volumes are directories beside it.
