@@ -29,7 +29,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/store/bolt"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
-	authority "github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/isolator/lease/dial"
 	"github.com/holdfast-io/holdfast/scheduler"
 )
 
@@ -40,6 +40,9 @@ type frameworkConfig struct {
 	principal, secretFile, hostname, webui string
 	envPrefix, bridgeName                  string
 	policy, minGrade                       string
+	authorityFiles                         dial.Options
+	leaseWait, leasePeriod, leaseCall      time.Duration
+	leaseClockError                        float64
 	logFormat, logLevel                    string
 	failoverTimeout                        time.Duration
 	declineFor, holdFor, killRetry         time.Duration
@@ -70,7 +73,11 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, or http(s) URL")
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
 	f.StringVar(&c.dir, "dir", "", "directory for the state")
-	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket")
+	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket, zk://hosts/path, consul://host:port/path or consuls://…")
+	f.StringVar(&c.authorityFiles.SecretFile, "authority-secret-file", "", "file with user:password for ZooKeeper, or the token for Consul")
+	f.StringVar(&c.authorityFiles.CAFile, "authority-ca-file", "", "certificates that consuls:// trusts")
+	f.StringVar(&c.authorityFiles.CertFile, "authority-cert-file", "", "client certificate for consuls://")
+	f.StringVar(&c.authorityFiles.KeyFile, "authority-key-file", "", "its key")
 	f.StringVar(&c.role, "role", "holdfast", "Mesos role to take offers in")
 	f.StringVar(&c.name, "name", "holdfast", "name of the framework in Mesos")
 	f.StringVar(&c.cluster, "cluster", "", "UUID of the cluster; minted at the first start when not given")
@@ -84,6 +91,10 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.bridgeName, "mesos-bridge-name", "mesos-bridge", "CNI network for container/bridge with the Mesos containerizer")
 	f.StringVar(&c.policy, "default-policy", "lease", "how claims of volumes without a class are freed when a node is lost: lease or operator")
 	f.StringVar(&c.minGrade, "min-grade", "", "weakest fence that policy lease trusts: reset or soft (default: soft with an authority on this machine, reset otherwise)")
+	f.DurationVar(&c.leaseWait, "lease-wait", 0, "W of docs/safety.md: a node whose lease stands still that long is dead; nodes with longer deadlines are refused (default 33s; 4s with an authority on this machine)")
+	f.DurationVar(&c.leasePeriod, "lease-period", 0, "P: how often leases are looked at (default 3s; 500ms)")
+	f.DurationVar(&c.leaseCall, "lease-call-limit", 0, "R: limit of one call to the authority (default 2s; 500ms)")
+	f.Float64Var(&c.leaseClockError, "lease-clock-error", -1, "rho: bound of the difference of clock rates (default 0.1; 0)")
 	f.DurationVar(&c.declineFor, "decline-for", 10*time.Second, "for how long Mesos keeps an offer away that nothing wants")
 	f.DurationVar(&c.holdFor, "hold-for", 15*time.Second, "for how long an offer is held while a volume is claimed")
 	f.DurationVar(&c.killRetry, "kill-retry", 10*time.Second, "time until a kill that had no effect is repeated")
@@ -135,7 +146,7 @@ func (c *frameworkConfig) fill() error {
 	}
 	if c.minGrade == "" {
 		c.minGrade = string(lease.GradeReset)
-		if strings.HasPrefix(c.authority, "unix://") {
+		if dial.OneMachine(c.authority) {
 			c.minGrade = string(lease.GradeSoft)
 		}
 	}
@@ -211,25 +222,59 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	registers, err := authority.Dial(c.authority)
+	registers, err := dial.Open(c.authority, c.authorityFiles)
 	if err != nil {
 		return nil, err
+	}
+	timings := c.timings()
+	if err := timings.CheckTaker(); err != nil {
+		return nil, fault.Op(err, "lease timings")
 	}
 	who := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
 	return framework.New(framework.Config{
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
-			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: c.principal, User: c.mesosUser, HTTPAddress: address, Authority: c.authority},
+			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: c.principal, User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Principal: c.principal, DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax},
 		Step:   scheduler.Step,
 		Store:  st,
 		Master: client,
-		Nodes: framework.WithAuthority(lease.New(registers, lease.Options{Cluster: st.Cluster()}), st.Cluster(),
-			nodes.Config{MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
+		Nodes: framework.WithAuthority(lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
+			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
 		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,
 	})
+}
+
+// withoutSecret takes user and password out of an address that is shown.
+func withoutSecret(address string) string {
+	scheme, rest, ok := strings.Cut(address, "://")
+	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 {
+		return scheme + "://" + rest[at+1:]
+	}
+	return address
+}
+
+// timings are those of the taker: the ones of one machine, or of safety.md's example, unless flags say otherwise.
+func (c *frameworkConfig) timings() lease.Timings {
+	t := lease.Timings{P: 3 * time.Second, R: 2 * time.Second, W: 33 * time.Second, Rho: .1}
+	if dial.OneMachine(c.authority) {
+		e := lease.EmbeddedTimings()
+		t = lease.Timings{P: e.P, R: e.R, W: e.W, Rho: e.Rho}
+	}
+	for _, o := range []struct {
+		to   *time.Duration
+		from time.Duration
+	}{{&t.W, c.leaseWait}, {&t.P, c.leasePeriod}, {&t.R, c.leaseCall}} {
+		if o.from != 0 {
+			*o.to = o.from
+		}
+	}
+	if c.leaseClockError >= 0 {
+		t.Rho = c.leaseClockError
+	}
+	return t
 }
 
 // actors runs the loop and the HTTP server until ctx ends or one of them fails. Tasks are left alone.

@@ -84,6 +84,8 @@ func TestFrameworkArguments(t *testing.T) {
 		"cluster":       {append(base, "--cluster", "../x"), fault.ExitFailed, "../x"},
 		"log format":    {append(base, "--log-format", "xml"), fault.ExitUsage, "xml"},
 		"log level":     {append(base, "--log-level", "loud"), fault.ExitUsage, "loud"},
+		"lease wait":    {append(base, "--lease-wait", "-1s"), fault.ExitFailed, "W = -1s"},
+		"clock error":   {append(base, "--lease-clock-error", "0.9"), fault.ExitFailed, "rho = 0.9"},
 		"tcp authority": {append(base, "--authority", "tcp://x:1"), fault.ExitFailed, "tcp://x:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -141,6 +143,14 @@ func TestListeningToStrangersIsSaidLoudly(t *testing.T) {
 	core, logs = observer.New(zapcore.InfoLevel)
 	if err := announce(t.TempDir(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, zap.New(core)); err != nil || logs.FilterLevelExact(zapcore.WarnLevel).Len() != 0 {
 		t.Error("a warning for loopback", err)
+	}
+}
+
+func TestAddressWithoutSecret(t *testing.T) {
+	for in, want := range map[string]string{"unix:///run/x.sock": "unix:///run/x.sock", "zk://u:p@h1:2181,h2/x": "zk://h1:2181,h2/x", "zk://u:p@ss@h/x": "zk://h/x", "/run/x@y": "/run/x@y"} {
+		if got := withoutSecret(in); got != want {
+			t.Errorf("%s is shown as %s", in, got)
+		}
 	}
 }
 
