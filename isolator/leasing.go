@@ -171,7 +171,11 @@ func (s *Service) fenceAll(ctx context.Context) {
 
 // bringDown takes a volume down in its queue if it is still up, and still what is meant; what fails is repeated.
 func (s *Service) bringDown(ctx context.Context, ref volume.Ref, verb string, how takeDown, meant func(journal.Volume) bool) error {
-	_, err := s.do(ctx, ref, verb, verb, func(ctx context.Context) (string, error) {
+	do := s.do
+	if how.fence {
+		do = s.doUrgently
+	}
+	_, err := do(ctx, ref, verb, verb, func(ctx context.Context) (string, error) {
 		v, ok := s.journal.Volume(ref)
 		if !ok || !active(v) || (meant != nil && !meant(v)) {
 			return "", nil
@@ -198,7 +202,7 @@ func (s *Service) verifyNothing(ctx context.Context) error {
 		if v.BootID != "" && v.BootID != s.o.BootID && !s.leftover(v) {
 			continue // another boot: the kernel that had it mounted is gone
 		}
-		_, err := s.do(ctx, v.Ref, "fence", "", func(ctx context.Context) (string, error) {
+		_, err := s.doUrgently(ctx, v.Ref, "fence", "", func(ctx context.Context) (string, error) {
 			now, _ := s.journal.Volume(v.Ref)
 			if !active(now) || now.Gone {
 				return "", nil

@@ -256,7 +256,7 @@ func (s *Service) auditVolume(ctx context.Context, v journal.Volume) {
 	if s.stillHeld(ctx, v) {
 		return
 	}
-	_, _ = s.do(ctx, v.Ref, "audit", "audit", func(ctx context.Context) (string, error) {
+	_, _ = s.doUrgently(ctx, v.Ref, "audit", "audit", func(ctx context.Context) (string, error) {
 		now, ok := s.journal.Volume(v.Ref)
 		if !ok || now.Phase != journal.Mounted || s.stillHeld(ctx, now) {
 			return "", nil

@@ -70,7 +70,11 @@ func (s *Service) carryOut(ctx context.Context, r lease.RequestVersion) {
 	defer s.end(r.Op)
 	pause := s.o.Limits.RetryMin
 	for {
-		outcome, err := s.do(ctx, r.Ref, string(r.Kind), "request "+r.Op, func(ctx context.Context) (string, error) { return s.request(ctx, r.Request) })
+		do := s.do
+		if r.Kind == lease.RequestFence {
+			do = s.doUrgently
+		}
+		outcome, err := do(ctx, r.Ref, string(r.Kind), "request "+r.Op, func(ctx context.Context) (string, error) { return s.request(ctx, r.Request) })
 		if c := fault.ClassOf(err); c == fault.Unknown || c == fault.Unavailable {
 			s.problem("request "+r.Op, err.Error())
 			if !sleep(ctx, pause) {

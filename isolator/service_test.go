@@ -638,6 +638,28 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
+// A revoke does not wait for an unmount that waits for users.
+func TestRevokeOvertakesWaiting(t *testing.T) {
+	c := newCluster(t)
+	n := c.node(func(o *Options) { o.Limits.UsersLeave = time.Minute })
+	uid, ref := c.volume(n, "v")
+	path, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.fence.use(path, true)
+	waiting := make(chan error, 1)
+	go func() { _, err := n.Unmount(bg, UnmountRequest{Ref: ref}); waiting <- err }()
+	time.Sleep(50 * time.Millisecond)
+	if _, err := c.auth.Revoke(bg, uid, c.state(uid).Epoch); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("claim is free", func() bool { return c.state(uid).State == lease.Free })
+	if err := <-waiting; err != nil {
+		t.Errorf("the unmount: %v", err)
+	}
+}
+
 // Cut off from the authority, a node fences at its deadline, and gives back what it held once it is there again.
 func TestDeadline(t *testing.T) {
 	if testing.Short() {

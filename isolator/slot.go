@@ -3,6 +3,7 @@ package isolator
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -13,6 +14,8 @@ import (
 type slot struct {
 	ref  volume.Ref
 	turn chan struct{} // holds one token while nobody has the turn
+	// urgent counts those who wait for the turn to stop the volume's users: nobody waits for these to leave by themselves then.
+	urgent atomic.Int32
 
 	mu      sync.Mutex
 	pending map[string]*operation // by key, waiting ones included
@@ -72,6 +75,14 @@ func (s *Service) do(ctx context.Context, ref volume.Ref, verb, key string, f fu
 	case <-ctx.Done():
 		return "", fault.New(fault.Unknown, "%s of volume %s goes on without its caller", verb, ref)
 	}
+}
+
+// doUrgently is do for what stops the volume's users.
+func (s *Service) doUrgently(ctx context.Context, ref volume.Ref, verb, key string, f func(ctx context.Context) (string, error)) (string, error) {
+	sl := s.slot(ref)
+	sl.urgent.Add(1)
+	defer sl.urgent.Add(-1)
+	return s.do(ctx, ref, verb, key, f)
 }
 
 func (s *Service) perform(sl *slot, key string, op *operation, f func(ctx context.Context) (string, error)) {

@@ -57,7 +57,10 @@ func (s *Service) Path(ctx context.Context, ref volume.Ref) (string, error) {
 	if _, err := d.Get(ctx, ref.Name); err != nil {
 		return "", err
 	}
-	return "", nil
+	if _, ours := d.(driver.Placer); ours {
+		return "", nil // what this node has not mounted is not mounted here
+	}
+	return d.Path(ctx, ref.Name)
 }
 
 // Status tells everything about the node.
