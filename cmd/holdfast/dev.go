@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -40,7 +42,7 @@ func devCommand(c *console.Console) *cobra.Command {
 				return console.Group(cmd, args)
 			}
 			cfg.Version = version
-			return runDev(c, cmd.Context(), cfg, example, verbose)
+			return runDev(cmd.Context(), c, cfg, example, verbose)
 		},
 	}
 	defaultDir, err := dev.DefaultDir()
@@ -61,7 +63,7 @@ func devCommand(c *console.Console) *cobra.Command {
 	return cmd
 }
 
-func runDev(c *console.Console, ctx context.Context, cfg dev.Config, example string, verbose bool) error {
+func runDev(ctx context.Context, c *console.Console, cfg dev.Config, example string, verbose bool) error {
 	if cfg.Dir == "" {
 		return console.Usage("no home directory: say where the state goes by --dir")
 	}
@@ -83,7 +85,7 @@ func runDev(c *console.Console, ctx context.Context, cfg dev.Config, example str
 	if err != nil {
 		return err
 	}
-	running := stay(c, ctx, cluster, cfg, app)
+	running := stay(ctx, c, cluster, cfg, app)
 	fmt.Fprintln(c.Out, "Stopping: framework, tasks, volumes, node helpers …")
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
@@ -96,7 +98,7 @@ func runDev(c *console.Console, ctx context.Context, cfg dev.Config, example str
 }
 
 // stay shows how the cluster comes up and waits for the end.
-func stay(c *console.Console, ctx context.Context, cluster *dev.Cluster, cfg dev.Config, app []byte) error {
+func stay(ctx context.Context, c *console.Console, cluster *dev.Cluster, cfg dev.Config, app []byte) error {
 	api := client.New(cluster.API())
 	if err := awaitAPI(ctx, api, cluster.Layout().Log("framework")); err != nil {
 		if ctx.Err() != nil {
@@ -112,7 +114,7 @@ func stay(c *console.Console, ctx context.Context, cluster *dev.Cluster, cfg dev
 	}
 	cancel()
 	if app != nil {
-		if err := showExample(c, ctx, api, app); err != nil && ctx.Err() == nil {
+		if err := showExample(ctx, c, api, cluster.Layout().Dir, app); err != nil && ctx.Err() == nil {
 			return err
 		}
 	}
@@ -155,7 +157,7 @@ func tail(name string, lines int) string {
 }
 
 // showExample submits an example, unless it is there, and shows its instances until all run.
-func showExample(c *console.Console, ctx context.Context, api *client.Client, app []byte) error {
+func showExample(ctx context.Context, c *console.Console, api *client.Client, dir string, app []byte) error {
 	id := console.AppID(app)
 	r, err := api.PutApp(ctx, app, client.PutOptions{CreateOnly: true})
 	for fault.Is(err, fault.Unavailable) && ctx.Err() == nil { // it answers, but has not read its state yet
@@ -170,6 +172,9 @@ func showExample(c *console.Console, ctx context.Context, api *client.Client, ap
 	default:
 		c.Warn(r)
 		fmt.Fprintf(c.Out, "Submitted app %s\n", id)
+	}
+	if closed := closedTo(dir); closed != "" && bytes.Contains(app, []byte(`"user"`)) {
+		fmt.Fprintf(c.Err, "holdfast: the app's user cannot pass %s on the way to its sandbox: use another --dir, such as /var/lib/holdfast/dev\n", closed)
 	}
 	began := time.Now()
 	view := liveView{out: c.Out}
@@ -269,11 +274,37 @@ func findExample(name string) ([]byte, error) {
 		file := filepath.Join(dir, name, "app.json")
 		body, err := os.ReadFile(file)
 		if err == nil {
-			return body, nil
+			return asWhoever(body)
 		}
 		tried = append(tried, file)
 	}
 	return nil, fault.New(fault.NotFound, "no example %q: none of %s is there", name, strings.Join(tried, ", "))
+}
+
+// asWhoever takes the user out of an app where only root could become that user.
+func asWhoever(body []byte) ([]byte, error) {
+	if os.Geteuid() == 0 {
+		return body, nil
+	}
+	var app map[string]json.RawMessage
+	if err := json.Unmarshal(body, &app); err != nil {
+		return nil, fault.Wrap(fault.Invalid, err, "read the example")
+	}
+	delete(app, "user")
+	body, err := json.Marshal(app)
+	return body, fault.Wrap(fault.Internal, err, "write the example")
+}
+
+// closedTo names the first directory on the way to dir that other users cannot pass, "" when there is none. An app's user cannot
+// get at its sandbox through it.
+func closedTo(dir string) string {
+	closed := ""
+	for d := dir; d != filepath.Dir(d); d = filepath.Dir(d) {
+		if info, err := os.Stat(d); err == nil && info.Mode().Perm()&0o001 == 0 {
+			closed = d
+		}
+	}
+	return closed
 }
 
 func exampleDirs() []string {
