@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api"
 	"github.com/holdfast-io/holdfast/framework/mesos"
+	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/framework/nodes"
 	"github.com/holdfast-io/holdfast/framework/store"
 	"github.com/holdfast-io/holdfast/framework/store/bolt"
@@ -218,7 +219,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: c.principal, Hostname: c.hostname, Webui: webui,
 		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
 	client, err := mesos.New(mesos.Config{Master: c.master, Info: identity.FrameworkInfo(), Principal: c.principal, Secret: secret,
-		Tasks: mesos.Tasks{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
+		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
 		return nil, err
 	}

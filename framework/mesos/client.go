@@ -17,6 +17,7 @@ import (
 	msched "github.com/mesos/mesos-go/api/v1/lib/scheduler"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
 )
@@ -29,7 +30,7 @@ type Config struct {
 	Info mesos.FrameworkInfo
 	// Principal and Secret are sent as HTTP basic credentials when Secret is not empty.
 	Principal, Secret string
-	Tasks             Tasks
+	Tasks             task.Encoder
 	// MinBackoff and MaxBackoff bound the pause between attempts to subscribe; each is half random. Default 250 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
 	// CallLimit bounds one call. Default 15 s.

@@ -110,6 +110,18 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
+func TestReservations(t *testing.T) {
+	dynamic := mesos.Resource_ReservationInfo{Type: mesos.Resource_ReservationInfo_DYNAMIC.Enum(), Role: ptr("holdfast/sub"), Principal: ptr("p"),
+		Labels: &mesos.Labels{Labels: []mesos.Label{{Key: "holdfast_app", Value: ptr("/db")}, {Key: "flag"}}}}
+	static := mesos.Resource_ReservationInfo{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: ptr("holdfast")}
+	r, ok := convertResource(&mesos.Resource{Name: "cpus", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: 4},
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("holdfast")}, Reservations: []mesos.Resource_ReservationInfo{static, dynamic}})
+	if !ok || len(r.Reservations) != 2 || r.Reservations[0].Dynamic || !r.Reservations[1].Dynamic || r.Reservations[1].Principal != "p" ||
+		r.Reservations[1].Labels["holdfast_app"] != "/db" || r.Scalar != 4 || r.AllocationRole != "holdfast" {
+		t.Errorf("decoded as %+v", r)
+	}
+}
+
 func TestResourcesThatAreNotPlain(t *testing.T) {
 	disk := func(d *mesos.Resource) *mesos.Resource {
 		d.Name, d.Type, d.Scalar = "disk", mesos.SCALAR.Enum(), &mesos.Value_Scalar{Value: 10}

@@ -50,3 +50,5 @@ func (i Identity) FrameworkInfo() mesos.FrameworkInfo {
 	}
 	return info
 }
+
+func ptr[T any](v T) *T { return &v }

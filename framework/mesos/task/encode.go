@@ -1,4 +1,6 @@
-package mesos
+// Package task turns the scheduler's calls into Mesos's: above all a launch into a TaskInfo, with its environment, container,
+// volumes, health check and discovery info. It is data to data; the golden files under testdata show every form.
+package task
 
 import (
 	"time"
@@ -12,10 +14,10 @@ import (
 
 // Encode makes the Mesos call of a scheduler call. ok is false for calls that are not for the master. The framework id is put
 // in by the Client.
-func (t *Tasks) Encode(c scheduler.Call) (call *msched.Call, ok bool, err error) {
+func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err error) {
 	switch c := c.(type) {
 	case scheduler.Accept:
-		call, err = t.accept(c)
+		call, err = e.accept(c)
 		return call, true, err
 	case scheduler.Decline:
 		return &msched.Call{Type: msched.Call_DECLINE, Decline: &msched.Call_Decline{OfferIDs: offerIDs(c.Offers), Filters: filters(c.Refuse)}}, true, nil
@@ -49,10 +51,10 @@ func (t *Tasks) Encode(c scheduler.Call) (call *msched.Call, ok bool, err error)
 	return nil, false, nil
 }
 
-func (t *Tasks) accept(a scheduler.Accept) (*msched.Call, error) {
+func (e *Encoder) accept(a scheduler.Accept) (*msched.Call, error) {
 	launch := &mesos.Offer_Operation_Launch{}
 	for i := range a.Launches {
-		info, err := t.TaskInfo(&a.Launches[i], a.Agent)
+		info, err := e.TaskInfo(&a.Launches[i], a.Agent)
 		if err != nil {
 			return nil, fault.Op(err, "task of launch %d on agent %s", i, a.Agent)
 		}

@@ -1,4 +1,4 @@
-package mesos
+package task
 
 import (
 	"strings"
@@ -11,7 +11,7 @@ import (
 )
 
 // container makes the ContainerInfo, nil when the task needs none.
-func (t *Tasks) container(l *scheduler.Launch) (*mesos.ContainerInfo, error) {
+func (e *Encoder) container(l *scheduler.Launch) (*mesos.ContainerInfo, error) {
 	c := &l.Def.Spec.Container
 	volumes, err := taskVolumes(l)
 	if err != nil {
@@ -19,19 +19,19 @@ func (t *Tasks) container(l *scheduler.Launch) (*mesos.ContainerInfo, error) {
 	}
 	switch c.Type {
 	case "DOCKER":
-		return t.docker(l, volumes)
+		return e.docker(l, volumes)
 	case "", "MESOS":
 		if c.Type == "" && len(volumes) == 0 && hostNetwork(c) {
 			return nil, nil
 		}
-		return t.mesosContainer(l, volumes), nil
+		return e.mesosContainer(l, volumes), nil
 	}
 	return nil, fault.New(fault.Invalid, "app %s: container type %q is not known", l.Def.App, c.Type)
 }
 
 func hostNetwork(c *state.Container) bool { return c.Network == "" || c.Network == "host" }
 
-func (t *Tasks) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *mesos.ContainerInfo {
+func (e *Encoder) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *mesos.ContainerInfo {
 	c := &l.Def.Spec.Container
 	out := &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum(), Volumes: volumes}
 	if c.Image != "" {
@@ -46,7 +46,7 @@ func (t *Tasks) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *mes
 	case c.NetName != "":
 		n.Name = ptr(c.NetName)
 	case c.Network == "container/bridge":
-		name := t.BridgeName
+		name := e.BridgeName
 		if name == "" {
 			name = "mesos-bridge"
 		}
@@ -59,7 +59,7 @@ func (t *Tasks) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *mes
 	return out
 }
 
-func (t *Tasks) docker(l *scheduler.Launch, volumes []mesos.Volume) (*mesos.ContainerInfo, error) {
+func (e *Encoder) docker(l *scheduler.Launch, volumes []mesos.Volume) (*mesos.ContainerInfo, error) {
 	c := &l.Def.Spec.Container
 	if c.Image == "" {
 		return nil, fault.New(fault.Invalid, "app %s: a DOCKER container needs an image", l.Def.App)

@@ -1,4 +1,4 @@
-package mesos
+package task
 
 import (
 	"math"
@@ -18,7 +18,7 @@ import (
 //	HOLDFAST_INCARNATION     how many launches the instance has had, this one included
 //	HOLDFAST_VOLUME_<PATH>   the name of the volume at a container path; PATH upper case, all but letters and digits as _
 //	HOLDFAST_API             URL of the framework
-func (t *Tasks) environment(l *scheduler.Launch) *mesos.Environment {
+func (e *Encoder) environment(l *scheduler.Launch) *mesos.Environment {
 	spec, env := &l.Def.Spec, map[string]string{}
 	env["MESOS_TASK_ID"] = string(l.Run.Task)
 	env["MARATHON_APP_ID"] = string(l.Def.App)
@@ -33,8 +33,8 @@ func (t *Tasks) environment(l *scheduler.Launch) *mesos.Environment {
 	env["MARATHON_APP_ENFORCE_GROUP_ROLE"] = "FALSE"
 	labelVariables(env, spec.Labels)
 
-	env[t.EnvPrefix+"HOST"] = l.Run.Hostname
-	t.portVariables(env, spec.Ports, l.Run.Ports)
+	env[e.EnvPrefix+"HOST"] = l.Run.Hostname
+	e.portVariables(env, spec.Ports, l.Run.Ports)
 
 	env["HOLDFAST_APP_ID"] = string(l.Def.App)
 	env["HOLDFAST_INSTANCE"] = strconv.Itoa(l.Instance.Ordinal)
@@ -48,8 +48,8 @@ func (t *Tasks) environment(l *scheduler.Launch) *mesos.Environment {
 			env["HOLDFAST_VOLUME_"+key] = l.Volumes[i].Ref.Name
 		}
 	}
-	if t.API != "" {
-		env["HOLDFAST_API"] = t.API
+	if e.API != "" {
+		env["HOLDFAST_API"] = e.API
 	}
 	for k, v := range spec.Env {
 		env[k] = v
@@ -96,7 +96,7 @@ func variable(s string) string {
 	return strings.ToUpper(b.String())
 }
 
-func (t *Tasks) portVariables(env map[string]string, ports []state.Port, host []int) {
+func (e *Encoder) portVariables(env map[string]string, ports []state.Port, host []int) {
 	var all []string
 	for i, p := range ports {
 		n := 0
@@ -111,7 +111,7 @@ func (t *Tasks) portVariables(env map[string]string, ports []state.Port, host []
 		}
 		value := strconv.Itoa(n)
 		all = append(all, value)
-		env[t.EnvPrefix+"PORT"+strconv.Itoa(i)] = value
+		env[e.EnvPrefix+"PORT"+strconv.Itoa(i)] = value
 		asked := p.Want
 		if p.ContainerPort > 0 {
 			asked = p.ContainerPort
@@ -119,14 +119,14 @@ func (t *Tasks) portVariables(env map[string]string, ports []state.Port, host []
 		if asked == 0 {
 			asked = n
 		}
-		env[t.EnvPrefix+"PORT_"+strconv.Itoa(asked)] = value
+		env[e.EnvPrefix+"PORT_"+strconv.Itoa(asked)] = value
 		if p.Name != "" {
-			env[t.EnvPrefix+"PORT_"+strings.ToUpper(p.Name)] = value
+			env[e.EnvPrefix+"PORT_"+strings.ToUpper(p.Name)] = value
 		}
 	}
 	if len(all) > 0 {
-		env[t.EnvPrefix+"PORT"] = all[0]
-		env[t.EnvPrefix+"PORTS"] = strings.Join(all, ",")
+		env[e.EnvPrefix+"PORT"] = all[0]
+		env[e.EnvPrefix+"PORTS"] = strings.Join(all, ",")
 	}
 }
 

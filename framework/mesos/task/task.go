@@ -1,4 +1,4 @@
-package mesos
+package task
 
 import (
 	"sort"
@@ -12,8 +12,8 @@ import (
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// Tasks makes TaskInfos. It is the framework's settings that every task carries.
-type Tasks struct {
+// Encoder makes calls, and the TaskInfos in them, by the framework's settings that every task carries.
+type Encoder struct {
 	// EnvPrefix stands before HOST and the PORT variables (Marathon's --env_vars_prefix).
 	EnvPrefix string
 	// API is the framework's URL, for HOLDFAST_API; "" leaves it out.
@@ -23,7 +23,7 @@ type Tasks struct {
 }
 
 // TaskInfo makes the TaskInfo of one launch. An error is fault.Invalid: the definition asks for what cannot be encoded.
-func (t *Tasks) TaskInfo(l *scheduler.Launch, agent state.AgentID) (*mesos.TaskInfo, error) {
+func (e *Encoder) TaskInfo(l *scheduler.Launch, agent state.AgentID) (*mesos.TaskInfo, error) {
 	if l.Instance == nil || l.Run == nil || l.Def == nil {
 		return nil, fault.New(fault.Internal, "launch without instance, run or definition")
 	}
@@ -44,9 +44,9 @@ func (t *Tasks) TaskInfo(l *scheduler.Launch, agent state.AgentID) (*mesos.TaskI
 		}
 		info.Resources = append(info.Resources, *r)
 	}
-	info.Command = t.command(l)
+	info.Command = e.command(l)
 	var err error
-	if info.Container, err = t.container(l); err != nil {
+	if info.Container, err = e.container(l); err != nil {
 		return nil, err
 	}
 	if info.HealthCheck, err = healthCheck(l); err != nil {
@@ -88,9 +88,9 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-func (t *Tasks) command(l *scheduler.Launch) *mesos.CommandInfo {
+func (e *Encoder) command(l *scheduler.Launch) *mesos.CommandInfo {
 	spec := &l.Def.Spec
-	cmd := &mesos.CommandInfo{Environment: t.environment(l)}
+	cmd := &mesos.CommandInfo{Environment: e.environment(l)}
 	switch {
 	case spec.Cmd != "":
 		cmd.Shell, cmd.Value = ptr(true), ptr(spec.Cmd)
