@@ -211,7 +211,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 	}
 	crashAt("mount.done")
 	m.s.log.Info("mounted", zap.Stringer("volume", m.v.Ref), zap.Uint64("epoch", uint64(m.v.Epoch)), zap.String("path", path),
-		zap.String("owner", m.req.Owner), zap.Int("caller", m.req.Caller.PID), zap.Duration("took", time.Duration(bootClock()-m.begun)))
+		zap.String("owner", m.req.Owner), zap.Int("caller", m.req.Caller.PID), zap.Int("uid", m.req.Caller.UID), zap.Duration("took", time.Duration(bootClock()-m.begun)))
 	return path, nil
 }
 

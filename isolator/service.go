@@ -314,6 +314,9 @@ func (s *Service) problemList() []string {
 	for k, v := range s.problems {
 		out = append(out, k+": "+v)
 	}
+	if err := s.journal.Healthy(); err != nil {
+		out = append(out, "journal: "+err.Error()+": nothing is mounted until the isolator is started again")
+	}
 	sort.Strings(out)
 	return out
 }

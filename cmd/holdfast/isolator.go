@@ -237,6 +237,9 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 	service, err := isolator.Open(isolator.Options{
 		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
+			if err := plugins.Check(name); err != nil {
+				return nil, err
+			}
 			return docker.New(docker.Options{Name: name, Dirs: plugins})
 		},
 		Discover: plugins.Names,

@@ -78,7 +78,7 @@ func Listen(s *isolator.Service, o Options) (*Server, error) {
 
 // listen makes the socket under another name, gives it its mode, and moves it into place, so that it never is there with the wrong one.
 func listen(o Options) (net.Listener, error) {
-	tmp := filepath.Join(filepath.Dir(o.Socket), "."+strconv.Itoa(os.Getpid())+".sock")
+	tmp := filepath.Join(filepath.Dir(o.Socket), "."+strconv.FormatInt(int64(os.Getpid()), 36)) // short: the kernel's limit holds for it too
 	_ = os.Remove(tmp)
 	ln, err := net.Listen("unix", tmp)
 	if err != nil {

@@ -40,6 +40,12 @@ type endpoint struct {
 	source           string // the file that said so
 }
 
+// Check says whether a plugin of that name announces itself: NotFound when none does. Nothing is connected.
+func (d Dirs) Check(name string) error {
+	_, err := d.find(name)
+	return err
+}
+
 // find looks a plugin up by name. NotFound when nothing announces it.
 func (d Dirs) find(name string) (endpoint, error) {
 	if err := volume.CheckDriver(name); err != nil {
