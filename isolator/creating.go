@@ -111,7 +111,7 @@ func (s *Service) Create(ctx context.Context, ref volume.Ref, options map[string
 	if err := s.waitReady(ctx); err != nil {
 		return driver.Info{}, err
 	}
-	_, err = s.do(ctx, ref, "create", "", func(ctx context.Context) (string, error) {
+	_, err = s.queues.Do(ctx, ref, "create", "", func(ctx context.Context) (string, error) {
 		return "", s.createByHand(ctx, d, ref, user)
 	})
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *Service) Remove(ctx context.Context, ref volume.Ref) error {
 	if err := s.waitReady(ctx); err != nil {
 		return err
 	}
-	_, err := s.do(ctx, ref, "remove", "", func(ctx context.Context) (string, error) {
+	_, err := s.queues.Do(ctx, ref, "remove", "", func(ctx context.Context) (string, error) {
 		claim, err := s.auth.ClaimByRef(ctx, ref)
 		if fault.Is(err, fault.NotFound) {
 			return s.remove(ctx, journal.Volume{Ref: ref}) // made without us, and never claimed

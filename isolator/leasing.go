@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -171,9 +170,9 @@ func (s *Service) fenceAll(ctx context.Context) {
 
 // bringDown takes a volume down in its queue if it is still up, and still what is meant; what fails is repeated.
 func (s *Service) bringDown(ctx context.Context, ref volume.Ref, verb string, how takeDown, meant func(journal.Volume) bool) error {
-	do := s.do
+	do := s.queues.Do
 	if how.fence {
-		do = s.doUrgently
+		do = s.queues.DoUrgently
 	}
 	_, err := do(ctx, ref, verb, verb, func(ctx context.Context) (string, error) {
 		v, ok := s.journal.Volume(ref)
@@ -202,7 +201,7 @@ func (s *Service) verifyNothing(ctx context.Context) error {
 		if v.BootID != "" && v.BootID != s.o.BootID && !s.leftover(v) {
 			continue // another boot: the kernel that had it mounted is gone
 		}
-		_, err := s.doUrgently(ctx, v.Ref, "fence", "", func(ctx context.Context) (string, error) {
+		_, err := s.queues.DoUrgently(ctx, v.Ref, "fence", "", func(ctx context.Context) (string, error) {
 			now, _ := s.journal.Volume(v.Ref)
 			if !active(now) || now.Gone {
 				return "", nil
@@ -243,7 +242,7 @@ func (s *Service) giveUp(ctx context.Context, claim lease.ClaimVersion) {
 	v, ok := s.journal.Volume(claim.Ref)
 	if !ok || !active(v) || v.UID != claim.VolumeUID || v.Epoch != claim.Epoch {
 		// Held by the authority's record, but nothing of it is here.
-		_, _ = s.do(ctx, claim.Ref, "revoke", "revoke", func(ctx context.Context) (string, error) {
+		_, _ = s.queues.Do(ctx, claim.Ref, "revoke", "revoke", func(ctx context.Context) (string, error) {
 			if now, ok := s.journal.Volume(claim.Ref); ok && active(now) && now.Epoch == claim.Epoch {
 				return "", nil // it came meanwhile; the keeper asks again
 			}
@@ -258,74 +257,4 @@ func (s *Service) giveUp(ctx context.Context, claim lease.ClaimVersion) {
 // held is what a journal would say of a claim that this node holds.
 func held(c lease.ClaimVersion) journal.Volume {
 	return journal.Volume{Ref: c.Ref, UID: c.VolumeUID, Epoch: c.Epoch, Nonce: c.Nonce, Generation: c.NodeGeneration}
-}
-
-// retryTakeDown repeats taking a volume down until it works. One repetition runs for each volume.
-func (s *Service) retryTakeDown(v journal.Volume, why error) {
-	sl := s.slot(v.Ref)
-	sl.mu.Lock()
-	sl.retry.because = why.Error()
-	if sl.retry.on {
-		sl.mu.Unlock()
-		return
-	}
-	sl.retry = retryState{on: true, because: why.Error(), attempts: 1, wake: make(chan struct{})}
-	wake := sl.retry.wake
-	sl.mu.Unlock()
-	s.spawn(func() { s.retryLoop(sl, wake) })
-}
-
-func (s *Service) retryLoop(sl *slot, wake <-chan struct{}) {
-	pause := s.o.Limits.RetryMin
-	for {
-		sl.mu.Lock()
-		sl.retry.next = s.o.Now().Add(pause)
-		sl.mu.Unlock()
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-wake: // it was taken down by somebody else
-			timer.Stop()
-			return
-		case <-s.life.Done():
-			timer.Stop()
-			return
-		}
-		_, err := s.do(s.life, sl.ref, "unmount again", "", func(ctx context.Context) (string, error) {
-			v, ok := s.journal.Volume(sl.ref)
-			if !ok || !active(v) || v.Phase == journal.Mounted {
-				s.stopRetry(sl.ref) // done, or mounted anew meanwhile
-				return "", nil
-			}
-			return "", s.takeDown(ctx, v, takeDown{})
-		})
-		if err == nil {
-			s.stopRetry(sl.ref)
-			return
-		}
-		sl.mu.Lock()
-		sl.retry.attempts++
-		sl.retry.because = err.Error()
-		sl.mu.Unlock()
-		pause = min(pause*2, s.o.Limits.RetryMax)
-	}
-}
-
-func (s *Service) stopRetry(ref volume.Ref) {
-	sl := s.slot(ref)
-	sl.mu.Lock()
-	defer sl.mu.Unlock()
-	if sl.retry.on {
-		close(sl.retry.wake)
-		sl.retry = retryState{}
-	}
-}
-
-// bootClock is CLOCK_BOOTTIME in nanoseconds.
-func bootClock() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0
-	}
-	return ts.Nano()
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/mount"
@@ -66,7 +67,7 @@ func (s *Service) Mount(ctx context.Context, r MountRequest) (string, error) {
 	if m.given {
 		key = fmt.Sprintf("mount %s %d %s", m.grant.VolumeUID, m.grant.Epoch, m.grant.Nonce)
 	}
-	return s.do(ctx, r.Ref, "mount", key, m.run)
+	return s.queues.Do(ctx, r.Ref, "mount", key, m.run)
 }
 
 func (s *Service) newMounting(ctx context.Context, r MountRequest) (*mounting, error) {
@@ -76,7 +77,7 @@ func (s *Service) newMounting(ctx context.Context, r MountRequest) (*mounting, e
 	if r.Owner == "" {
 		r.Owner = OwnerMesos
 	}
-	m := &mounting{s: s, req: r, begun: bootClock()}
+	m := &mounting{s: s, req: r, begun: identity.BootClock()}
 	var err error
 	if m.grant, m.given, m.user, err = volume.SplitOptions(r.Options); err != nil {
 		return nil, fault.Op(err, "mount volume %s", r.Ref)
@@ -211,7 +212,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 	}
 	crashAt("mount.done")
 	m.s.log.Info("mounted", zap.Stringer("volume", m.v.Ref), zap.Uint64("epoch", uint64(m.v.Epoch)), zap.String("path", path),
-		zap.String("owner", m.req.Owner), zap.Int("caller", m.req.Caller.PID), zap.Int("uid", m.req.Caller.UID), zap.Duration("took", time.Duration(bootClock()-m.begun)))
+		zap.String("owner", m.req.Owner), zap.Int("caller", m.req.Caller.PID), zap.Int("uid", m.req.Caller.UID), zap.Duration("took", time.Duration(identity.BootClock()-m.begun)))
 	return path, nil
 }
 

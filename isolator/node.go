@@ -2,96 +2,21 @@ package isolator
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
 	"go.uber.org/zap"
 
-	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 )
 
 func randomID() string { return uuid.NewString() }
 func timeID() string   { return uuid.Must(uuid.NewV7()).String() }
-
-// EnsureNodeUID gives the uid of the node whose state is in dir, minting it at the first start.
-func EnsureNodeUID(dir string) (string, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fault.Wrap(fault.Unavailable, err, "open isolator directory")
-	}
-	return nodeUID(dir, timeID)
-}
-
-// nodeUID reads the node's uid or mints it. A file that is there but unreadable is an error: a node with a new uid would not
-// know what it holds.
-func nodeUID(dir string, mint func() string) (string, error) {
-	name := filepath.Join(dir, "node-uid")
-	raw, err := os.ReadFile(name)
-	if err == nil {
-		id := strings.TrimSpace(string(raw))
-		if _, perr := uuid.Parse(id); perr != nil {
-			return "", fault.New(fault.Conflict, "%s does not hold a uid; if this node is to be a new one, remove the whole directory", name)
-		}
-		return id, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fault.Wrap(fault.Unavailable, err, "read node uid")
-	}
-	id := mint()
-	if err := writeFileDurably(name, []byte(id+"\n")); err != nil {
-		return "", fault.Wrap(fault.Unavailable, err, "write node uid")
-	}
-	return id, nil
-}
-
-func writeFileDurably(name string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(content)
-	if serr := f.Sync(); err == nil {
-		err = serr
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
-
-func kernelBootID() (string, error) {
-	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(raw)), fault.Wrap(fault.Unavailable, err, "read boot id")
-}
-
-// agentIdentity is the Mesos agent beside this isolator, as it says itself.
-type agentIdentity struct {
-	ID       string `json:"id"`
-	Hostname string `json:"hostname"`
-}
 
 const (
 	agentPollFast = time.Second // while unknown, and soon after it changed
@@ -103,7 +28,7 @@ func (s *Service) pollAgent(ctx context.Context) {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	fast := 0
 	for {
-		id, err := askAgent(ctx, client, s.o.AgentURL)
+		id, err := identity.AskAgent(ctx, client, s.o.AgentURL)
 		s.mu.Lock()
 		before := s.agent
 		if err == nil && id.ID != "" {
@@ -133,48 +58,6 @@ func (s *Service) pollAgent(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// askAgent asks a Mesos agent for its id and host name: by GET_AGENT, which is short, or, from one that does not know that call, by
-// GET /state, which lists every task.
-func askAgent(ctx context.Context, client *http.Client, base string) (agentIdentity, error) {
-	base = strings.TrimSuffix(base, "/")
-	var got struct {
-		GetAgent struct {
-			Info struct {
-				ID       struct{ Value string }
-				Hostname string
-			} `json:"agent_info"`
-		} `json:"get_agent"`
-	}
-	err := agentCall(ctx, client, http.MethodPost, base+"/api/v1", `{"type":"GET_AGENT"}`, &got)
-	if info := got.GetAgent.Info; err == nil && info.ID.Value != "" {
-		return agentIdentity{ID: info.ID.Value, Hostname: info.Hostname}, nil
-	}
-	var a agentIdentity
-	err = agentCall(ctx, client, http.MethodGet, base+"/state", "", &a)
-	return a, err
-}
-
-func agentCall(ctx context.Context, client *http.Client, verb, url, body string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, verb, url, strings.NewReader(body))
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "agent URL")
-	}
-	req.Header.Set("Accept", "application/json")
-	if body != "" {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return fault.Wrap(fault.Unavailable, err, "ask the Mesos agent")
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fault.New(fault.Unavailable, "ask the Mesos agent: %s answered status %d", url, resp.StatusCode)
-	}
-	err = json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(into)
-	return fault.Wrap(fault.Unavailable, err, "ask the Mesos agent: %s", url)
 }
 
 // describe is what the Keeper publishes of this node.

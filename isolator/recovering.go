@@ -77,7 +77,7 @@ func (s *Service) recoverOnce(ctx context.Context) error {
 }
 
 func (s *Service) recoverVolume(ctx context.Context, v journal.Volume, isHeld bool) {
-	_, err := s.do(ctx, v.Ref, "recover", "", func(ctx context.Context) (string, error) {
+	_, err := s.queues.Do(ctx, v.Ref, "recover", "", func(ctx context.Context) (string, error) {
 		switch v.Phase {
 		case journal.Creating:
 			return "", s.recoverCreate(ctx, v)
@@ -170,7 +170,7 @@ func (s *Service) whatWasClaimed(ctx context.Context, v journal.Volume) (journal
 
 // recoverClaim gives back a claim that this node took just before it was killed, before anything was journaled.
 func (s *Service) recoverClaim(ctx context.Context, c lease.ClaimVersion) {
-	_, err := s.do(ctx, c.Ref, "recover", "", func(ctx context.Context) (string, error) {
+	_, err := s.queues.Do(ctx, c.Ref, "recover", "", func(ctx context.Context) (string, error) {
 		if v, ok := s.journal.Volume(c.Ref); ok && v.UID == c.VolumeUID && active(v) {
 			return "", nil
 		}
@@ -256,7 +256,7 @@ func (s *Service) auditVolume(ctx context.Context, v journal.Volume) {
 	if s.stillHeld(ctx, v) {
 		return
 	}
-	_, _ = s.doUrgently(ctx, v.Ref, "audit", "audit", func(ctx context.Context) (string, error) {
+	_, _ = s.queues.DoUrgently(ctx, v.Ref, "audit", "audit", func(ctx context.Context) (string, error) {
 		now, ok := s.journal.Volume(v.Ref)
 		if !ok || now.Phase != journal.Mounted || s.stillHeld(ctx, now) {
 			return "", nil

@@ -70,9 +70,9 @@ func (s *Service) carryOut(ctx context.Context, r lease.RequestVersion) {
 	defer s.end(r.Op)
 	pause := s.o.Limits.RetryMin
 	for {
-		do := s.do
+		do := s.queues.Do
 		if r.Kind == lease.RequestFence {
-			do = s.doUrgently
+			do = s.queues.DoUrgently
 		}
 		outcome, err := do(ctx, r.Ref, string(r.Kind), "request "+r.Op, func(ctx context.Context) (string, error) { return s.request(ctx, r.Request) })
 		if c := fault.ClassOf(err); c == fault.Unknown || c == fault.Unavailable {

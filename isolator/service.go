@@ -25,8 +25,10 @@ import (
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
+	"github.com/holdfast-io/holdfast/isolator/queue"
 )
 
 // Limits bound how long things may take. Zero values mean the defaults.
@@ -126,6 +128,7 @@ type Service struct {
 	keeper  *lease.Keeper
 	fencer  Fencer
 	scans   scans
+	queues  *queue.Queues
 	nodeUID string
 	started time.Time
 
@@ -137,9 +140,9 @@ type Service struct {
 	mu       sync.Mutex
 	drivers  map[string]driver.Driver
 	facts    map[string]driver.Facts
-	slots    map[volume.Ref]*slot
+	retries  map[volume.Ref]*retry
 	handled  map[string]bool // requests under way, by op
-	agent    agentIdentity
+	agent    identity.Agent
 	problems map[string]string
 	draining bool
 	closed   bool
@@ -169,9 +172,10 @@ func Open(o Options) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{o: o, log: o.Log, auth: o.Authority, journal: j, started: o.Now(), ready: make(chan struct{}),
-		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, slots: map[volume.Ref]*slot{},
+		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, retries: map[volume.Ref]*retry{},
 		handled: map[string]bool{}, problems: map[string]string{}}
 	s.life, s.endLife = context.WithCancel(context.Background())
+	s.queues = queue.New(s.life)
 	if err := s.prepare(); err != nil {
 		s.Close()
 		return nil, err
@@ -199,11 +203,11 @@ func (o *Options) fillDefaults() {
 
 func (s *Service) prepare() error {
 	var err error
-	if s.nodeUID, err = nodeUID(s.o.Dir, s.o.NewUID); err != nil {
+	if s.nodeUID, err = identity.NodeUID(s.o.Dir); err != nil {
 		return err
 	}
 	if s.o.BootID == "" {
-		if s.o.BootID, err = kernelBootID(); err != nil {
+		if s.o.BootID, err = identity.KernelBootID(); err != nil {
 			return err
 		}
 	}
@@ -238,6 +242,7 @@ func (s *Service) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.endLife()
+	s.queues.Close()
 	s.wg.Wait()
 	if s.state != nil {
 		s.state.Close()

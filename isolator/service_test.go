@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
@@ -488,7 +489,7 @@ func TestLateUnmount(t *testing.T) {
 	c := newCluster(t)
 	n := c.node()
 	uid, ref := c.volume(n, "v")
-	early := time.Duration(bootClock()) - time.Second
+	early := time.Duration(identity.BootClock()) - time.Second
 	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)}); err != nil {
 		t.Fatal(err)
 	}
@@ -496,7 +497,7 @@ func TestLateUnmount(t *testing.T) {
 		t.Errorf("late unmount: %v", err)
 	}
 	c.wantState(uid, lease.Held)
-	if _, err := n.Unmount(bg, UnmountRequest{Ref: ref, Caller: Caller{PID: 1, Started: time.Duration(bootClock())}}); err != nil {
+	if _, err := n.Unmount(bg, UnmountRequest{Ref: ref, Caller: Caller{PID: 1, Started: time.Duration(identity.BootClock())}}); err != nil {
 		t.Error(err)
 	}
 }

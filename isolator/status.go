@@ -87,18 +87,24 @@ func (s *Service) Status() client.Status {
 }
 
 func (s *Service) volumeStatus(v journal.Volume) (client.VolumeStatus, bool) {
-	sl := s.slot(v.Ref)
-	retry, doing := sl.retrying(), sl.doing()
+	doing := s.queues.Doing(v.Ref)
+	s.mu.Lock()
+	again, retrying := s.retries[v.Ref]
+	if retrying {
+		copied := *again
+		again = &copied
+	}
+	s.mu.Unlock()
 	vs := client.VolumeStatus{Driver: v.Ref.Driver, Name: v.Ref.Name, UID: v.UID, Phase: string(v.Phase), Epoch: uint64(v.Epoch), Task: v.Task,
 		Owners: ownerNames(v.Owners), Since: v.MountedAt, Shared: v.Shared, Doing: doing}
 	if v.Phase == journal.Mounted || v.Phase == journal.Unmounting {
 		vs.Path = v.Path
 	}
-	if retry.on {
-		vs.Retry, vs.Next, vs.Because = retry.attempts, retry.next, retry.because
+	if retrying {
+		vs.Retry, vs.Next, vs.Because = again.attempts, again.next, again.because
 	}
 	quiet := v.Phase == journal.Known || v.Phase == journal.Removed
-	return vs, !quiet || len(doing) > 0 || retry.on
+	return vs, !quiet || len(doing) > 0 || retrying
 }
 
 func (s *Service) isReady() bool {

@@ -42,7 +42,7 @@ func (s *Service) Unmount(ctx context.Context, r UnmountRequest) (outcome string
 	if err := s.waitReady(ctx); err != nil {
 		return "", err
 	}
-	return s.do(ctx, r.Ref, "unmount", "", func(ctx context.Context) (string, error) { return s.unmount(ctx, r) })
+	return s.queues.Do(ctx, r.Ref, "unmount", "", func(ctx context.Context) (string, error) { return s.unmount(ctx, r) })
 }
 
 func (s *Service) unmount(ctx context.Context, r UnmountRequest) (string, error) {

@@ -97,7 +97,7 @@ func (s *Service) waitUnused(ctx context.Context, v journal.Volume, limit time.D
 		if !v.Shared && s.keeper.Generation() != v.Generation {
 			return fault.New(fault.Unavailable, "volume %s is in use by %s, and the node's lease was lost", v.Ref, nameUsers(users))
 		}
-		if s.slot(v.Ref).urgent.Load() > 0 || !time.Now().Add(pause).Before(end) {
+		if s.queues.Urgent(v.Ref) || !time.Now().Add(pause).Before(end) {
 			return fault.New(fault.Conflict, "volume %s is in use by %s", v.Ref, nameUsers(users))
 		}
 		if !sleep(ctx, pause) {

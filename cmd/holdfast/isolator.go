@@ -26,6 +26,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver/docker"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/fence"
+	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
 	"github.com/holdfast-io/holdfast/isolator/server"
@@ -201,7 +202,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	node, err := isolator.EnsureNodeUID(dir)
+	node, err := identity.NodeUID(dir)
 	if err != nil {
 		return nil, nil, err
 	}
