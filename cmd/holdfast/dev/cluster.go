@@ -79,13 +79,15 @@ func (c *Config) defaults(dir string) error {
 
 // Cluster is a running cluster.
 type Cluster struct {
-	cfg       Config
-	layout    Layout
-	log       *zap.Logger
-	lock      *os.File
-	ports     []*portBlock
-	spawn     *supervise.Spawner
-	clusterID string
+	cfg    Config
+	layout Layout
+	log    *zap.Logger
+	lock   *os.File
+	ports  []*portBlock
+	spawn  *supervise.Spawner
+	// endAdoption ends the care for orphans.
+	endAdoption func()
+	clusterID   string
 
 	authority *authority.Server
 	doors     []*authority.Listener
@@ -171,7 +173,8 @@ func (c *Cluster) prepare(context.Context) error {
 		return err
 	}
 	c.spawn = supervise.NewSpawner()
-	return supervise.AdoptOrphans()
+	c.endAdoption, err = supervise.AdoptOrphans()
+	return err
 }
 
 // mintCluster reads the cluster's UUID or mints it, once for ever: the store, the authority and reservation labels carry it.
@@ -364,7 +367,10 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 	}
 	if c.spawn != nil {
 		c.spawn.Close()
-		supervise.Reap()
+		if c.endAdoption != nil {
+			c.endAdoption()
+		}
+		supervise.ReapAll()
 	}
 	for _, block := range c.ports {
 		errs = append(errs, block.lock.Close())

@@ -130,9 +130,7 @@ func (n *node) kill() error {
 	errAgent := n.agent.Kill()
 	killed, errHelper := supervise.KillMarked(n.mark(), 5*time.Second) // the helper's watchdog
 	<-ended
-	if len(killed) > 0 { // after the helper, for which somebody waits, has been reaped
-		supervise.Reap(killed...)
-	}
+	supervise.Reap(killed) // after the helper, for which somebody waits, has been reaped
 	n.boot = uuid.NewString()
 	return errors.Join(fault.Wrap(fault.Internal, errAgent, "kill agent %s", n.name), errHelper, n.clean())
 }

@@ -4,9 +4,11 @@ package devtest
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -132,15 +134,37 @@ func (c *Cluster) finish() {
 	}
 }
 
-// showLogs prints the end of every log: the directory is about to go.
+// showLogs prints the end of every log, and of what the latest tasks wrote to stderr: the directory is about to go.
 func (c *Cluster) showLogs() {
 	logs, _ := filepath.Glob(filepath.Join(c.Dir, "logs", "*.log"))
-	for _, name := range append(logs, c.Dir+".log") {
+	for _, name := range append(append(logs, c.Dir+".log"), c.latestErrors(4)...) {
 		raw, err := os.ReadFile(name)
 		if err == nil && len(raw) > 0 {
 			c.t.Logf("---- end of %s\n%s", name, raw[max(0, len(raw)-6000):])
 		}
 	}
+}
+
+func (c *Cluster) latestErrors(n int) []string {
+	type file struct {
+		name string
+		at   time.Time
+	}
+	var files []file
+	_ = filepath.WalkDir(filepath.Join(c.Dir, "nodes"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "stderr" {
+			if info, err := d.Info(); err == nil {
+				files = append(files, file{path, info.ModTime()})
+			}
+		}
+		return nil
+	})
+	slices.SortFunc(files, func(a, b file) int { return b.at.Compare(a.at) })
+	var names []string
+	for _, f := range files[:min(n, len(files))] {
+		names = append(names, f.name)
+	}
+	return names
 }
 
 // Await polls until done says so, and fails the test after the limit. Errors of a framework that is away for a moment are waited out.

@@ -9,8 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
@@ -58,26 +56,5 @@ func KillMarked(entry string, limit time.Duration) (killed []int, err error) {
 			}
 		}
 		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// AdoptOrphans makes this process the parent of those whose own parent dies: a node helper's watchdog, what a task has left in
-// the background. Where pid 1 reaps nothing, as in many containers, they would stay zombies.
-func AdoptOrphans() error {
-	return fault.Wrap(fault.Internal, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "become the parent of orphans")
-}
-
-// Reap buries the given processes if they are dead children of ours that nobody waits for; none given means all there are, which
-// only is right when nothing of ours runs any more. Those of others are left alone.
-func Reap(pids ...int) {
-	if len(pids) == 0 {
-		for {
-			if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 || err != nil {
-				return
-			}
-		}
-	}
-	for _, pid := range pids {
-		_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 	}
 }
