@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -91,7 +92,7 @@ func runDev(ctx context.Context, c *console.Console, cfg dev.Config, example str
 	defer cancel()
 	if err := cluster.Stop(stopCtx); err != nil {
 		cfg.Log.Error("stop", zap.Error(err))
-		fmt.Fprintf(c.Err, "holdfast: not everything stopped as it should: %v\n", err)
+		return errors.Join(running, fault.Op(err, "not everything stopped as it should"))
 	}
 	fmt.Fprintln(c.Out, "Stopped. The state is kept; starting again on the same directory resumes.")
 	return running
@@ -124,8 +125,8 @@ func stay(ctx context.Context, c *console.Console, cluster *dev.Cluster, cfg dev
 	select {
 	case <-ctx.Done():
 		return nil
-	case err := <-cluster.Failed():
-		return fault.Wrap(fault.Internal, err, "the engine ended")
+	case <-cluster.Ended():
+		return fault.New(fault.Internal, "the engine has ended by itself")
 	}
 }
 
@@ -235,28 +236,22 @@ func (v *liveView) show(list []client.Instance) {
 }
 
 func nextCommands(c *console.Console, cluster *dev.Cluster, cfg dev.Config, app string) {
-	self, api, dir := os.Args[0], "", ""
+	people, control := os.Args[0], os.Args[0]+" dev"
 	if cluster.API() != console.DefaultAPI {
-		api = " --api " + cluster.API()
+		people += " --api " + cluster.API()
 	}
 	if d, err := dev.DefaultDir(); err != nil || d != cfg.Dir {
-		dir = " --dir " + cluster.Layout().Dir
+		control += " --dir " + cluster.Layout().Dir
 	}
+	fmt.Fprintln(c.Out, "\nTry, in another terminal:")
 	if app == "" {
-		fmt.Fprintf(c.Out, "\nTry, in another terminal:\n  %s%s app add examples/counter/app.json --wait\n", self, api)
 		app = "/counter"
-	} else {
-		fmt.Fprintln(c.Out, "\nTry, in another terminal:")
+		fmt.Fprintf(c.Out, "  %s app add examples/counter/app.json --wait\n", people)
 	}
-	name := strings.ReplaceAll(strings.Trim(app, "/"), "/", "_")
-	for _, line := range []string{
-		api + " instance list", api + " volume list", api + " instance logs -f " + name + ".1",
-		dir + " dev agent kill agent1", api + " explain " + app, api + " app scale " + app + " 5 --wait",
-	} {
-		if rest, ok := strings.CutPrefix(line, dir+" dev "); ok && dir != "" {
-			line = " dev" + dir + " " + rest
-		}
-		fmt.Fprintf(c.Out, "  %s%s\n", self, line)
+	instance := strings.ReplaceAll(strings.Trim(app, "/"), "/", "_") + ".1"
+	for _, line := range []string{people + " instance list", people + " volume list", people + " instance logs -f " + instance,
+		control + " agent kill agent1", people + " explain " + instance, people + " app scale " + app + " 5 --wait"} {
+		fmt.Fprintln(c.Out, "  "+line)
 	}
 	fmt.Fprintln(c.Out, "\nCtrl-C stops everything.")
 }

@@ -92,7 +92,8 @@ type Cluster struct {
 	authority *authority.Server
 	doors     []*authority.Listener
 	master    *embedded.Master
-	served    chan error // the master's end
+	served    chan struct{} // closed at the master's end, with
+	serveErr  error
 	endMaster context.CancelFunc
 	nodes     []*node
 	framework *supervise.Child
@@ -126,7 +127,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 	if err := cfg.defaults(layout.Dir); err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, layout: layout, log: cfg.Log, served: make(chan error, 1)}
+	c := &Cluster{cfg: cfg, layout: layout, log: cfg.Log, served: make(chan struct{})}
 	if c.lock, err = layout.lock(); err != nil {
 		return nil, err
 	}
@@ -225,7 +226,10 @@ func (c *Cluster) startMaster(context.Context) (err error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.endMaster = cancel
-	go func() { c.served <- c.master.Serve(ctx) }()
+	go func() {
+		defer close(c.served)
+		c.serveErr = c.master.Serve(ctx)
+	}()
 	return nil
 }
 
@@ -330,8 +334,8 @@ func (c *Cluster) MasterURL() string { return c.master.URL() }
 // Layout tells where the cluster keeps its things.
 func (c *Cluster) Layout() Layout { return c.layout }
 
-// Failed tells of the end of something that cannot be started again: the engine's master.
-func (c *Cluster) Failed() <-chan error { return c.served }
+// Ended is closed when something has ended that cannot be started again: the engine's master. Stop then says why.
+func (c *Cluster) Ended() <-chan struct{} { return c.served }
 
 // Stop ends everything: the framework first, so that it does not take the end of its tasks for failures; then tasks, volumes and
 // node helpers; then engine and authority. ctx bounds the patience with tasks, not the cleaning up. What is in the directory stays.
@@ -357,7 +361,8 @@ func (c *Cluster) stopAll(ctx context.Context) error {
 	errs = append(errs, ends...)
 	if c.master != nil {
 		c.endMaster()
-		errs = append(errs, <-c.served)
+		<-c.served
+		errs = append(errs, c.serveErr)
 	}
 	for _, door := range c.doors {
 		errs = append(errs, door.Close())
