@@ -183,7 +183,9 @@ func (s *Service) requestRemove(ctx context.Context, r lease.Request) (string, e
 		return "", fault.New(fault.Conflict, "remove volume %s: claim %s is of volume %s", r.Ref, r.VolumeUID, claim.Ref)
 	}
 	if claim.Tombstone {
-		return s.remove(ctx, journal.Volume{Ref: r.Ref, UID: r.VolumeUID})
+		// The removal was done and recorded; this request is a late or doubled one. The name may belong to another volume by now, and
+		// not every driver can tell the two apart.
+		return "absent", nil
 	}
 	if r.Epoch == 0 || r.Nonce == "" || claim.Shared {
 		return s.removeClaimed(ctx, claim)
