@@ -3,6 +3,7 @@ package mesos
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ import (
 	msched "github.com/mesos/mesos-go/api/v1/lib/scheduler"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/mesos/detect"
 	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -24,8 +26,13 @@ import (
 
 // Config of a Client.
 type Config struct {
-	// Master is `host:port`, several with commas, or URLs.
+	// Master is `host:port`, several with commas, or URLs, or zk://[user:password@]host:port,…/path.
 	Master string
+	// MasterSecret is user:password for ZooKeeper, when the address does not have it.
+	MasterSecret string
+	// TLS, when not nil, is how to speak to masters by https, and means https for masters given without a scheme and for
+	// those found in ZooKeeper.
+	TLS *tls.Config
 	// Info is how the framework registers, without id; the Client puts in what Run is given.
 	Info mesos.FrameworkInfo
 	// Principal and Secret are sent as HTTP basic credentials when Secret is not empty.
@@ -49,6 +56,9 @@ type Client struct {
 	http    *http.Client
 	masters []*url.URL
 	next    int // index of the master to try next
+	// detector finds the master instead; nil without ZooKeeper.
+	detector *detect.Detector
+	dials    sync.Map // host:port of a detected master's URL -> ip:port
 
 	mu      sync.Mutex
 	session *session // nil while not subscribed
@@ -56,10 +66,6 @@ type Client struct {
 
 // New checks the configuration.
 func New(c Config) (*Client, error) {
-	masters, err := parseMasters(c.Master)
-	if err != nil {
-		return nil, err
-	}
 	if c.MinBackoff <= 0 {
 		c.MinBackoff = 250 * time.Millisecond
 	}
@@ -75,19 +81,37 @@ func New(c Config) (*Client, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	if c.Transport == nil {
-		c.Transport = &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-			TLSHandshakeTimeout: 5 * time.Second,
-			MaxIdleConnsPerHost: 4,
-			IdleConnTimeout:     time.Minute,
-			DisableCompression:  true,
-		}
+	client := &Client{c: c, log: c.Log}
+	if err := client.findMasters(); err != nil {
+		return nil, err
 	}
-	return &Client{c: c, log: c.Log, masters: masters, http: &http.Client{
+	if c.Transport == nil {
+		c.Transport = client.transport()
+	}
+	client.http = &http.Client{
 		Transport:     c.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}
+	return client, nil
+}
+
+// transport is how masters are spoken to. A master found in ZooKeeper is dialled at the address that it wrote there, whatever name its
+// certificate is checked for.
+func (c *Client) transport() http.RoundTripper {
+	dialer := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			if at, ok := c.dials.Load(address); ok {
+				address = at.(string)
+			}
+			return dialer.DialContext(ctx, network, address)
+		},
+		TLSClientConfig:     c.c.TLS,
+		TLSHandshakeTimeout: 5 * time.Second,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     time.Minute,
+		DisableCompression:  true,
+	}
 }
 
 // subscribeError is why an attempt to subscribe, or a subscription, ended.
@@ -109,13 +133,17 @@ func (e *subscribeError) Error() string { return e.err.Error() }
 // a Conflict. frameworkID is asked before each attempt; "" registers as new. emit gets the events in order and may block; Run calls it from one
 // goroutine at a time, and never after it has returned.
 func (c *Client) Run(ctx context.Context, frameworkID func() string, emit func(scheduler.Event)) error {
+	defer c.detect(ctx)()
 	backoff := c.c.MinBackoff
-	var target *url.URL
+	var at target
 	for hops := 0; ; {
-		if target == nil {
-			target = c.masters[c.next%len(c.masters)]
+		if at.url == nil {
+			var ok bool
+			if at, ok = c.pick(ctx, emit); !ok {
+				return nil
+			}
 		}
-		end := c.subscription(ctx, target, frameworkID(), emit)
+		end := c.subscription(ctx, at, frameworkID(), emit)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -128,8 +156,8 @@ func (c *Client) Run(ctx context.Context, frameworkID func() string, emit func(s
 			backoff, hops = c.c.MinBackoff, 0
 		}
 		if end.next != nil && hops < 5 {
-			c.log.Info("master redirects", zap.String("from", target.Host), zap.String("to", end.next.Host))
-			target, hops = end.next, hops+1
+			c.log.Info("master redirects", zap.String("from", at.url.Host), zap.String("to", end.next.Host))
+			at.url, hops = end.next, hops+1
 			continue
 		}
 		hops = 0
@@ -137,28 +165,31 @@ func (c *Client) Run(ctx context.Context, frameworkID func() string, emit func(s
 		if end.slow {
 			pause = c.c.MaxBackoff/2 + rand.N(c.c.MaxBackoff/2+1)
 		}
-		c.log.Warn("not subscribed to a master", zap.String("master", target.Host), zap.Error(end.err), zap.Duration("again in", pause.Round(time.Millisecond)))
+		c.log.Warn("not subscribed to a master", zap.String("master", at.url.Host), zap.Error(end.err), zap.Duration("again in", pause.Round(time.Millisecond)))
 		c.next++
-		target = nil
 		backoff = min(backoff*2, c.c.MaxBackoff)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
+		if c.pause(ctx, at, pause) {
+			backoff = c.c.MinBackoff
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		at = target{}
 	}
 }
 
 // subscription subscribes once and reads events until the stream ends.
-func (c *Client) subscription(ctx context.Context, master *url.URL, id string, emit func(scheduler.Event)) *subscribeError {
+func (c *Client) subscription(ctx context.Context, at target, id string, emit func(scheduler.Event)) *subscribeError {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	master := at.url
+	moved := c.watchLeader(ctx, at, cancel)
 	// One watch over everything that can hang: connecting, headers, silence on the stream. It stands still while emit works.
 	watch := newSilence(c.c.CallLimit, cancel)
 	defer watch.stop()
 	resp, err := c.post(ctx, master, subscribeCall(c.c.Info, id), "")
 	if err != nil {
-		return &subscribeError{err: watch.explain(err, "subscribe")}
+		return &subscribeError{err: moved(watch.explain(err, "subscribe"))}
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -173,7 +204,7 @@ func (c *Client) subscription(ctx context.Context, master *url.URL, id string, e
 			if errors.Is(err, io.EOF) {
 				err = fault.New(fault.Unavailable, "master %s closed the event stream", master.Host)
 			}
-			return &subscribeError{err: watch.explain(err, "event stream"), lasted: s.started()}
+			return &subscribeError{err: moved(watch.explain(err, "event stream")), lasted: s.started()}
 		}
 		e, err := decodeFrame(frame)
 		if err != nil {

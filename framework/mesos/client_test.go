@@ -420,7 +420,7 @@ func TestMasterAddresses(t *testing.T) {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
-	for bad, text := range map[string]string{"": "no master", "zk://u:secret@h:2181/mesos": "ZooKeeper", "ftp://m": "scheme", "http://": "host", "http://u:secret@m:1": "--secret-file", "http://m/?x=1": "query", ":5050": "host"} {
+	for bad, text := range map[string]string{"": "no master", "zk://u:secret@h:2181": "path", "ftp://m": "scheme", "http://": "host", "http://u:secret@m:1": "--secret-file", "http://m/?x=1": "query", ":5050": "host"} {
 		_, err := mesos.New(mesos.Config{Master: bad})
 		if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v", bad, err)

@@ -10,40 +10,38 @@ import (
 
 const schedulerPath = "/api/v1/scheduler"
 
-// parseMasters reads --master: `host:port`, several with commas, or http(s) URLs. Each becomes the URL of a scheduler endpoint.
-func parseMasters(s string) ([]*url.URL, error) {
-	if strings.HasPrefix(s, "zk://") {
-		return nil, fault.New(fault.Invalid, "master %s: finding the master through ZooKeeper is not in this version; give host:port, several with commas, or a URL", redactURL(s))
-	}
+// parseMasters reads --master: `host:port`, several with commas, or http(s) URLs. Each becomes the URL of a scheduler endpoint. scheme is that of
+// masters given without one.
+func parseMasters(s, scheme string) ([]*url.URL, error) {
 	var out []*url.URL
 	for part := range strings.SplitSeq(s, ",") {
 		part = strings.TrimSpace(part)
 		if part == "" {
 			continue
 		}
-		u, err := parseMaster(part)
+		u, err := parseMaster(part, scheme)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, u)
 	}
 	if len(out) == 0 {
-		return nil, fault.New(fault.Invalid, "no master given: --master host:port, several with commas, or a URL")
+		return nil, fault.New(fault.Invalid, "no master given: --master host:port, several with commas, a URL, or zk://host:port,…/path")
 	}
 	return out, nil
 }
 
-func parseMaster(s string) (*url.URL, error) {
-	raw := s
-	if !strings.Contains(s, "://") {
-		raw = "http://" + s
+func parseMaster(s, scheme string) (*url.URL, error) {
+	raw, bare := s, !strings.Contains(s, "://")
+	if bare {
+		raw = scheme + "://" + s
 	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
 		return nil, fault.New(fault.Invalid, "master %q is neither host:port nor a URL", redactURL(s))
 	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fault.New(fault.Invalid, "master %q: scheme %q is neither http nor https", redactURL(s), u.Scheme)
+		return nil, fault.New(fault.Invalid, "master %q: scheme %q is neither http, https nor zk (and zk:// stands alone)", redactURL(s), u.Scheme)
 	case u.Hostname() == "":
 		return nil, fault.New(fault.Invalid, "master %q has no host", redactURL(s))
 	case u.User != nil:
@@ -51,7 +49,7 @@ func parseMaster(s string) (*url.URL, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, fault.New(fault.Invalid, "master %q has a query or fragment", s)
 	}
-	if u.Port() == "" && u.Path == "" && u.Scheme == "http" {
+	if u.Port() == "" && u.Path == "" && (bare || u.Scheme == "http") {
 		u.Host = net.JoinHostPort(u.Hostname(), "5050")
 	}
 	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), schedulerPath) + schedulerPath
