@@ -26,9 +26,9 @@ type Limits struct {
 	Bytes  int // keys and values together
 }
 
-// Portable are the limits that every kind of back end can keep (Consul: 128 operations and 512 KiB a transaction; the common
-// ZooKeeper client: 1.5 MiB). A Backend may allow more.
-var Portable = Limits{Writes: 60, Bytes: 400 << 10}
+// Portable are the limits that every kind of back end can keep in one transaction (Consul: 128 operations, a deletion being two, and 512 KiB of
+// JSON with values in base64; ZooKeeper: 1 MiB, where what is created goes twice). A Backend may allow more.
+var Portable = Limits{Writes: 60, Bytes: 320 << 10}
 
 // Backend keeps records. All methods may be called from several goroutines. Errors have fault classes: Unavailable when nothing
 // was done and it may work later, Unknown when it may have been done, Conflict when the term is over, Invalid when the

@@ -9,9 +9,9 @@ import (
 // The limits of every authority: the smallest of what ZooKeeper (1 MiB a request), Consul (128 operations, 512 KiB) and the
 // embedded one take, with room for what an implementation adds to a transaction of its own.
 const (
-	MaxOps   = 60
+	MaxOps   = 62 // Consul counts deletions twice
 	MaxKey   = 256
-	MaxValue = 256 << 10
+	MaxValue = 272 << 10
 )
 
 // CheckOps refuses the operations of a transaction that no correct caller asks for (Invalid): none or too many, bad keys, a key
