@@ -42,6 +42,7 @@ type frameworkConfig struct {
 	envPrefix, bridgeName                  string
 	policy, minGrade                       string
 	authorityFiles                         dial.Options
+	masterAccess                           masterFlags
 	leaseWait, leasePeriod, leaseCall      time.Duration
 	leaseClockError                        float64
 	logFormat, logLevel                    string
@@ -71,7 +72,8 @@ func frameworkCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&file, "config", "", "YAML file with settings, keys as the flags are named")
-	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, or http(s) URL")
+	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, http(s) URL, or zk://[user:password@]h1:2181,h2:2181/mesos")
+	c.masterAccess.add(f)
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
 	f.StringVar(&c.dir, "dir", "", "directory for the state")
 	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket, zk://hosts/path, consul://host:port/path or consuls://…")
@@ -218,7 +220,15 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	}
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: c.principal, Hostname: c.hostname, Webui: webui,
 		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
-	client, err := mesos.New(mesos.Config{Master: c.master, Info: identity.FrameworkInfo(), Principal: c.principal, Secret: secret,
+	zkSecret, err := readSecret(c.masterAccess.secretFile)
+	if err != nil {
+		return nil, err
+	}
+	secure, err := c.masterAccess.config(log)
+	if err != nil {
+		return nil, err
+	}
+	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Principal: c.principal, Secret: secret,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
 		return nil, err
@@ -242,7 +252,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Master: client,
 		Nodes: framework.WithAuthority(lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
 			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
-		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret},
+		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret, TLS: secure},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,
 	})

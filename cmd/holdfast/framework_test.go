@@ -73,7 +73,8 @@ func TestFrameworkArguments(t *testing.T) {
 	}{
 		"nothing":       {[]string{"framework"}, fault.ExitUsage, "--master"},
 		"argument":      {append(base, "extra"), fault.ExitUsage, "extra"},
-		"zk":            {append(base, "--master", "zk://u:geheim@a/mesos"), fault.ExitFailed, "ZooKeeper"},
+		"zk":            {append(base, "--master", "zk://u:geheim@a"), fault.ExitFailed, "path"},
+		"no CA":         {append(base, "--master-ca-file", "/does/not/exist"), fault.ExitFailed, "/does/not/exist"},
 		"star role":     {append(base, "--role", "*"), fault.ExitUsage, "--role"},
 		"policy":        {append(base, "--default-policy", "hope"), fault.ExitUsage, "hope"},
 		"grade":         {append(base, "--min-grade", "none"), fault.ExitUsage, "none"},

@@ -243,8 +243,11 @@ func (c *Client) take(e *msched.Event, s *session, watch *silence) *subscribeErr
 		if e.Error != nil && e.Error.Message != "" {
 			text = limit(e.Error.Message, 1024)
 		}
-		return errorEvent(text)
+		return c.errorEvent(text)
 	default:
+		if e.Type == msched.Event_UPDATE && e.Update != nil {
+			c.explainStatus(&e.Update.Status)
+		}
 		if ev := convert(e, time.Now()); ev != nil && s.started() {
 			s.emit(ev)
 		}
@@ -253,13 +256,17 @@ func (c *Client) take(e *msched.Event, s *session, watch *silence) *subscribeErr
 }
 
 // errorEvent sorts the master's last words: over for good, or something a person must change.
-func errorEvent(text string) *subscribeError {
+func (c *Client) errorEvent(text string) *subscribeError {
 	low := strings.ToLower(text)
 	end := &subscribeError{err: fault.New(fault.Denied, "master: %s", text), slow: true}
-	for _, final := range []string{"framework has been removed", "framework failed over", "completed framework", "not authorized", "unauthorized", "not allowed to"} {
+	for _, final := range []string{"framework has been removed", "framework failed over", "completed framework"} {
 		if strings.Contains(low, final) {
 			end.final = true
 		}
+	}
+	if forbidden(text) {
+		end.final = true
+		end.err = fault.New(fault.Denied, "master: %s: %s", text, c.registerACL())
 	}
 	return end
 }
@@ -277,7 +284,7 @@ func (c *Client) refused(master *url.URL, resp *http.Response) *subscribeError {
 	case code == http.StatusUnauthorized:
 		return &subscribeError{slow: true, err: fault.New(fault.Denied, "master %s does not accept the credentials (--principal, --secret-file): %s", master.Host, text)}
 	case code == http.StatusForbidden:
-		return &subscribeError{slow: true, err: fault.New(fault.Denied, "master %s forbids the framework to register: %s", master.Host, text)}
+		return &subscribeError{slow: true, err: fault.New(fault.Denied, "master %s forbids the framework to register: %s: %s", master.Host, text, c.registerACL())}
 	case code >= 400 && code < 500:
 		return &subscribeError{slow: true, err: fault.New(fault.Invalid, "master %s refuses the registration (%d): %s", master.Host, code, text)}
 	default:

@@ -2,6 +2,7 @@ package mesos
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net"
@@ -24,6 +25,8 @@ const MaxRead = 64 << 10
 type Sandboxes struct {
 	// Principal and Secret for agents that ask for HTTP basic credentials.
 	Principal, Secret string
+	// TLS is for agents that serve https; nil means the system's certificates.
+	TLS *tls.Config
 
 	once sync.Once
 	http *http.Client
@@ -131,6 +134,7 @@ func (s *Sandboxes) get(ctx context.Context, address string, most int64, into an
 	s.once.Do(func() {
 		s.http = &http.Client{Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+			TLSClientConfig:     s.TLS,
 			MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
 		}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	})

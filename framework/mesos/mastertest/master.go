@@ -4,8 +4,10 @@
 package mastertest
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -42,9 +44,24 @@ type stream struct {
 
 // New starts a master; Close stops it.
 func New() *Master {
+	m := unstarted()
+	m.server.Start()
+	return m
+}
+
+// NewTLS is New for https.
+func NewTLS(c *tls.Config) *Master {
+	m := unstarted()
+	m.server.TLS = c
+	m.server.Config.ErrorLog = log.New(io.Discard, "", 0) // tests refuse certificates on purpose
+	m.server.StartTLS()
+	return m
+}
+
+func unstarted() *Master {
 	m := &Master{torndown: map[string]bool{}, heartbeat: 15 * time.Second}
 	m.more = sync.NewCond(&m.mu)
-	m.server = httptest.NewServer(http.HandlerFunc(m.serve))
+	m.server = httptest.NewUnstartedServer(http.HandlerFunc(m.serve))
 	return m
 }
 
