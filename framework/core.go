@@ -30,12 +30,26 @@ type Core interface {
 
 // Notice is a change that people watch: an instance changed phase, a deployment step ended, a node was lost.
 type Notice struct {
-	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"
+	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange"
 	Instance   *state.Instance   `json:"instance,omitempty"`
 	Deployment *state.Deployment `json:"deployment,omitempty"`
 	ID         string            `json:"id"`
 	Gone       bool              `json:"gone,omitempty"`
 	Before     *state.Instance   `json:"-"`
+
+	// Status is the master's word on the task that led to this change of an instance, nil when something else did.
+	Status *scheduler.Status `json:"-"`
+	// DeploymentBefore is the record before; nil for a new one. Cancelled says that an order ended it, not its last step.
+	DeploymentBefore *state.Deployment `json:"-"`
+	Cancelled        bool              `json:"-"`
+	App, AppBefore   *state.App        `json:"-"`
+	// Def is what an app that is gone was.
+	Def *state.Def `json:"-"`
+	// Session is the connection to the master, when it came or went ("session"); First at the first one of this process.
+	Session *state.Session `json:"-"`
+	First   bool           `json:"-"`
+	// Strange is a task of ours that no instance claimed, and that is over now ("strange").
+	Strange *state.StrangeTask `json:"-"`
 }
 
 // Info describes the running framework.

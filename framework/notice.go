@@ -51,12 +51,10 @@ func (f *Framework) publish(done []planned) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range done {
-		for _, w := range p.plan.Writes {
-			n, tell := f.notice(w)
-			f.view.Apply([]state.Write{w})
-			if !tell {
-				continue
-			}
+		notices := Notices(f.view, p.event, p.plan)
+		f.view.Apply(p.plan.Writes)
+		for _, n := range notices {
+			f.keepRun(n)
 			f.report(n)
 			for s := range f.subs {
 				select {
@@ -69,40 +67,98 @@ func (f *Framework) publish(done []planned) {
 	}
 }
 
+// keepRun remembers an instance's last run, whose logs can still be read.
+func (f *Framework) keepRun(n Notice) {
+	switch {
+	case n.Type != string(state.KindInstance):
+	case n.Gone:
+		delete(f.runs, state.InstanceID(n.ID))
+	case n.Instance != nil && n.Instance.Run != nil:
+		f.runs[state.InstanceID(n.ID)] = n.Instance.Run
+	}
+}
+
+// Notices tells what a plan means to people. It is called before the plan's writes are applied to view; cause is the event that
+// the plan is for.
+func Notices(view *state.State, cause scheduler.Event, plan scheduler.Plan) []Notice {
+	var out []Notice
+	deployed := false
+	for _, w := range plan.Writes {
+		n, tell := notice(view, w)
+		if !tell {
+			continue
+		}
+		switch {
+		case n.Instance != nil:
+			n.Status = statusOf(cause, n)
+		case n.Deployment != nil:
+			n.Cancelled = n.Gone && plan.Reply != nil
+			deployed = deployed || plan.Reply != nil && n.ID == string(plan.Reply.Deployment)
+		}
+		out = append(out, n)
+	}
+	if r := plan.Reply; r != nil && r.Err == nil && r.Deployment != "" && !deployed {
+		// Done before it was written down, because there was nothing to do.
+		out = append(out, Notice{Type: string(state.KindDeployment), ID: string(r.Deployment), Gone: true, Deployment: &state.Deployment{ID: r.Deployment, Version: r.Version}})
+	}
+	return out
+}
+
+// statusOf gives the master's word on a task when it is what changed its instance.
+func statusOf(cause scheduler.Event, n Notice) *scheduler.Status {
+	s, ok := cause.(scheduler.Status)
+	if !ok || n.Before == nil || n.Before.Run == nil || n.Before.Run.Task != s.Task {
+		return nil
+	}
+	return &s
+}
+
 // notice tells what a write means to a person; it is called before the write is applied to the view.
-func (f *Framework) notice(w state.Write) (Notice, bool) {
+func notice(view *state.State, w state.Write) (Notice, bool) {
 	n := Notice{Type: string(w.Kind), ID: w.ID, Gone: w.Value == nil}
 	switch w.Kind {
 	case state.KindInstance:
-		id := state.InstanceID(w.ID)
-		n.Before = f.view.Instances[id]
-		if i, ok := w.Value.(*state.Instance); ok && i != nil {
-			n.Instance = i
-			if i.Run != nil {
-				f.runs[id] = i.Run
-			}
-		} else {
-			delete(f.runs, id)
-			n.Instance = n.Before
-		}
+		n.Before = view.Instances[state.InstanceID(w.ID)]
+		n.Instance = orBefore(w, n.Before)
 		return n, true
 	case state.KindDeployment:
-		n.Deployment = f.view.Deployments[state.DeploymentID(w.ID)]
-		if d, ok := w.Value.(*state.Deployment); ok && d != nil {
-			n.Deployment = d
+		n.DeploymentBefore = view.Deployments[state.DeploymentID(w.ID)]
+		n.Deployment = orBefore(w, n.DeploymentBefore)
+		return n, true
+	case state.KindApp:
+		n.AppBefore = view.Apps[state.AppID(w.ID)]
+		if n.App = orBefore(w, n.AppBefore); n.Gone && n.App != nil {
+			n.Def = view.Def(n.App.ID, n.App.Version)
 		}
 		return n, true
-	case state.KindApp, state.KindVolume:
+	case state.KindVolume:
 		return n, true
+	case state.KindSession:
+		now, _ := w.Value.(*state.Session)
+		n.Session = now
+		n.First = view.Session.FrameworkID == ""
+		return n, now != nil && now.Connected != view.Session.Connected
+	case state.KindStrange:
+		old := view.Strange[state.TaskID(w.ID)]
+		n.Strange = old
+		return n, old != nil && n.Gone
 	case state.KindNode:
-		old, now := f.view.Nodes[state.NodeUID(w.ID)], nodeOf(w)
+		old, now := view.Nodes[state.NodeUID(w.ID)], nodeOf(w)
 		return n, (old == nil) != (now == nil) || old != nil && (old.Alive != now.Alive || old.Generation != now.Generation || old.SuspectSince.IsZero() != now.SuspectSince.IsZero())
 	case state.KindClaim:
-		old := f.view.Claims[state.VolumeUID(w.ID)]
+		old := view.Claims[state.VolumeUID(w.ID)]
 		now, _ := w.Value.(*state.Claim)
 		return n, (old == nil) != (now == nil) || old != nil && (old.State != now.State || old.Epoch != now.Epoch || old.Node != now.Node || old.Revoke != now.Revoke)
 	}
 	return n, false
+}
+
+// orBefore gives a write's value, or for one that removes what was there.
+func orBefore[T any](w state.Write, before *T) *T {
+	if v, ok := w.Value.(*T); ok && v != nil {
+		return v
+	}
+	return before
 }
 
 func nodeOf(w state.Write) *state.Node {

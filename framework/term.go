@@ -44,6 +44,7 @@ type input struct {
 
 // planned is a plan that was applied and waits for its commit.
 type planned struct {
+	event scheduler.Event
 	plan  scheduler.Plan
 	order *order
 }
@@ -261,7 +262,7 @@ func (t *term) step(in input) error {
 	}
 	t.batch.Add(ops)
 	t.st.Apply(plan.Writes)
-	t.pending = append(t.pending, planned{plan: plan, order: in.order})
+	t.pending = append(t.pending, planned{event: in.event, plan: plan, order: in.order})
 	return nil
 }
 

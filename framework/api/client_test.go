@@ -16,6 +16,7 @@ import (
 
 	gomarathon "github.com/gambol99/go-marathon"
 
+	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
@@ -510,7 +511,7 @@ func TestHeavySlowEventReaderIsCut(t *testing.T) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for n := 0; n < 200 && len(c.subs) > 0; n++ {
-			c.notify(state.Write{Kind: state.KindInstance, ID: "x.0", Value: &state.Instance{ID: "x.0", KillReason: strings.Repeat("x", 10000)}})
+			c.notify(framework.Notice{Type: "instance", ID: "x.0", Instance: &state.Instance{ID: "x.0", KillReason: strings.Repeat("x", 10000)}})
 		}
 		return len(c.subs)
 	}

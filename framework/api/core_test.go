@@ -92,8 +92,8 @@ func (c *core) run(e scheduler.Event) *scheduler.Reply {
 			HoldFor: 2 * time.Second, KillRetry: 3 * time.Second, ReconcileMin: time.Second, ReconcileMax: 5 * time.Second}}
 		binary.BigEndian.PutUint64(env.Entropy[:], c.steps)
 		p := scheduler.Step(c.s, e, env)
-		for _, w := range p.Writes {
-			c.notify(w)
+		for _, n := range framework.Notices(c.s, e, p) {
+			c.notify(n)
 		}
 		c.s.Apply(p.Writes)
 		if p.Reply != nil && first == nil {
@@ -251,17 +251,7 @@ func (c *core) drop(ch chan framework.Notice) {
 	}
 }
 
-func (c *core) notify(w state.Write) {
-	n := framework.Notice{Type: string(w.Kind), ID: w.ID, Gone: w.Value == nil}
-	switch v := w.Value.(type) {
-	case *state.Instance:
-		n.Instance = v
-	case *state.Deployment:
-		n.Deployment = v
-	}
-	if w.Kind != state.KindInstance && w.Kind != state.KindDeployment && w.Kind != state.KindApp && w.Kind != state.KindVolume {
-		return
-	}
+func (c *core) notify(n framework.Notice) {
 	for ch := range c.subs {
 		select {
 		case ch <- n:

@@ -290,6 +290,8 @@ type Info struct {
 	Stopped       string `json:"stopped,omitempty"` // why the framework gave up
 	Apps          int    `json:"apps"`
 	Instances     int    `json:"instances"`
+	// EventReaders counts the streams of /v2/events that are open.
+	EventReaders int `json:"eventReaders"`
 	Running       int    `json:"running"`
 	Volumes       int    `json:"volumes"`
 	Nodes         int    `json:"nodes"`

@@ -28,6 +28,8 @@ type Desk struct {
 	Log  *zap.Logger
 	// Now is the clock, for versions and texts.
 	Now func() time.Time
+	// EventReaders counts the open streams of /v2/events; nil where there are none.
+	EventReaders func() int
 }
 
 // The limits on what one request may cost.

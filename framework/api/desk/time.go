@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -25,4 +26,12 @@ func ParseVersion(text string) (string, error) {
 		}
 	}
 	return "", fault.New(fault.Invalid, "Invalid timestamp provided '%s'. Expecting ISO-8601 datetime string.", text)
+}
+
+// IPProtocol is Marathon's word for the kind of an IP address.
+func IPProtocol(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "IPv6"
+	}
+	return "IPv4"
 }

@@ -17,55 +17,34 @@ import (
 )
 
 const (
-	heartbeat = 10 * time.Second
-	frameTime = 10 * time.Second // to take one frame of a stream: slower readers are cut
 	// logPause is how often a log that is followed is looked at.
 	logPause = 400 * time.Millisecond
 )
-
-// stream writes an answer that goes on, frame by frame. A reader that does not take a frame in time is cut.
-type stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
-}
-
-func newStream(w http.ResponseWriter, contentType string) *stream {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Time{}) // the request is read; the connection is watched for its end only
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("X-Accel-Buffering", "no")
-	return &stream{w, rc}
-}
-
-func (s *stream) write(p []byte) error {
-	_ = s.rc.SetWriteDeadline(time.Now().Add(frameTime))
-	if _, err := s.w.Write(p); err != nil {
-		return err
-	}
-	return s.rc.Flush()
-}
 
 func (s *api) events(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	notices := s.Core.Events(ctx)
-	out := newStream(w, "text/event-stream; charset=utf-8")
-	if out.write([]byte(": holdfast\r\n\r\n")) != nil {
+	out := desk.NewStream(w, "text/event-stream; charset=utf-8")
+	if out.Write([]byte(": holdfast\r\n\r\n")) != nil {
 		return
 	}
-	beat := time.NewTicker(heartbeat)
+	beat := time.NewTicker(desk.Heartbeat)
 	defer beat.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-beat.C:
-			if out.write([]byte("\r\n")) != nil {
+			if out.Write([]byte("\r\n")) != nil {
 				return
 			}
 		case n, ok := <-notices:
+			if ok && (n.Session != nil || n.Strange != nil) {
+				continue // told on /v2 only
+			}
 			// A closed channel says that this reader was too slow, or that the framework stops: the client lists anew.
-			if !ok || out.write(frame(n)) != nil {
+			if !ok || out.Write(frame(n)) != nil {
 				return
 			}
 		}
@@ -112,7 +91,7 @@ func (s *api) logs(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	l.copy(r.Context(), newStream(w, "text/plain; charset=utf-8"))
+	l.copy(r.Context(), desk.NewStream(w, "text/plain; charset=utf-8"))
 }
 
 func hasDots(path string) bool {
@@ -173,14 +152,14 @@ func (l *logReader) current() (task state.TaskID) {
 	return task
 }
 
-func (l *logReader) copy(ctx context.Context, out *stream) {
-	if out.write(nil) != nil {
+func (l *logReader) copy(ctx context.Context, out *desk.Stream) {
+	if out.Write(nil) != nil {
 		return
 	}
 	for ctx.Err() == nil {
 		data, err := l.read(ctx)
 		if len(data) > 0 {
-			if out.write(data) != nil {
+			if out.Write(data) != nil {
 				return
 			}
 			continue

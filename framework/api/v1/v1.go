@@ -142,6 +142,9 @@ func (s *api) info(w http.ResponseWriter, r *http.Request) {
 	in := s.Core.Info()
 	out := client.Info{Name: in.Name, Version: in.Version, Cluster: in.Cluster, FrameworkID: in.FrameworkID, Master: in.Master, Leader: in.Leader, Elected: in.Elected,
 		Role: in.Role, Hostname: in.Hostname, HTTPAddress: in.HTTPAddress, Store: in.Store, Authority: in.Authority}
+	if s.EventReaders != nil {
+		out.EventReaders = s.EventReaders()
+	}
 	s.Core.View(func(st *state.State) {
 		out.Connected, out.Reconciled, out.AuthoritySeen, out.Stopped = st.Session.Connected, st.Session.Reconciled, st.Session.AuthoritySeen, st.Session.Stopped
 		out.Apps, out.Instances, out.Volumes, out.Nodes, out.Deployments = len(st.Apps), len(st.Instances), len(st.Volumes), len(st.Nodes), len(st.Deployments)

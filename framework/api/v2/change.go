@@ -90,6 +90,7 @@ func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppI
 func (s *api) written(w http.ResponseWriter, r *http.Request, h how, c *change, reply scheduler.Reply) {
 	id := c.put.Def.App
 	result := s.result(w, reply)
+	s.posted(r, c, result.Version)
 	if !c.isNew {
 		s.JSON(w, r, http.StatusOK, result)
 		return
@@ -101,7 +102,12 @@ func (s *api) written(w http.ResponseWriter, r *http.Request, h how, c *change, 
 	}
 	extra := append(members(counts{}), ',')
 	extra = append(extra, members(map[string]any{"deployments": []desk.DeploymentRef{{ID: result.DeploymentID}}})...)
-	s.Raw(w, r, http.StatusCreated, definition.Print(c.put.Def.Source, definition.Live{Instances: c.put.Instances, Version: result.Version, Extra: extra}))
+	s.Raw(w, r, http.StatusCreated, c.print(result.Version, extra))
+}
+
+// print gives the app as it was asked for.
+func (c *change) print(version string, extra []byte) []byte {
+	return definition.Print(c.put.Def.Source, definition.Live{Instances: c.put.Instances, Version: version, Extra: extra})
 }
 
 // location is where Marathon says that a new app is: the id resolved against the root, not against /v2/apps.
@@ -332,7 +338,9 @@ func (s *api) putApps(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.JSON(w, r, http.StatusOK, s.result(w, reply))
+	result := s.result(w, reply)
+	s.groupChanged("/", result.Version)
+	s.JSON(w, r, http.StatusOK, result)
 }
 
 // maxAppsAtOnce keeps one deployment within one batch of the store.
@@ -395,7 +403,22 @@ func (s *api) command(w http.ResponseWriter, r *http.Request, e scheduler.Event)
 		s.Fail(w, r, err)
 		return
 	}
-	s.JSON(w, r, http.StatusOK, s.result(w, reply))
+	result := s.result(w, reply)
+	s.groupChanged(parentOf(appIn(e)), result.Version)
+	s.JSON(w, r, http.StatusOK, result)
+}
+
+// appIn gives the app that a command is about.
+func appIn(e scheduler.Event) state.AppID {
+	switch e := e.(type) {
+	case scheduler.ScaleApp:
+		return e.App
+	case scheduler.RestartApp:
+		return e.App
+	case scheduler.RemoveApp:
+		return e.App
+	}
+	return "/"
 }
 
 // lock waits for the turn to change apps.

@@ -6,6 +6,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/event"
 	"github.com/holdfast-io/holdfast/framework/marathon"
 )
 
@@ -21,6 +22,7 @@ type api struct {
 	// writing is held from reading an app to the commit of its change, so that two writers do not work on one old state. It is a channel so
 	// that waiting ends with the request.
 	writing chan struct{}
+	hub     *event.Hub
 }
 
 func (s *api) rules() marathon.Options {
@@ -30,6 +32,8 @@ func (s *api) rules() marathon.Options {
 // Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.
 func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
+	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: d.Core.View})
+	d.EventReaders = s.hub.Count
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
 	handle := func(path string, f http.HandlerFunc, methods ...string) {
 		if methods[0] == get {
@@ -55,6 +59,7 @@ func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	handle("/v2/deployments/{id}", s.cancelDeployment, del)
 	handle("/v2/queue", s.queue, get)
 	handle("/v2/queue/{id:.+}/delay", s.resetDelay, del)
+	r.HandleFunc("/v2/events", s.events).Methods(get) // HEAD would never end
 	handle("/v2/info", s.info, get)
 	handle("/v2/leader", s.leader, get)
 	handle("/v2/plugins", func(w http.ResponseWriter, r *http.Request) {

@@ -92,11 +92,7 @@ func taskOf(st *state.State, i *state.Instance) task {
 		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
 		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
 	if r.ContainerIP != "" {
-		protocol := "IPv4"
-		if strings.Contains(r.ContainerIP, ":") {
-			protocol = "IPv6"
-		}
-		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, protocol})
+		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, desk.IPProtocol(r.ContainerIP)})
 	}
 	if r.Healthy != nil {
 		t.HealthCheckResults = append(t.HealthCheckResults, healthResult{Alive: *r.Healthy, InstanceID: i.ID})
