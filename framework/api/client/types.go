@@ -292,10 +292,10 @@ type Info struct {
 	Instances     int    `json:"instances"`
 	// EventReaders counts the streams of /v2/events that are open.
 	EventReaders int `json:"eventReaders"`
-	Running       int    `json:"running"`
-	Volumes       int    `json:"volumes"`
-	Nodes         int    `json:"nodes"`
-	Deployments   int    `json:"deployments"`
+	Running      int `json:"running"`
+	Volumes      int `json:"volumes"`
+	Nodes        int `json:"nodes"`
+	Deployments  int `json:"deployments"`
 }
 
 // Result answers a command.
