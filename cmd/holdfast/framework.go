@@ -23,6 +23,7 @@ import (
 	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api"
+	"github.com/holdfast-io/holdfast/framework/catalog"
 	"github.com/holdfast-io/holdfast/framework/mesos"
 	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/framework/nodes"
@@ -43,6 +44,7 @@ type frameworkConfig struct {
 	policy, minGrade                       string
 	authorityFiles                         dial.Options
 	masterAccess                           masterFlags
+	consul                                 consulConfig
 	leaseWait, leasePeriod, leaseCall      time.Duration
 	leaseClockError                        float64
 	logFormat, logLevel                    string
@@ -74,6 +76,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&file, "config", "", "YAML file with settings, keys as the flags are named")
 	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, http(s) URL, or zk://[user:password@]h1:2181,h2:2181/mesos")
 	c.masterAccess.add(f)
+	c.consul.flags(f)
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
 	f.StringVar(&c.dir, "dir", "", "directory for the state")
 	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket, zk://hosts/path, consul://host:port/path or consuls://…")
@@ -128,7 +131,7 @@ func (c *frameworkConfig) check() error {
 	case c.secretFile != "" && c.principal == "":
 		return console.Usage("--secret-file needs --principal")
 	}
-	return nil
+	return c.consul.check()
 }
 
 // fill puts in what depends on this machine.
@@ -189,11 +192,15 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	services, err := c.consul.registrar(core, st.Cluster(), registry, log)
+	if err != nil {
+		return err
+	}
 	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
 	if err := announce(c.dir, listener.Addr(), log); err != nil {
 		return err
 	}
-	return actors(ctx, core, listener, handler, log)
+	return actors(ctx, core, services, listener, handler, log)
 }
 
 // hosts are the names that people call the API by.
@@ -289,13 +296,16 @@ func (c *frameworkConfig) timings() lease.Timings {
 }
 
 // actors runs the loop and the HTTP server until ctx ends or one of them fails. Tasks are left alone.
-func actors(ctx context.Context, core *framework.Framework, l net.Listener, h http.Handler, log *zap.Logger) error {
+func actors(ctx context.Context, core *framework.Framework, services *catalog.Registrar, l net.Listener, h http.Handler, log *zap.Logger) error {
 	var g run.Group
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := api.Serve(h, log.Named("http"))
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	g.Add(func() error { return core.Run(ctx) }, func(error) { cancel() })
+	if services != nil {
+		g.Add(func() error { return services.Run(ctx) }, func(error) { cancel() })
+	}
 	g.Add(func() error {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return fault.Wrap(fault.Unavailable, err, "serve the API")
