@@ -64,7 +64,7 @@ func rootCommand(c *console.Console, began *bool) *cobra.Command {
 		sub.GroupID = "people"
 		root.AddCommand(sub)
 	}
-	for _, sub := range []*cobra.Command{devCommand(c), frameworkCommand(), isolatorCommand()} {
+	for _, sub := range []*cobra.Command{devCommand(c), frameworkCommand(), isolatorCommand(), csiPluginCommand()} {
 		sub.GroupID = "run"
 		root.AddCommand(sub)
 	}
