@@ -45,8 +45,7 @@ type frameworkConfig struct {
 	authorityFiles                         dial.Options
 	masterAccess                           masterFlags
 	consul                                 consulConfig
-	leaseWait, leasePeriod, leaseCall      time.Duration
-	leaseClockError                        float64
+	lease                                  timingFlags
 	logFormat, logLevel                    string
 	failoverTimeout                        time.Duration
 	declineFor, holdFor, killRetry         time.Duration
@@ -97,10 +96,8 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.bridgeName, "mesos-bridge-name", "mesos-bridge", "CNI network for container/bridge with the Mesos containerizer")
 	f.StringVar(&c.policy, "default-policy", "lease", "how claims of volumes without a class are freed when a node is lost: lease or operator")
 	f.StringVar(&c.minGrade, "min-grade", "", "weakest fence that policy lease trusts: reset or soft (default: soft with an authority on this machine, reset otherwise)")
-	f.DurationVar(&c.leaseWait, "lease-wait", 0, "W of docs/safety.md: a node whose lease stands still that long is dead; nodes with longer deadlines are refused (default 33s; 4s with an authority on this machine)")
-	f.DurationVar(&c.leasePeriod, "lease-period", 0, "P: how often leases are looked at (default 3s; 500ms)")
-	f.DurationVar(&c.leaseCall, "lease-call-limit", 0, "R: limit of one call to the authority (default 2s; 500ms)")
-	f.Float64Var(&c.leaseClockError, "lease-clock-error", -1, "rho: bound of the difference of clock rates (default 0.1; 0)")
+	c.lease.add(f)
+	c.lease.addWait(f)
 	f.DurationVar(&c.declineFor, "decline-for", 10*time.Second, "for how long Mesos keeps an offer away that nothing wants")
 	f.DurationVar(&c.holdFor, "hold-for", 15*time.Second, "for how long an offer is held while a volume is claimed")
 	f.DurationVar(&c.killRetry, "kill-retry", 10*time.Second, "time until a kill that had no effect is repeated")
@@ -244,7 +241,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	timings := c.timings()
+	timings := c.lease.timings(c.authority)
 	if err := timings.CheckTaker(); err != nil {
 		return nil, fault.Op(err, "lease timings")
 	}
@@ -272,27 +269,6 @@ func withoutSecret(address string) string {
 		return scheme + "://" + rest[at+1:]
 	}
 	return address
-}
-
-// timings are those of the taker: the ones of one machine, or of safety.md's example, unless flags say otherwise.
-func (c *frameworkConfig) timings() lease.Timings {
-	t := lease.Timings{P: 3 * time.Second, R: 2 * time.Second, W: 33 * time.Second, Rho: .1}
-	if dial.OneMachine(c.authority) {
-		e := lease.EmbeddedTimings()
-		t = lease.Timings{P: e.P, R: e.R, W: e.W, Rho: e.Rho}
-	}
-	for _, o := range []struct {
-		to   *time.Duration
-		from time.Duration
-	}{{&t.W, c.leaseWait}, {&t.P, c.leasePeriod}, {&t.R, c.leaseCall}} {
-		if o.from != 0 {
-			*o.to = o.from
-		}
-	}
-	if c.leaseClockError >= 0 {
-		t.Rho = c.leaseClockError
-	}
-	return t
 }
 
 // actors runs the loop and the HTTP server until ctx ends or one of them fails. Tasks are left alone.

@@ -28,7 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/fence"
 	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/lease"
-	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/isolator/lease/dial"
 	"github.com/holdfast-io/holdfast/isolator/server"
 )
 
@@ -42,6 +42,8 @@ type isolatorFlags struct {
 	noWatchdog, drain, debug        bool
 	mountWait, unmountWait          time.Duration
 	binTime                         time.Duration
+	authorityFiles                  dial.Options
+	lease                           timingFlags
 }
 
 // isolatorCommand is `holdfast isolator`: the helper of one node, and verbs to look at it.
@@ -60,7 +62,13 @@ func isolatorCommand() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&f.dir, "dir", "/var/lib/holdfast/isolator", "state of this node: uid, journal, mounts")
 	fl.StringVar(&f.socket, "socket", client.DefaultSocket, "unix socket to listen on")
-	fl.StringVar(&f.authority, "authority", "", "lease authority, unix:///path.sock")
+	fl.StringVar(&f.authority, "authority", "", "lease authority: unix:///path of the socket, zk://hosts/path, consul://host:port/path or consuls://…")
+	fl.StringVar(&f.authorityFiles.SecretFile, "authority-secret-file", "", "file with user:password for ZooKeeper, or the token for Consul")
+	fl.StringVar(&f.authorityFiles.CAFile, "authority-ca-file", "", "certificates that consuls:// trusts")
+	fl.StringVar(&f.authorityFiles.CertFile, "authority-cert-file", "", "client certificate for consuls://")
+	fl.StringVar(&f.authorityFiles.KeyFile, "authority-key-file", "", "its key")
+	f.lease.add(fl)
+	f.lease.addMount(fl)
 	fl.StringVar(&f.cluster, "cluster", "", "refuse an authority of another cluster")
 	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
 	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node]: a directory to slice into volumes; scope says whether all nodes see it (repeatable)")
@@ -215,7 +223,16 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 			return nil, nil, fault.Wrap(fault.Unavailable, err, "read the host's name")
 		}
 	}
-	registers, err := embedded.Dial(f.authority)
+	timings := f.lease.timings(f.authority)
+	if err := timings.CheckHolder(); err != nil {
+		return nil, nil, fault.Op(err, "lease timings")
+	}
+	// Off this machine a node that slept must know it, so its clock goes on in sleep; next door to its authority it sleeps with it.
+	clock, watchdogClock := lease.Boottime(), unix.CLOCK_BOOTTIME
+	if dial.OneMachine(f.authority) {
+		clock, watchdogClock = lease.Monotonic(), unix.CLOCK_MONOTONIC
+	}
+	registers, err := dial.Open(f.authority, f.authorityFiles)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -236,7 +253,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		played = strings.TrimSuffix(strings.TrimPrefix(f.agentURL, "http://"), "/")
 	}
 	service, err := isolator.Open(isolator.Options{
-		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster}), Drivers: drivers,
+		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster, CallLimit: max(timings.R, 2*time.Second)}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
 			if err := plugins.Check(name); err != nil {
 				return nil, err
@@ -244,7 +261,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 			return docker.New(docker.Options{Name: name, Dirs: plugins})
 		},
 		Discover: plugins.Names,
-		Timings:  lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC,
+		Timings:  timings, Clock: clock, WatchdogClock: watchdogClock,
 		BootID: f.bootID, Log: log, Watchdog: watchdog,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
 		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,

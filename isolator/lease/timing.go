@@ -28,6 +28,17 @@ func EmbeddedTimings() Timings {
 		M: 500 * time.Millisecond, W: 4 * time.Second}
 }
 
+// ClusterTimings are those for an authority that nodes reach over the network, of nodes without a dead-man: the example of docs/safety.md, with
+// the W that I2 gives.
+func ClusterTimings() Timings {
+	t := Timings{P: 3 * time.Second, R: 2 * time.Second, F: 15 * time.Second, S: 5 * time.Second, M: 5 * time.Second, Rho: 0.1}
+	t.W = t.LeastWait()
+	return t
+}
+
+// LeastWait is the least W that I2 allows for F, S, H, E and rho.
+func (t Timings) LeastWait() time.Duration { return t.Publish().wait(t.Rho) }
+
 // Publish gives the holder's constants as the node record carries them.
 func (t Timings) Publish() Timing {
 	return Timing{F: t.F.Seconds(), S: t.S.Seconds(), H: t.H.Seconds(), E: t.E.Seconds()}
