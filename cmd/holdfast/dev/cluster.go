@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/cmd/holdfast/supervise"
 	"github.com/holdfast-io/holdfast/framework/embedded"
 	"github.com/holdfast-io/holdfast/framework/embedded/agent"
+	"github.com/holdfast-io/holdfast/internal/consulconn"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	authority "github.com/holdfast-io/holdfast/isolator/lease/embedded"
@@ -39,8 +40,10 @@ type Config struct {
 	// Resources of each agent that is made now; by default sized from the machine, with plenty to spare. Those that
 	// were made at an earlier start keep what they have.
 	CPUs, MemMB, DiskMB float64
-	Version             string
-	Log                 *zap.Logger
+	// Consul is where the framework registers services, "" for nowhere.
+	Consul  string
+	Version string
+	Log     *zap.Logger
 }
 
 func (c *Config) defaults(dir string) error {
@@ -55,6 +58,11 @@ func (c *Config) defaults(dir string) error {
 	}
 	if c.CPUs < 0 || c.MemMB < 0 || c.DiskMB < 0 {
 		return fault.New(fault.Invalid, "resources of an agent cannot be negative")
+	}
+	if c.Consul != "" {
+		if _, err := consulconn.Open(consulconn.Config{Address: c.Consul}); err != nil {
+			return err
+		}
 	}
 	// Nothing is enforced here: an agent may offer more than its share of the machine.
 	if c.CPUs == 0 {
@@ -301,6 +309,9 @@ func (c *Cluster) startFramework(context.Context) (err error) {
 				"--master", c.master.URL(), "--listen", fmt.Sprintf("127.0.0.1:%d", c.cfg.Port),
 				"--dir", c.layout.framework(), "--authority", "unix://"+c.layout.frameworkAuthority(),
 				"--cluster", c.clusterID)
+			if c.cfg.Consul != "" {
+				cmd.Args = append(cmd.Args, "--consul", c.cfg.Consul)
+			}
 			cmd.Env = append(os.Environ(), c.layout.mark())
 			return cmd
 		}})
