@@ -15,8 +15,9 @@ import (
 func (m *mounting) unasked(ctx context.Context) (string, error) {
 	v, ok := m.s.journal.Volume(m.req.Ref)
 	if ok && active(v) {
-		if v.Shared && v.Phase == journal.Mounted {
-			return m.again(ctx, v)
+		_, joins := v.Owners[m.req.Owner]
+		if v.Phase == journal.Mounted && (v.Shared || joins && m.req.Owner != OwnerMesos && !v.Gone) {
+			return m.again(ctx, v) // an owner with a name of its own (a container of Docker's) asks once more for what it has
 		}
 		if !v.Shared && v.Phase == journal.Mounted && !v.Gone {
 			return m.rekey(ctx, v)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/docker"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
@@ -39,9 +41,10 @@ func Main() {
 	poolDir := flag.String("pool", "", "pool directory")
 	plugins := flag.String("plugin-dir", "", "plugin directory")
 	boot := flag.String("boot-id", "", "boot id")
+	dockerSocket := flag.String("docker-socket", "", "socket of the Docker volume plugin")
 	watchdog := flag.String("watchdog", "", "argv of the watchdog, by spaces")
 	flag.Parse()
-	if err := run(*dir, *socket, *authority, *poolDir, *plugins, *boot, strings.Fields(*watchdog)); err != nil {
+	if err := run(*dir, *socket, *authority, *poolDir, *plugins, *boot, *dockerSocket, strings.Fields(*watchdog)); err != nil {
 		fmt.Fprintln(os.Stderr, "isolator:", err)
 		os.Exit(1)
 	}
@@ -51,7 +54,7 @@ func Main() {
 // Watchdog is the watchdog process.
 func Watchdog() { os.Exit(fence.WatchdogMain(os.Args[1:])) }
 
-func run(dir, socket, authority, poolDir, plugins, boot string, watchdog []string) error {
+func run(dir, socket, authority, poolDir, plugins, boot, dockerSocket string, watchdog []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := zap.NewDevelopmentConfig()
@@ -76,7 +79,7 @@ func run(dir, socket, authority, poolDir, plugins, boot string, watchdog []strin
 	service, err := isolator.Open(isolator.Options{
 		Dir: dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
-			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{plugins}, Specs: []string{plugins}}, ReadLimit: time.Second})
+			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{plugins}, Specs: []string{plugins}}, ReadLimit: time.Second, NoIsolators: true})
 		},
 		Timings: lease.EmbeddedTimings(), Clock: lease.Monotonic(), WatchdogClock: unix.CLOCK_MONOTONIC, BootID: boot, Log: log, Watchdog: watchdog,
 		Limits:   isolator.Limits{UsersMount: 2 * time.Second, UsersLeave: time.Second, RetryMin: 50 * time.Millisecond, RetryMax: 500 * time.Millisecond, Driver: 3 * time.Second},
@@ -90,10 +93,21 @@ func run(dir, socket, authority, poolDir, plugins, boot string, watchdog []strin
 	if err != nil {
 		return err
 	}
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- srv.Serve(ctx) }()
+	if dockerSocket == "" {
+		served <- nil
+	} else {
+		face, err := server.Listen(service, server.Options{Socket: dockerSocket, Group: -1, Log: log,
+			Handler: dockerplugin.Handler(service, dockerplugin.Options{Dir: filepath.Join(dir, "docker"), Log: log})})
+		if err != nil {
+			return err
+		}
+		go func() { served <- face.Serve(ctx) }()
+	}
 	err = service.Run(ctx)
 	stop()
+	<-served
 	<-served
 	return err
 }

@@ -32,6 +32,8 @@ type Options struct {
 	Mode   fs.FileMode // of the socket; 0 is 0660
 	Group  int         // its group; -1 leaves it
 	Log    *zap.Logger
+	// Handler answers instead of the isolator's own calls: another face of the same isolator, on a socket of its own.
+	Handler http.Handler
 }
 
 // Server serves one isolator.
@@ -64,7 +66,7 @@ func Listen(s *isolator.Service, o Options) (*Server, error) {
 	}
 	srv := &Server{service: s, log: o.Log, ln: ln, path: o.Socket}
 	srv.http = &http.Server{
-		Handler:           srv.routes(),
+		Handler:           o.Handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -72,6 +74,9 @@ func Listen(s *isolator.Service, o Options) (*Server, error) {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, peer(c))
 		},
+	}
+	if o.Handler == nil {
+		srv.http.Handler = srv.routes()
 	}
 	return srv, nil
 }
@@ -292,6 +297,9 @@ func checkOwner(owner string) error {
 }
 
 type peerKey struct{}
+
+// CallerOf gives the process that a request of this server came from, for handlers of Options.Handler.
+func CallerOf(ctx context.Context) isolator.Caller { return callerOf(ctx) }
 
 func callerOf(ctx context.Context) isolator.Caller {
 	c, _ := ctx.Value(peerKey{}).(isolator.Caller)

@@ -39,6 +39,8 @@ type Options struct {
 	// ReadLimit bounds calls that only look (Get, Path, List, Capabilities, Activate), default 10 s. Calls with an
 	// effect are bounded by their context alone.
 	ReadLimit time.Duration
+	// NoIsolators refuses plugins that are isolators themselves: one that found its own socket would call itself without end.
+	NoIsolators bool
 }
 
 // Driver is one plugin.
@@ -273,10 +275,16 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.o.ReadLimit)
 	defer cancel()
-	var r struct{ Implements []string }
+	var r struct {
+		Implements []string
+		Holdfast   string
+	}
 	if err := post(ctx, c, "Plugin.Activate", nil, &r); err != nil {
 		// Activation has no effect on any volume, so whatever was to follow has not begun.
 		return nil, fault.Wrap(fault.Unavailable, err, "activate volume plugin %s at %s", d.o.Name, e.source)
+	}
+	if r.Holdfast != "" && d.o.NoIsolators {
+		return nil, fault.New(fault.Unavailable, "volume plugin %s at %s is an isolator, which is no driver", d.o.Name, e.source)
 	}
 	for _, i := range r.Implements {
 		if i == "VolumeDriver" {
