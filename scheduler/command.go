@@ -28,6 +28,8 @@ func (w *work) command(e Event) *Reply {
 		return w.restartApp(e)
 	case RemoveApp:
 		return w.removeApp(e)
+	case PutGroup:
+		return w.putGroup(e)
 	case RestartInstance:
 		return w.restartInstance(e.Instance, false)
 	case MoveInstance:
@@ -80,7 +82,11 @@ func (w *work) locked(apps []state.AppID, force bool) error {
 // to do makes no record: the deployment is over before it began.
 func (w *work) deploy(changes []state.AppChange, edited []*state.App, version string) *Reply {
 	id := state.DeploymentID(w.uuid())
-	d := &state.Deployment{ID: id, Version: version, CreatedAt: w.now, Changes: changes, Steps: rollout.Steps(changes), Rev: 1}
+	levels, ok := rollout.Levels(w.needs(edited))
+	if !ok {
+		return refuse(fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"Dependency graph has cyclic dependencies."}}))
+	}
+	d := &state.Deployment{ID: id, Version: version, CreatedAt: w.now, Changes: changes, Steps: rollout.Ordered(changes, levels), Rev: 1}
 	for _, a := range edited {
 		w.release(a.Deployment)
 		d.Apps = append(d.Apps, a.ID)
@@ -96,7 +102,7 @@ func (w *work) deploy(changes []state.AppChange, edited []*state.App, version st
 	if len(d.Steps) > 0 {
 		w.put(state.KindDeployment, string(id), d)
 	}
-	return &Reply{Deployment: id, Version: version}
+	return &Reply{Deployment: id, Version: version, Steps: d.Steps}
 }
 
 // release abandons a deployment that another one replaces.
@@ -108,35 +114,45 @@ func (w *work) release(id state.DeploymentID) {
 	w.endDeployment(d)
 }
 
-func (w *work) putApps(e PutApp) *Reply {
+// checkPuts refuses definitions that cannot be, by themselves or beside what there is.
+func (w *work) checkPuts(puts []AppPut, create, force bool) error {
 	var ids []state.AppID
-	for _, p := range e.Changes {
+	given := map[state.AppID]bool{}
+	for _, p := range puts {
 		if p.Def == nil || p.Def.App == "" || p.Def.Version == "" {
-			return refuse(fault.New(fault.Internal, "put app: the definition is not whole"))
+			return fault.New(fault.Internal, "put app: the definition is not whole")
 		}
-		if slices.Contains(ids, p.Def.App) {
-			return refuse(fault.New(fault.Invalid, "app %s is given twice", p.Def.App))
+		if given[p.Def.App] {
+			return fault.New(fault.Invalid, "app %s is given twice", p.Def.App)
 		}
+		given[p.Def.App] = true
 		ids = append(ids, p.Def.App)
 		if err := checkInstances(p.Instances); err != nil {
-			return refuse(err)
+			return err
 		}
-		if e.Create && w.app(p.Def.App) != nil {
-			return refuse(fault.New(fault.Exists, "An app with id [%s] already exists.", p.Def.App))
+		if create && w.app(p.Def.App) != nil {
+			return fault.New(fault.Exists, "An app with id [%s] already exists.", p.Def.App)
 		}
 		if w.app(p.Def.App) == nil {
-			if other := w.sameSafeID(p.Def.App); other != "" {
-				return refuse(fault.WithDetails(fault.Conflict, fmt.Sprintf("app %s would have the instance ids of app %s", p.Def.App, other), fault.Detail{Path: "/id", Errors: []string{"clashes with app " + string(other)}}))
+			if other := w.sameSafeID(p.Def.App, ids); other != "" {
+				return fault.WithDetails(fault.Conflict, fmt.Sprintf("app %s would have the instance ids of app %s", p.Def.App, other), fault.Detail{Path: "/id", Errors: []string{"clashes with app " + string(other)}})
 			}
 		}
 	}
-	if err := w.locked(ids, e.Force); err != nil {
-		return refuse(err)
+	if err := w.locked(ids, force); err != nil {
+		return err
 	}
-	for _, p := range e.Changes {
-		if err := w.clash(p, e.Changes); err != nil {
-			return refuse(err)
+	for _, p := range puts {
+		if err := w.clash(p, puts); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (w *work) putApps(e PutApp) *Reply {
+	if err := w.checkPuts(e.Changes, e.Create, e.Force); err != nil {
+		return refuse(err)
 	}
 	var changes []state.AppChange
 	var edited []*state.App
@@ -162,7 +178,12 @@ func checkInstances(n int) error {
 }
 
 // sameSafeID finds an app whose instances would have the same ids ("/a/b" and "/a_b").
-func (w *work) sameSafeID(id state.AppID) state.AppID {
+func (w *work) sameSafeID(id state.AppID, given []state.AppID) state.AppID {
+	for _, other := range given {
+		if other != id && other.Safe() == id.Safe() {
+			return other
+		}
+	}
 	for _, other := range sortedKeys(w.s.Apps) {
 		if other != id && other.Safe() == id.Safe() {
 			return other

@@ -121,6 +121,18 @@ type (
 	MoveInstance struct{ Instance state.InstanceID }
 	// RemoveVolume deletes a volume and its data. Refused while an instance that wants to run uses it.
 	RemoveVolume struct{ Volume state.VolumeUID }
+	// PutGroup changes apps and groups in one deployment, in the order of their dependencies: Changes are created or updated, Remove are
+	// stopped and removed (Wipe: with their volumes), Groups and RemoveGroups are the groups' own records. What is as wanted already
+	// is left alone. Dry only answers with the steps.
+	PutGroup struct {
+		Changes      []AppPut
+		Remove       []state.AppID
+		Groups       []*state.AppGroup
+		RemoveGroups []state.AppID
+		Force        bool
+		Wipe         bool
+		Dry          bool
+	}
 	// CancelDeployment rolls a deployment back (Force: abandons it).
 	CancelDeployment struct {
 		Deployment state.DeploymentID
@@ -160,6 +172,7 @@ func (RemoveApp) event()        {}
 func (RestartInstance) event()  {}
 func (MoveInstance) event()     {}
 func (RemoveVolume) event()     {}
+func (PutGroup) event()         {}
 func (CancelDeployment) event() {}
 func (ResetDelay) event()       {}
 func (Tick) event()             {}

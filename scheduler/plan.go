@@ -24,6 +24,9 @@ type Reply struct {
 	Err        error
 	Deployment state.DeploymentID
 	Version    string
+	// Steps are what PutGroup would do; Dry says that it did not.
+	Steps []state.DeploymentStep
+	Dry   bool
 	// Volumes named in the answer, e.g. of RemoveVolume.
 	Volumes []state.VolumeUID
 }

@@ -219,6 +219,9 @@ func durable(s *state.State) *state.State {
 	for id, v := range s.Volumes {
 		writes = append(writes, state.Write{Kind: state.KindVolume, ID: string(id), Value: v})
 	}
+	for id, v := range s.Groups {
+		writes = append(writes, state.Write{Kind: state.KindGroup, ID: string(id), Value: v})
+	}
 	for id, v := range s.Deployments {
 		writes = append(writes, state.Write{Kind: state.KindDeployment, ID: string(id), Value: v})
 	}

@@ -16,8 +16,8 @@ import (
 func Step(s *state.State, e Event, env Env) Plan {
 	w := newWork(s, env)
 	w.handle(e)
-	if w.reply != nil && w.reply.Err != nil {
-		// A refused command leaves no trace.
+	if w.reply != nil && (w.reply.Err != nil || w.reply.Dry) {
+		// A refused command leaves no trace, nor does one that only asks.
 		return Plan{Reply: w.reply, Wake: newWork(s, env).wake()}
 	}
 	w.settle()

@@ -46,6 +46,9 @@ func (a *App) Spec() (state.Spec, error) {
 		}
 		s.Constraints = append(s.Constraints, out)
 	}
+	for _, d := range a.Dependencies {
+		s.Dependencies = append(s.Dependencies, state.AppID(rule.AbsoluteID(d)))
+	}
 	a.specContainer(&s)
 	ports := a.specPorts(&s)
 	for i := range a.HealthChecks {

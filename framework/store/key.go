@@ -62,6 +62,8 @@ func keyOf(kind state.Kind, id string) (string, error) {
 		return "volumes/" + shard(id) + "/" + escape(id), nil
 	case state.KindDeployment:
 		return "deployments/" + escape(id), nil
+	case state.KindGroup:
+		return "groups/" + escape(id), nil
 	}
 	return "", fault.New(fault.Internal, "records of kind %q are not stored", kind)
 }

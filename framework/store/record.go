@@ -37,6 +37,8 @@ func newValue(kind state.Kind) any {
 		return new(state.Volume)
 	case state.KindDeployment:
 		return new(state.Deployment)
+	case state.KindGroup:
+		return new(state.AppGroup)
 	}
 	return nil
 }
@@ -56,6 +58,8 @@ func idOf(kind state.Kind, value any) (string, bool) {
 		return string(v.UID), kind == state.KindVolume && v.UID != ""
 	case *state.Deployment:
 		return string(v.ID), kind == state.KindDeployment && v.ID != ""
+	case *state.AppGroup:
+		return string(v.ID), kind == state.KindGroup && v.ID != ""
 	}
 	return "", false
 }

@@ -69,6 +69,7 @@ func sample(cluster string) []state.Write {
 			Phase: state.VolumeReady, Epoch: 7, CreatedAt: now, Rev: 3}},
 		{Kind: state.KindDeployment, ID: "6abf0e16", Value: &state.Deployment{ID: "6abf0e16", Apps: []state.AppID{"/prod/db"}, CreatedAt: now,
 			Steps: []state.DeploymentStep{{Actions: []state.DeploymentAction{{Action: "ScaleApplication", App: "/prod/db"}}}}, Rev: 1}},
+		{Kind: state.KindGroup, ID: "/prod", Value: &state.AppGroup{ID: "/prod", Dependencies: []state.AppID{"/base"}, Version: "2026-11-21T05:00:00.123Z", Rev: 1}},
 	}
 }
 
@@ -128,6 +129,7 @@ func TestKeysAndHeaders(t *testing.T) {
 		"instances/" + hex2("prod_db.2") + "/prod_db.2": `{"v":1,"kind":"instance"`,
 		"volumes/" + hex2("0190-uid") + "/0190-uid":     `{"v":1,"kind":"volume"`,
 		"deployments/6abf0e16":                          `{"v":1,"kind":"deployment"`,
+		"groups/%2Fprod":                                `{"v":1,"kind":"group"`,
 	}
 	if !maps.Equal(heads, want) {
 		t.Errorf("keys and headers\n%v\nwant\n%v", heads, want)

@@ -145,6 +145,8 @@ type Spec struct {
 	Container     Container     `json:"container"`
 	Volumes       []Mount       `json:"volumes,omitempty"`
 	HealthChecks  []HealthCheck `json:"healthChecks,omitempty"`
+	// Dependencies are apps and groups that have their turn before this app in a deployment.
+	Dependencies []AppID `json:"dependencies,omitempty"`
 	// KillGrace 0 means Mesos's default.
 	KillGrace   time.Duration `json:"killGrace,omitempty"`
 	Backoff     Backoff       `json:"backoff"`

@@ -17,7 +17,7 @@ const (
 func New() *State {
 	return &State{
 		Apps: map[AppID]*App{}, Defs: map[AppID]map[string]*Def{}, Instances: map[InstanceID]*Instance{},
-		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{},
+		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{}, Groups: map[AppID]*AppGroup{},
 		Offers: map[string]*Offer{}, Agents: map[AgentID]*Agent{}, Claims: map[VolumeUID]*Claim{}, Nodes: map[NodeUID]*Node{},
 		Why: map[InstanceID]*Why{}, Strange: map[TaskID]*StrangeTask{}, Refusals: map[Group]*Refusal{},
 		Unanswered: map[TaskID]AgentID{}, Todo: map[AppID]bool{},
@@ -80,6 +80,8 @@ func (s *State) apply(w Write) {
 		}
 	case KindDeployment:
 		put(s.Deployments, DeploymentID(w.ID), value[Deployment](w))
+	case KindGroup:
+		put(s.Groups, AppID(w.ID), value[AppGroup](w))
 	default:
 		s.applySeen(w)
 	}

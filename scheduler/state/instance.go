@@ -243,6 +243,16 @@ type AppChange struct {
 	ToRestart     uint64 `json:"toRestart,omitempty"`
 }
 
+// AppGroup is the record groups/<id>: what a group of apps has of its own. Groups that only hold apps need none.
+type AppGroup struct {
+	ID AppID `json:"id"` // "/" is the root
+	// Dependencies are apps and groups that every app below this group needs.
+	Dependencies []AppID `json:"dependencies,omitempty"`
+	Version      string  `json:"version"`
+	EnforceRole  *bool   `json:"enforceRole,omitempty"` // kept and printed only
+	Rev          uint64  `json:"rev"`
+}
+
 // Framework is the record meta/framework.
 type Framework struct {
 	Cluster string `json:"cluster"` // UUID minted once; reservation labels and authority keys carry it

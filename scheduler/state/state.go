@@ -14,6 +14,7 @@ type State struct {
 	Instances   map[InstanceID]*Instance
 	Volumes     map[VolumeUID]*Volume
 	Deployments map[DeploymentID]*Deployment
+	Groups      map[AppID]*AppGroup
 
 	// Seen, not stored.
 	Session Session
@@ -219,6 +220,7 @@ const (
 	KindInstance   Kind = "instance"   // *Instance
 	KindVolume     Kind = "volume"     // *Volume
 	KindDeployment Kind = "deployment" // *Deployment
+	KindGroup      Kind = "group"      // *AppGroup, ID AppID
 
 	KindSession Kind = "session" // *Session
 	KindOffer   Kind = "offer"   // *Offer
@@ -236,7 +238,7 @@ const (
 // Durable tells whether the store keeps it.
 func (k Kind) Durable() bool {
 	switch k {
-	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment:
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup:
 		return true
 	}
 	return false
