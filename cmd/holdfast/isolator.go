@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/client"
+	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/docker"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
@@ -42,6 +43,7 @@ type isolatorFlags struct {
 	noWatchdog, drain, debug        bool
 	mountWait, unmountWait          time.Duration
 	binTime                         time.Duration
+	docker                          dockerSocketFlag
 	authorityFiles                  dial.Options
 	lease                           timingFlags
 }
@@ -57,7 +59,10 @@ func isolatorCommand() *cobra.Command {
 			"When it ends, what is mounted stays mounted and tasks run on; started again before the lease's deadline it goes on where it\n" +
 			"was. With --drain it gives everything back first that no task uses.",
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runIsolator(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.docker.asked = cmd.Flags().Changed("docker-socket")
+			return runIsolator(cmd.Context(), f)
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.dir, "dir", "/var/lib/holdfast/isolator", "state of this node: uid, journal, mounts")
@@ -73,6 +78,7 @@ func isolatorCommand() *cobra.Command {
 	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
 	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node]: a directory to slice into volumes; scope says whether all nodes see it (repeatable)")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "directory with sockets and specs of Docker volume plugins, instead of Docker's (repeatable)")
+	fl.StringVar(&f.docker.path, "docker-socket", dockerplugin.DefaultSocket, "socket on which this isolator is a volume plugin of Docker's, named as the socket; empty: none")
 	fl.StringVar(&f.hostname, "hostname", "", "name shown for this node (default: the host's)")
 	fl.StringVar(&f.zone, "zone", "", "zone of this node")
 	fl.StringVar(&f.region, "region", "", "region of this node")
@@ -166,25 +172,30 @@ func runIsolator(ctx context.Context, f isolatorFlags) error {
 	if err != nil {
 		return err
 	}
+	face, err := listenDocker(service, f, log)
+	if err != nil {
+		return err
+	}
+	serve := func(ctx context.Context) error { return serveAll(ctx, srv, face) }
 	var g run.Group
-	for _, part := range []func(context.Context) error{service.Run, srv.Serve} {
+	for _, part := range []func(context.Context) error{service.Run, serve} {
 		partCtx, cancel := context.WithCancel(ctx)
 		g.Add(func() error { return part(partCtx) }, func(error) { cancel() })
 	}
 	if f.drain {
 		// Drain must come before the parts end, so its actor is the one that hears the signal.
-		return runDraining(ctx, service, srv)
+		return runDraining(ctx, service, serve)
 	}
 	return g.Run()
 }
 
 // runDraining runs until ctx ends, then empties the node, and only then stops.
-func runDraining(ctx context.Context, service *isolator.Service, srv *server.Server) error {
+func runDraining(ctx context.Context, service *isolator.Service, serve func(context.Context) error) error {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g run.Group
 	g.Add(func() error { return service.Run(life) }, func(error) { stop() })
-	g.Add(func() error { return srv.Serve(life) }, func(error) { stop() })
+	g.Add(func() error { return serve(life) }, func(error) { stop() })
 	g.Add(func() error {
 		select {
 		case <-ctx.Done():
@@ -258,9 +269,9 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 			if err := plugins.Check(name); err != nil {
 				return nil, err
 			}
-			return docker.New(docker.Options{Name: name, Dirs: plugins})
+			return docker.New(docker.Options{Name: name, Dirs: plugins, NoIsolators: true})
 		},
-		Discover: plugins.Names,
+		Discover: func() []string { return otherPlugins(plugins, f) },
 		Timings:  timings, Clock: clock, WatchdogClock: watchdogClock,
 		BootID: f.bootID, Log: log, Watchdog: watchdog,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},

@@ -85,6 +85,7 @@ func (n *node) isolatorCommand() *exec.Cmd {
 		"--authority", "unix://"+n.layout.nodeAuthority(n.name),
 		"--agent-url", n.url,
 		"--pool", "pool="+n.layout.Pool()+",scope=cluster", "--drain",
+		"--docker-socket", "", // several nodes on one machine: Docker could know one of them only
 		"--hostname", n.name, "--zone", n.zone, "--attribute", "rack="+n.rack,
 		"--boot-id", n.boot)
 	cmd.Env = append(os.Environ(), n.mark())
