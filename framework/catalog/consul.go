@@ -224,7 +224,7 @@ func (c *consul) serviceOps(ch Change) api.TxnOps {
 	s := ch.Put
 	if s == nil {
 		return api.TxnOps{{Service: &api.ServiceTxnOp{Verb: api.ServiceDelete, Node: ch.Node,
-			Service: api.AgentService{ID: ch.ID, Namespace: c.namespace, Partition: c.partition}}}}
+			Service: api.AgentService{ID: ch.ID, Service: ch.Name, Namespace: c.namespace, Partition: c.partition}}}}
 	}
 	return api.TxnOps{
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: s.Node, Service: api.AgentService{ID: s.ID, Service: s.Name, Address: s.Address, Port: s.Port,

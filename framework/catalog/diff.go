@@ -41,7 +41,8 @@ func (e *Entry) ours(cluster string) bool {
 // Change sets one service, or removes it when Put is nil.
 type Change struct {
 	Key
-	Put *Service
+	Put  *Service
+	Name string // of a service that is removed: Consul looks at it to see whether the token may
 }
 
 // Diff is what must be done.
@@ -77,7 +78,7 @@ func diff(want *Wanted, there *Observed, release func(*Entry) bool) Diff {
 			continue
 		}
 		leaves[k.ID] = true
-		d.Changes = append(d.Changes, Change{Key: k})
+		d.Changes = append(d.Changes, Change{Key: k, Name: e.Name})
 	}
 	for k, s := range want.Services {
 		e := there.Services[k]

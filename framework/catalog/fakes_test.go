@@ -240,6 +240,9 @@ func (f *fake) do(op *api.TxnOp) string {
 		}
 	case op.Service != nil:
 		k := Key{op.Service.Node, op.Service.Service.ID}
+		if op.Service.Service.Service == "" {
+			return "Must provide service name (Service.Service) when service ID is provided"
+		}
 		if op.Service.Verb == api.ServiceDelete {
 			delete(f.svcs, k)
 			maps.DeleteFunc(f.checks, func(c Key, h api.HealthCheck) bool { return c.Node == k.Node && h.ServiceID == k.ID })
