@@ -138,7 +138,10 @@ func (r *leaseReport) read(ctx context.Context, t lease.Timings, address string,
 		}
 		r.Nodes = append(r.Nodes, check)
 	}
-	return fault.Op(bad, "records of nodes")
+	if bad != nil {
+		return fault.Op(bad, "records of nodes")
+	}
+	return nil
 }
 
 func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
