@@ -1,0 +1,80 @@
+package csi
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+)
+
+const (
+	maxID      = 1024
+	maxContext = 4 << 10 // what the specification allows for a map
+	maxSegment = 16
+)
+
+// checkText refuses what a plugin gives for an id when it is empty, too long, or would break a line. The class is Unknown: a reply that cannot be
+// understood leaves open what was done.
+func checkText(what, s string, limit int) error {
+	switch {
+	case s == "":
+		return fault.New(fault.Unknown, "the plugin gave no %s", what)
+	case len(s) > limit:
+		return fault.New(fault.Unknown, "the plugin gave a %s of %d bytes", what, len(s))
+	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
+		return fault.New(fault.Unknown, "the plugin gave a %s that is not one line of text: %.80q", what, s)
+	}
+	return nil
+}
+
+func checkContext(what string, m map[string]string) error {
+	size := 0
+	for k, v := range m {
+		size += len(k) + len(v)
+		if !utf8.ValidString(k) || !utf8.ValidString(v) || strings.ContainsRune(k+v, 0) {
+			return fault.New(fault.Unknown, "the plugin gave a %s that is not text", what)
+		}
+	}
+	if size > maxContext {
+		return fault.New(fault.Unknown, "the plugin gave a %s of %d bytes, more than %d", what, size, maxContext)
+	}
+	return nil
+}
+
+// checkVolume looks at a volume in a reply and turns its topology into maps.
+func checkVolume(v *spec.Volume) (accessible []map[string]string, err error) {
+	if v == nil {
+		return nil, fault.New(fault.Unknown, "the plugin answered without a volume")
+	}
+	if err := checkText("volume id", v.GetVolumeId(), maxID); err != nil {
+		return nil, err
+	}
+	if v.GetCapacityBytes() < 0 {
+		return nil, fault.New(fault.Unknown, "the plugin gave a capacity of %d bytes", v.GetCapacityBytes())
+	}
+	if err := checkContext("volume context", v.GetVolumeContext()); err != nil {
+		return nil, err
+	}
+	if len(v.GetAccessibleTopology()) > maxSegment {
+		return nil, fault.New(fault.Unknown, "the plugin gave %d topologies", len(v.GetAccessibleTopology()))
+	}
+	for _, t := range v.GetAccessibleTopology() {
+		if err := checkContext("topology", t.GetSegments()); err != nil {
+			return nil, err
+		}
+		accessible = append(accessible, t.GetSegments())
+	}
+	return accessible, nil
+}
+
+// checkSize wants at least what was asked for; 0 is a plugin that does not know.
+func checkSize(got int64, want volume.Bytes) error {
+	if got > 0 && got < int64(want) {
+		return fault.New(fault.Conflict, "the plugin gave %s, asked for were %s", volume.Bytes(got), want)
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+// Package csi is a driver.Driver over any CSI v1 plugin, reached by its unix socket. A CSI plugin knows volumes by ids that it
+// makes up itself, wants to be told every step of a mount (attach, stage, publish) and expects its caller to remember how far it
+// came. So this package keeps two kinds of files:
+//
+//	<names>/<volume>.json    the record: which id, capability and context the plugin gave to a volume's name, and the volume's uid
+//	<dir>/ledger/<volume>.json   how far the mount of a volume on this node has been begun; written and synced before each step
+//
+// After a kill or a lost reply the calls that the ledger names are made again, which CSI requires to be harmless; nothing is taken
+// for undone before the plugin and mountinfo both say so.
+//
+// Records lie in a directory of this node unless the operator names one that all nodes see. Whoever has no record and may not
+// conclude that there is no volume, says Unknown: only a plugin's word, or a record book that is known to be the only one, makes NotFound.
+package csi
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/mount"
+)
+
+// Options of a client. Name, Endpoint, Dir and Mounts are needed.
+type Options struct {
+	Name     string // the driver's name, csi/<name>
+	Endpoint string // unix:///path of the plugin's socket
+	Dir      string // where the ledger, the staging mounts and, without Names, the records lie; absolute, this node's own
+	Mounts   string // below which volumes are published, in <Mounts>/<Name>/<volume>; absolute
+	// Names is a directory for the records that every node of the cluster sees, "" for one in Dir. With it a volume without record
+	// does not exist, so everything must be created by way of it.
+	Names string
+	// IDsAreNames says that the plugin's id of a volume is the name that it was created by. The plugin is then asked whether a
+	// volume exists, and volumes that others made are found.
+	IDsAreNames bool
+	Scope       string // driver.ScopeCluster, ScopeZone or ScopeNode; "" goes by what the plugin says of topology
+	Secrets     string // directory with one file per secret, sent with the calls that take secrets; "" sends none
+	FSType      string // file system to ask for where a volume's options do not; "" leaves it to the plugin
+	Node        string // uid of this node, kept in records
+	BootID      string // boot that this is, kept in the ledger; "" reads the kernel's
+	// LookLimit bounds calls without effect (10 s), CallLimit one call with an effect (60 s).
+	LookLimit, CallLimit time.Duration
+	Log                  *zap.Logger // nil logs nothing
+
+	// isMount says whether something is mounted at a path; tests without root put their own here.
+	isMount func(path string) (bool, error)
+}
+
+// Driver is one plugin as seen from one node.
+type Driver struct {
+	o       Options
+	root    string // of published volumes
+	names   store[record]
+	ledger  store[entry]
+	locks   locks
+	plugin  *plugin
+	secrets secrets
+}
+
+var (
+	_ driver.Driver  = (*Driver)(nil)
+	_ driver.Adopter = (*Driver)(nil)
+	_ driver.Placer  = (*Driver)(nil)
+	_ driver.Sweeper = (*Driver)(nil)
+)
+
+// New prepares the directories. The plugin is not called before it is needed.
+func New(o Options) (*Driver, error) {
+	if err := o.check(); err != nil {
+		return nil, fault.Op(err, "csi driver %s", o.Name)
+	}
+	if o.LookLimit == 0 {
+		o.LookLimit = 10 * time.Second
+	}
+	if o.CallLimit == 0 {
+		o.CallLimit = time.Minute
+	}
+	if o.Log == nil {
+		o.Log = zap.NewNop()
+	}
+	if o.isMount == nil {
+		o.isMount = mount.Is
+	}
+	if o.BootID == "" {
+		raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return nil, fault.Wrap(fault.Internal, err, "csi driver %s: boot id", o.Name)
+		}
+		o.BootID = strings.TrimSpace(string(raw))
+	}
+	d := &Driver{o: o, secrets: secrets{dir: o.Secrets}}
+	names := o.Names
+	if names == "" {
+		names = filepath.Join(o.Dir, "names")
+	}
+	for _, p := range []string{names, filepath.Join(o.Dir, "ledger"), filepath.Join(o.Dir, "staging"), filepath.Join(o.Mounts, o.Name)} {
+		if err := os.MkdirAll(p, 0o750); err != nil {
+			return nil, fault.Wrap(fault.Unavailable, err, "csi driver %s", o.Name)
+		}
+	}
+	// Paths are compared with what the kernel shows, so links in the way are resolved once, here.
+	var err error
+	if d.o.Dir, err = filepath.EvalSymlinks(o.Dir); err == nil {
+		d.root, err = filepath.EvalSymlinks(filepath.Join(o.Mounts, o.Name))
+	}
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "csi driver %s", o.Name)
+	}
+	d.names = store[record]{dir: names, what: "record"}
+	d.ledger = store[entry]{dir: filepath.Join(d.o.Dir, "ledger"), what: "ledger"}
+	d.plugin = newPlugin(d.o, &d.secrets)
+	return d, nil
+}
+
+func (o Options) check() error {
+	if err := volume.CheckDriver(o.Name); err != nil {
+		return err
+	}
+	if !strings.HasPrefix(o.Name, "csi/") {
+		return fault.New(fault.Invalid, "the name must be csi/<name>")
+	}
+	socket, ok := strings.CutPrefix(o.Endpoint, "unix://")
+	if !ok {
+		return fault.New(fault.Invalid, "endpoint %q is not unix:///path", o.Endpoint)
+	}
+	paths := []string{socket, o.Dir, o.Mounts}
+	for _, p := range []string{o.Names, o.Secrets} {
+		if p != "" {
+			paths = append(paths, p)
+		}
+	}
+	for _, p := range paths {
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p || strings.ContainsAny(p, "\n\r\x00") {
+			return fault.New(fault.Invalid, "path %q is not clean and absolute", p)
+		}
+	}
+	switch o.Scope {
+	case "", driver.ScopeCluster, driver.ScopeZone, driver.ScopeNode:
+	default:
+		return fault.New(fault.Invalid, "scope %q is none of cluster, zone and node", o.Scope)
+	}
+	return nil
+}
+
+// Name gives the name that volumes call the driver by.
+func (d *Driver) Name() string { return d.o.Name }
+
+// Close ends the connection to the plugin.
+func (d *Driver) Close() error { return d.plugin.close() }
+
+// Facts asks the plugin for its capabilities. BindsMounts is false although volumes are mounts: what is attached or staged
+// does not show at the path, so Unmount must be asked also when nothing is mounted there.
+func (d *Driver) Facts(ctx context.Context) (driver.Facts, error) {
+	f := driver.Facts{Scope: d.o.Scope, SelfAttach: true, Verify: driver.VerifyScan, Root: d.root}
+	s, err := d.plugin.session(ctx)
+	if err != nil {
+		return f, err
+	}
+	f.Scope = d.scope(s)
+	f.AttachLimit = s.attachLimit
+	return f, nil
+}
+
+// scope takes what the plugin does not say for the worse: volumes of a plugin with topology stay on their node.
+func (d *Driver) scope(s *session) string {
+	switch {
+	case d.o.Scope != "":
+		return d.o.Scope
+	case s.constrained:
+		return driver.ScopeNode
+	}
+	return driver.ScopeCluster
+}
+
+// soleBook tells whether this driver's records are the only ones: then they keep uids, and what has no record does not exist.
+func (d *Driver) soleBook(s *session) bool {
+	return d.o.Names != "" || d.scope(s) == driver.ScopeNode
+}
+
+// WillMountAt gives the path that Mount answers.
+func (d *Driver) WillMountAt(name string) string { return filepath.Join(d.root, name) }
+
+func (d *Driver) stagingAt(name string) string { return filepath.Join(d.o.Dir, "staging", name) }
+
+// do checks the name and runs f while no other operation on the volume runs in this process.
+func (d *Driver) do(ctx context.Context, verb, name string, f func() error) error {
+	if err := volume.CheckName(name); err != nil {
+		return err
+	}
+	what := verb + " volume " + d.o.Name + "/" + name
+	unlock, err := d.locks.lock(ctx, name)
+	if err != nil {
+		return fault.Op(err, "%s", what)
+	}
+	defer unlock()
+	return fault.Op(f(), "%s", what)
+}
+
+// locks has one lock per volume name.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{}
+}
+
+// lock waits for the name's lock, at most until ctx ends.
+func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
+	for {
+		if ctx.Err() != nil {
+			return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "not begun")
+		}
+		l.mu.Lock()
+		if l.held == nil {
+			l.held = map[string]chan struct{}{}
+		}
+		busy, ok := l.held[name]
+		if !ok {
+			mine := make(chan struct{})
+			l.held[name] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, name)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "another operation on the volume has not ended")
+		}
+	}
+}
