@@ -67,10 +67,17 @@ type Registrar struct {
 	takeable map[string]bool // nodes that may be written over
 }
 
-// refused is a service that Consul did not accept.
+// refused is a change that Consul did not accept.
 type refused struct {
-	s    *Service
+	put  *Service // nil for a removal
+	name string
 	what string
+}
+
+// held says that a change was refused before and is not to be tried yet.
+func (r *Registrar) held(c Change) bool {
+	e, ok := r.refused[c.Key]
+	return ok && e.put == c.Put || c.Put != nil && r.foreign[c.Node]
 }
 
 // New makes a registrar; nothing is sent before Run.
@@ -208,7 +215,13 @@ func (r *Registrar) compare(ctx context.Context) error {
 	if err := r.sync(ctx, want); err != nil {
 		return err
 	}
-	r.status.synced(len(want.Services)-len(r.refused), len(want.Nodes), r.problems(), r.readAt, r.c.Log)
+	there := len(want.Services)
+	for _, e := range r.refused {
+		if e.put != nil {
+			there--
+		}
+	}
+	r.status.synced(there, len(want.Nodes), r.problems(), r.readAt, r.c.Log)
 	return nil
 }
 
@@ -228,16 +241,14 @@ func (r *Registrar) release(e *Entry) bool {
 func (r *Registrar) sync(ctx context.Context, want *Wanted) error {
 	d := diff(want, r.there, r.release)
 	for _, k := range d.Taken {
-		r.refused[k] = refused{want.Services[k], "another cluster's entry has this id on this node"}
+		r.refused[k] = refused{want.Services[k], want.Services[k].Name, "another cluster's entry has this id on this node"}
 	}
-	for k := range r.refused {
-		if want.Services[k] == nil {
+	for k, e := range r.refused {
+		if (want.Services[k] == nil) != (e.put == nil) {
 			delete(r.refused, k)
 		}
 	}
-	todo := slices.DeleteFunc(d.Changes, func(c Change) bool {
-		return c.Put != nil && (r.refused[c.Key].s == c.Put || r.foreign[c.Node])
-	})
+	todo := slices.DeleteFunc(d.Changes, r.held)
 	r.status.pending(len(todo))
 	for done := 0; len(todo) > 0; todo = todo[done:] {
 		var err error
@@ -302,9 +313,7 @@ func (r *Registrar) send(ctx context.Context, todo []Change, nodes map[string]st
 		if err := r.learn(ctx, b, no); err != nil {
 			return 0, err
 		}
-		left := slices.DeleteFunc(b.changes, func(c Change) bool {
-			return c.Put != nil && (r.refused[c.Key].s == c.Put || r.foreign[c.Node])
-		})
+		left := slices.DeleteFunc(b.changes, r.held)
 		taken := b.taken
 		b = r.batch(left, nodes)
 		if b.taken < len(left) {
@@ -347,15 +356,15 @@ func (r *Registrar) learn(ctx context.Context, b *batch, no refusal) error {
 			r.foreign[name] = true
 			for _, c := range b.changes {
 				if c.Put != nil && c.Node == name {
-					r.refused[c.Key] = refused{c.Put, fmt.Sprintf("node entry %s: %s", name, what)}
+					r.refused[c.Key] = refused{c.Put, c.Put.Name, fmt.Sprintf("node entry %s: %s", name, what)}
 				}
 			}
 		case b.nodes[c.Node] == "" && strings.Contains(what, missingNode):
 			return errStale // somebody removed the node entry
-		case c.Put != nil:
+		default:
 			found = true
 			if !first[c.Key] { // what follows from it says less
-				r.refused[c.Key], first[c.Key] = refused{c.Put, what}, true
+				r.refused[c.Key], first[c.Key] = refused{c.Put, cmp.Or(c.Name, nameOf(c.Put)), what}, true
 			}
 		}
 	}
@@ -365,11 +374,18 @@ func (r *Registrar) learn(ctx context.Context, b *batch, no refusal) error {
 	return nil
 }
 
+func nameOf(s *Service) string {
+	if s == nil {
+		return ""
+	}
+	return s.Name
+}
+
 // problems gives what Consul refused, in a stable order.
 func (r *Registrar) problems() []Refused {
 	out := make([]Refused, 0, len(r.refused))
 	for k, e := range r.refused {
-		out = append(out, Refused{Service: e.s.Name, ID: k.ID, Node: k.Node, Error: e.what})
+		out = append(out, Refused{Service: e.name, ID: k.ID, Node: k.Node, Error: e.what})
 	}
 	slices.SortFunc(out, func(a, b Refused) int { return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Node, b.Node)) })
 	return out

@@ -142,6 +142,53 @@ func TestChangesCostOneCall(t *testing.T) {
 	}
 }
 
+// TestNodeRemovedByHand removes a node entry with all that is on it, which the next change finds out.
+func TestNodeRemovedByHand(t *testing.T) {
+	c := newCore()
+	c.app("/db", state.Spec{})
+	f, client := newFake(t)
+	r := newRegistrar(t, c, client)
+	c.runs("/db", 0, "h")
+	turn(t, r)
+	clear(f.nodes)
+	clear(f.svcs)
+	clear(f.checks)
+	c.runs("/db", 1, "h")
+	turn(t, r)
+	check(t, c, f)
+}
+
+// TestRefusedRemovalHoldsUpNobody has an entry that the token may no longer remove.
+func TestRefusedRemovalHoldsUpNobody(t *testing.T) {
+	c := newCore()
+	f, client := newFake(t)
+	r := newRegistrar(t, c, client)
+	for _, id := range []state.AppID{"/bad", "/good"} {
+		c.app(id, state.Spec{})
+		c.runs(id, 0, "h")
+	}
+	turn(t, r)
+	f.refuse = func(op *api.TxnOp) string {
+		if op.Service != nil && op.Service.Service.Service == "bad" {
+			return "Permission denied"
+		}
+		return ""
+	}
+	c.gone("/bad", 0)
+	c.runs("/good", 0, "h2")
+	turn(t, r)
+	if s := r.Status(); s.State != StatePartial || s.RefusedCount != 1 || s.Services != 1 || s.Refused[0].Service != "bad" || len(f.svcs) != 2 {
+		t.Errorf("%+v", s)
+	}
+	if n := f.took(func() { turn(t, r) }); n != 0 {
+		t.Errorf("%d calls though nothing is new", n)
+	}
+	c.runs("/bad", 0, "h") // it is wanted again
+	f.refuse = nil
+	turn(t, r)
+	check(t, c, f)
+}
+
 func TestStandbyTouchesNothing(t *testing.T) {
 	c := newCore()
 	c.standby = true
