@@ -57,6 +57,7 @@ type machine struct {
 	client                          *client.Client
 	uid                             int // 0: as the test; otherwise the user to run as
 	boot                            string
+	args                            []string // further arguments of the isolator
 
 	mu   sync.Mutex
 	proc *exec.Cmd
@@ -145,6 +146,7 @@ func (m *machine) start(crash string) {
 	m.Helper()
 	cmd := exec.Command(m.binary, isolatortest.Program, "-dir", m.node, "-socket", m.socket, "-authority", m.authority, "-pool", m.pool,
 		"-boot-id", m.boot, "-watchdog", m.binary+" "+isolatortest.WatchdogProgram)
+	cmd.Args = append(cmd.Args, m.args...)
 	cmd.Env = append(os.Environ(), isolator.CrashVariable+"="+crash)
 	cmd.Stdout, cmd.Stderr = &locked{m}, &locked{m}
 	if m.uid != 0 {
