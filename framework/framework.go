@@ -3,6 +3,7 @@ package framework
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"sync"
 	"time"
 
@@ -57,6 +58,10 @@ type Config struct {
 	TickEvery time.Duration
 	// CommitLimit bounds one commit. Default 30 s.
 	CommitLimit time.Duration
+	// Standby makes Run wait for the leadership while another process has it, looking every StandbyEvery (default 500 ms), and go back to
+	// waiting when it was deposed. Otherwise both are errors of Run.
+	Standby      bool
+	StandbyEvery time.Duration
 	// RetryMin and RetryMax bound the pause before the state is loaded again after a failed commit. Default 100 ms and 5 s.
 	RetryMin, RetryMax time.Duration
 	// Now and Entropy are time and randomness for Step; tests set them.
@@ -94,6 +99,7 @@ func New(c Config) (*Framework, error) {
 	}
 	def(&c.TickEvery, 3*time.Second)
 	def(&c.CommitLimit, 30*time.Second)
+	def(&c.StandbyEvery, 500*time.Millisecond)
 	def(&c.RetryMin, 100*time.Millisecond)
 	def(&c.RetryMax, 5*time.Second)
 	if c.MaxBatch <= 0 {
@@ -126,9 +132,19 @@ func (f *Framework) Run(ctx context.Context) error {
 	defer f.closeSubscribers()
 	pause := f.c.RetryMin
 	for {
-		committed, err := f.lead(ctx)
+		committed, err := f.leadUntilDeposed(ctx)
 		if ctx.Err() != nil {
 			return nil
+		}
+		if f.c.Standby && errors.Is(err, store.ErrNotLeader) {
+			f.standBy(err)
+			pause = f.c.RetryMin
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(f.c.StandbyEvery):
+			}
+			continue
 		}
 		if !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown) {
 			return err
@@ -146,6 +162,30 @@ func (f *Framework) Run(ctx context.Context) error {
 		}
 		pause = min(2*pause, f.c.RetryMax)
 	}
+}
+
+// leadUntilDeposed is lead, which also ends when the store notices that another leads: without that, a leader that has nothing to
+// commit would go on showing what was.
+func (f *Framework) leadUntilDeposed(parent context.Context) (bool, error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	f.c.Store.WhenDeposed(func() { cancel(store.ErrNotLeader) })
+	committed, err := f.lead(ctx)
+	if parent.Err() == nil && errors.Is(context.Cause(ctx), store.ErrNotLeader) && !errors.Is(err, store.ErrNotLeader) {
+		err = fault.Wrap(fault.Conflict, store.ErrNotLeader, "another process has taken over")
+	}
+	return committed, err
+}
+
+// standBy notes that another leads. Only the first of many looks in a row is logged.
+func (f *Framework) standBy(why error) {
+	f.mu.RLock()
+	leading, said := f.term != nil, f.why
+	f.mu.RUnlock()
+	if leading || said != why.Error() {
+		f.log.Info("standing by: another framework process leads", zap.Error(why))
+	}
+	f.resign(why.Error())
 }
 
 // View implements Core.

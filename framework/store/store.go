@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -26,10 +27,14 @@ type Store struct {
 	cluster string
 	who     string
 
-	mu   sync.Mutex
-	term Term
-	bad  map[string]error // by key below the prefix
+	mu      sync.Mutex
+	term    Term
+	bad     map[string]error // by key below the prefix
+	deposed func()
 }
+
+// ErrNotLeader is in the errors of Lead and Commit that say that another leads.
+var ErrNotLeader = errors.New("this process does not lead")
 
 // Open picks the cluster and returns a Store that is not leader yet. want "" takes the only cluster that is there, or mints
 // a new UUID when there is none; otherwise a back end that already holds others is refused, because two clusters in one
@@ -83,12 +88,33 @@ func (s *Store) Term() Term {
 func (s *Store) Lead(ctx context.Context) error {
 	term, err := s.back.Lead(ctx, s.cluster, s.who)
 	if err != nil {
-		return fault.Op(err, "take leadership in %s", s.back.Name())
+		return fault.Op(notLeader(err), "take leadership in %s", s.back.Name())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.term = term
+	if d, ok := s.back.(interface {
+		Deposed(cluster string) <-chan struct{}
+	}); ok && s.deposed != nil {
+		over, tell := d.Deposed(s.cluster), s.deposed
+		go func() { <-over; tell() }()
+	}
 	return nil
+}
+
+// WhenDeposed has f called once the time of leadership that the next Lead begins is found to be over, where the back end notices by itself; it
+// may also be called when that time ended in another way. Otherwise the next Commit shows it.
+func (s *Store) WhenDeposed(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deposed = f
+}
+
+func notLeader(err error) error {
+	if fault.Is(err, fault.Conflict) {
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
+	}
+	return err
 }
 
 // Load reads every record as a Write. Those that cannot be read are returned by name; the others stand. A framework record that
@@ -222,7 +248,7 @@ func (s *Store) Commit(ctx context.Context, b *Batch) error {
 	if len(b.ops) == 0 {
 		return nil
 	}
-	return fault.Op(s.back.Commit(ctx, s.cluster, s.Term(), b.ops), "commit %d records", len(b.ops))
+	return fault.Op(notLeader(s.back.Commit(ctx, s.cluster, s.Term(), b.ops)), "commit %d records", len(b.ops))
 }
 
 // Close closes the back end.
