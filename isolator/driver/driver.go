@@ -116,6 +116,12 @@ type Placer interface {
 	WillMountAt(name string) string
 }
 
+// Backer is the power to name the image file or device below a volume's own file system, which the fence needs where
+// Facts.Verify is VerifySuperblock: what is flushed, and whose file system must be gone.
+type Backer interface {
+	Backing(name string) string
+}
+
 // Sweeper is the power to finish what a dead process left half done, and to empty the bin of what was removed before a time.
 // It is called at start and now and then.
 type Sweeper interface {

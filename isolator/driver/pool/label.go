@@ -27,6 +27,8 @@ type label struct {
 	Former   []string     `json:"formerUids,omitempty"` // uids before adoptions, oldest first
 	Removed  *time.Time   `json:"removed,omitempty"`    // set in the bin
 	Instance string       `json:"node,omitempty"`       // uid of the node that made it
+	FS       string       `json:"fs,omitempty"`         // of the volume's own file system, its type
+	FSUUID   string       `json:"fsUuid,omitempty"`     // and its UUID
 }
 
 const (

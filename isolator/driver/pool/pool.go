@@ -1,16 +1,25 @@
 // Package pool is the built-in volume driver: volumes are slices of one directory, on a disk of the node or on
-// storage that all nodes mount. Its one back end so far is `dir`, plain directories, which needs no root:
+// storage that all nodes mount.
 //
+//	<pool>/.pool.json           which back end the pool has
 //	<pool>/<name>/volume.json   the label: which volume this is
-//	<pool>/<name>/data/         what is mounted (kept apart, since initdb refuses a directory that is not empty)
+//	<pool>/<name>/…             its content, as the back end keeps it
 //	<pool>/.new/                volumes being made; a finished one is renamed into place
 //	<pool>/.bin/                volumes that were removed, until the bin is emptied
 //
 // Several isolators may work on one pool. A volume appears and disappears by one rename of its whole directory, which
 // the file system orders: of two creations one wins, and nobody ever sees half a volume.
 //
-// As root, Mount binds data/ to <mounts>/<driver>/<name>; as an ordinary user, who may not mount,
-// the path is the data directory itself. Size is recorded but not enforced by this back end.
+// The back ends, chosen when the pool is made and for good:
+//
+//	dir    <name>/data is a plain directory, kept apart from the label since initdb refuses a directory that is not empty.
+//	       Needs no root. Size is recorded and not enforced.
+//	btrfs  <name>/data is a subvolume; size is a limit on its quota group. Needs root.
+//	loop   <name>/image is a sparse file with a file system of its own (ext4 or xfs) in it, which holds a second label and data/.
+//	       Its size is a hard limit, and the kernel can show that nobody writes to it any more. Needs root.
+//
+// As root, Mount makes data/ appear at <mounts>/<driver>/<name>; as an ordinary user, who may not mount,
+// the path is the data directory itself.
 package pool
 
 import (
@@ -40,6 +49,12 @@ type Options struct {
 	Mounts string // where bind mounts go, absolute; "" never binds, also as root
 	Scope  string // driver.ScopeCluster or ScopeNode; "" asks the file system: network file systems are cluster
 	Node   string // uid of this node, kept in labels
+	// Backend is Dir, Btrfs or Loop, and FS the file system of a Loop pool's volumes, "ext4" or "xfs". They are settled when the pool is
+	// made; "" takes what the pool has, and Dir and ext4 for a new one. Another than the pool has is fault.Conflict.
+	Backend string
+	FS      string
+	// Size is what a volume gets whose creator says nothing of its size; 0: nothing, which Loop refuses.
+	Size volume.Bytes
 	// Binds says whether volumes are bind-mounted; nil means as root only.
 	Binds *bool
 	Now   func() time.Time // nil: time.Now
@@ -49,6 +64,7 @@ type Options struct {
 type Pool struct {
 	o     Options
 	binds bool
+	back  backend
 }
 
 var (
@@ -56,6 +72,7 @@ var (
 	_ driver.Adopter = (*Pool)(nil)
 	_ driver.Sweeper = (*Pool)(nil)
 	_ driver.Placer  = (*Pool)(nil)
+	_ driver.Backer  = (*Pool)(nil)
 )
 
 const (
@@ -109,6 +126,9 @@ func Open(o Options) (*Pool, error) {
 			return nil, fault.Wrap(fault.Unavailable, err, "pool %s", o.Name)
 		}
 	}
+	if p.back, err = p.chooseBackend(); err != nil {
+		return nil, fault.Op(err, "open pool %s", o.Name)
+	}
 	return p, nil
 }
 
@@ -128,6 +148,7 @@ func (p *Pool) Facts(ctx context.Context) (driver.Facts, error) {
 	if p.binds {
 		f.Root = p.o.Mounts
 	}
+	p.back.facts(&f)
 	err := mount.Within(ctx, "look at pool "+p.o.Dir, func() error {
 		fi, err := os.Stat(p.o.Dir)
 		if err == nil && !fi.IsDir() {
@@ -165,6 +186,9 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 	if err != nil {
 		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
 	}
+	if err := p.settleSize(&s); err != nil {
+		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
+	}
 	if s.UID == "" {
 		s.UID = uuid.Must(uuid.NewV7()).String()
 	}
@@ -181,7 +205,7 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 		l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode,
 			Created: p.o.Now().UTC(), Instance: p.o.Node}
 		info = p.info(s.Name, l)
-		return p.build(dir, l, own)
+		return p.build(ctx, dir, l, own)
 	})
 	if err != nil {
 		return driver.Info{}, err
@@ -189,33 +213,49 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 	return info, nil
 }
 
+// settleSize completes the wish by the size among the options, or the pool's own, and lets the back end judge it.
+func (p *Pool) settleSize(s *driver.Spec) (err error) {
+	if o := s.Options["size"]; s.Size == 0 && o != "" {
+		if s.Size, err = volume.ParseSize(o); err != nil {
+			return err
+		}
+	}
+	if s.Size == 0 {
+		s.Size = p.o.Size
+	}
+	s.Size, err = p.back.size(s.Size)
+	return err
+}
+
 // build makes the whole volume beside the others and moves it into place.
-func (p *Pool) build(dir string, l label, own ownership) error {
+func (p *Pool) build(ctx context.Context, dir string, l label, own ownership) (err error) {
 	// The node's uid in the name tells Sweep whose leavings these are.
 	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), l.Name+"."+p.o.Node+".")
 	if err != nil {
 		return fault.Wrap(writeClass(err), err, "make its directory")
 	}
-	defer os.RemoveAll(tmp) // nothing is there after the rename
-	data := filepath.Join(tmp, dataDir)
-	if err := os.Mkdir(data, 0o755); err != nil {
-		return fault.Wrap(writeClass(err), err, "make its data directory")
-	}
-	if err := own.apply(data); err != nil {
+	placed := false
+	defer func() {
+		if !placed && p.back.destroy(tmp) == nil && fault.Is(err, fault.Unknown) {
+			err = fault.Wrap(fault.Unavailable, err, "nothing was made")
+		}
+	}()
+	if err := p.back.fill(ctx, tmp, &l, own); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return fault.Wrap(writeClass(err), err, "make its directory")
 	}
-	if err := syncDir(data); err != nil {
-		return fault.Wrap(fault.Unknown, err, "sync its data directory")
-	}
 	if err := writeLabel(tmp, l); err != nil {
 		return err
 	}
 	if err := renameNew(tmp, dir); err != nil {
+		// On a network file system the rename may have happened and only its answer been lost.
+		_, gone := os.Lstat(tmp)
+		placed = errors.Is(gone, fs.ErrNotExist)
 		return err
 	}
+	placed = true
 	return fault.Wrap(fault.Unknown, syncDir(p.o.Dir), "sync the pool")
 }
 
@@ -250,6 +290,11 @@ func (p *Pool) Remove(ctx context.Context, name, uid string) error {
 				return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
 			}
 		}
+		release, err := p.back.unused(ctx, dir)
+		if err != nil {
+			return err
+		}
+		defer release()
 		now := p.o.Now().UTC()
 		l.Removed = &now
 		if err := writeLabel(dir, l); err != nil && !isFull(err) {
@@ -277,16 +322,8 @@ func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 		if l.Name != m.Name || (m.UID != "" && l.UID != m.UID) {
 			return fault.New(fault.Conflict, "the label there is of volume %s with uid %s, not of %s with uid %s", l.Name, l.UID, m.Name, m.UID)
 		}
-		data := filepath.Join(dir, dataDir)
-		if fi, err := os.Lstat(data); err != nil || !fi.IsDir() {
-			return fault.New(fault.Conflict, "its data directory %s is not there", data)
-		}
-		if !p.binds {
-			path = data
-			return nil
-		}
-		path = p.target(m.Name)
-		return p.bind(ctx, data, path)
+		path = p.WillMountAt(m.Name)
+		return p.back.mount(ctx, dir, l, path)
 	})
 	if err != nil {
 		return "", err
@@ -295,7 +332,7 @@ func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 }
 
 // bind mounts data at target unless that is so already.
-func (p *Pool) bind(ctx context.Context, data, target string) error {
+func bind(ctx context.Context, data, target string) error {
 	if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fault.Wrap(writeClass(err), err, "make mount point")
 	}
@@ -313,34 +350,27 @@ func (p *Pool) bind(ctx context.Context, data, target string) error {
 	return mount.Bind(ctx, data, target)
 }
 
-// Unmount syncs the file system and removes the bind mount, or, where there is none, only syncs.
+// Unmount writes out what was written and removes the mount. Success means that nobody on this node writes through it any more.
 func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
-	return p.do(ctx, "unmount", name, func(dir string) error {
-		// By way of the directory above the data: whoever looks for users of those must not find us.
-		if _, err := os.Lstat(dir); err == nil {
-			if err := mount.Sync(dir); err != nil {
-				return err
-			}
+	return p.do(ctx, "unmount", name, func(dir string) error { return p.back.unmount(ctx, dir, p.target(name)) })
+}
+
+// unbind removes what is mounted at a mount point of ours, and the point.
+func unbind(ctx context.Context, target string) error {
+	for range 16 { // mounts may lie on top of each other when a crash came at a bad time
+		at, err := mount.Is(target)
+		if err != nil {
+			return err
 		}
-		if !p.binds {
+		if !at {
+			_ = os.Remove(target)
 			return nil
 		}
-		target := p.target(name)
-		for range 16 { // mounts may lie on top of each other when a crash came at a bad time
-			at, err := mount.Is(target)
-			if err != nil {
-				return err
-			}
-			if !at {
-				_ = os.Remove(target)
-				return nil
-			}
-			if err := mount.Unmount(ctx, target); err != nil {
-				return err
-			}
+		if err := mount.Unmount(ctx, target); err != nil {
+			return err
 		}
-		return fault.New(fault.Unknown, "%s is still a mount point", target)
-	})
+	}
+	return fault.New(fault.Unknown, "%s is still a mount point", target)
 }
 
 // Path gives the mount point while it is mounted; without bind mounts that is always.
@@ -434,6 +464,14 @@ func (p *Pool) WillMountAt(name string) string {
 		return p.target(name)
 	}
 	return filepath.Join(p.o.Dir, name, dataDir)
+}
+
+// Backing gives the image file of a volume that has a file system of its own, "" with the other back ends.
+func (p *Pool) Backing(name string) string {
+	if _, own := p.back.(*loopBack); own {
+		return filepath.Join(p.o.Dir, name, imageFile)
+	}
+	return ""
 }
 
 func (p *Pool) target(name string) string { return filepath.Join(p.o.Mounts, name) }

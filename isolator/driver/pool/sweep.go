@@ -33,7 +33,7 @@ func (p *Pool) sweepNew(ctx context.Context) error {
 		mine := p.o.Node != "" && strings.Contains(e.Name(), "."+p.o.Node+".")
 		// A minute spares what this very process is making now; its creations are bounded by far less.
 		if age > abandoned || (mine && age > time.Minute) {
-			return os.RemoveAll(filepath.Join(dir, e.Name()))
+			return p.back.destroy(filepath.Join(dir, e.Name()))
 		}
 		return nil
 	})
@@ -46,7 +46,7 @@ func (p *Pool) sweepBin(ctx context.Context, removedBefore time.Time) error {
 		if !ok || !when.Before(removedBefore) {
 			return nil
 		}
-		return os.RemoveAll(filepath.Join(dir, e.Name()))
+		return p.back.destroy(filepath.Join(dir, e.Name()))
 	})
 }
 
