@@ -20,6 +20,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/client"
 	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
@@ -77,7 +78,7 @@ func isolatorCommand() *cobra.Command {
 	f.lease.addMount(fl)
 	fl.StringVar(&f.cluster, "cluster", "", "refuse an authority of another cluster")
 	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
-	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node]: a directory to slice into volumes; scope says whether all nodes see it (repeatable)")
+	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node][,backend=dir|loop|btrfs][,fs=ext4|xfs][,size=SIZE]: a directory to slice into volumes; scope says whether all nodes see it, backend and fs are settled when the pool is made, size is that of volumes that ask for none (repeatable)")
 	fl.StringArrayVar(&f.csis, "csi", nil, "CSI plugin NAME=unix:///path.sock[,names=DIR][,ids=name][,scope=cluster|zone|node][,secrets=DIR][,fs=TYPE][,timeout=60s], driver csi/NAME (repeatable)")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "directory with sockets and specs of Docker volume plugins, instead of Docker's (repeatable)")
 	fl.StringVar(&f.docker.path, "docker-socket", dockerplugin.DefaultSocket, "socket on which this isolator is a volume plugin of Docker's, named as the socket; empty: none")
@@ -310,26 +311,58 @@ func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*ser
 	return server.Listen(s, server.Options{Socket: f.socket, Mode: os.FileMode(mode), Group: gid, Log: log})
 }
 
-// openPools reads the --pool flags: NAME=DIR[,scope=cluster|node].
+// openPools reads the --pool flags: NAME=DIR and options, each ",key=value", of which a directory's name may hold what is none of them.
 func openPools(flags []string, dir, node string) ([]driver.Driver, error) {
 	var out []driver.Driver
 	for _, p := range flags {
-		name, rest, ok := strings.Cut(p, "=")
+		name, where, ok := strings.Cut(p, "=")
 		if !ok {
 			return nil, console.Usage(fmt.Sprintf("--pool %q is not NAME=DIR", p))
 		}
-		where, scope, _ := strings.Cut(rest, ",scope=")
-		abs, err := filepath.Abs(where)
-		if err != nil {
+		o := pool.Options{Name: name, Mounts: isolator.MountsDir(dir), Node: node}
+		for {
+			i := strings.LastIndexByte(where, ',')
+			known, err := poolOption(&o, where[i+1:])
+			if err != nil {
+				return nil, console.Usage(fmt.Sprintf("--pool %s: %v", p, err))
+			}
+			if i < 0 || !known {
+				break
+			}
+			where = where[:i]
+		}
+		var err error
+		if o.Dir, err = filepath.Abs(where); err != nil {
 			return nil, fault.Wrap(fault.Invalid, err, "--pool %s", p)
 		}
-		d, err := pool.Open(pool.Options{Name: name, Dir: abs, Mounts: isolator.MountsDir(dir), Scope: scope, Node: node})
+		d, err := pool.Open(o)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, d)
 	}
 	return out, nil
+}
+
+// poolOption takes one option of --pool; false when it is none.
+func poolOption(o *pool.Options, kv string) (known bool, err error) {
+	k, v, ok := strings.Cut(kv, "=")
+	if !ok {
+		return false, nil
+	}
+	switch k {
+	case "scope":
+		o.Scope = v
+	case "backend":
+		o.Backend = v
+	case "fs":
+		o.FS = v
+	case "size":
+		o.Size, err = volume.ParseSize(v)
+	default:
+		return false, nil
+	}
+	return true, err
 }
 
 func keyValues(flag string, list []string) (map[string]string, error) {
