@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api/page"
 	"github.com/holdfast-io/holdfast/framework/api/v1"
 	"github.com/holdfast-io/holdfast/framework/api/v2"
+	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
 // Options of the API. The zero value serves a framework on the loopback address.
@@ -22,6 +23,8 @@ type Options struct {
 	Hosts []string
 	// Metrics answers /metrics; nil for none.
 	Metrics http.Handler
+	// Consul tells how the registration of services in Consul goes, for GET /v1/consul; nil when there is none.
+	Consul func() any
 	// DefaultNetwork is the container network that apps mean when they name none.
 	DefaultNetwork string
 	// Now is the clock, for versions and texts; time.Now when nil.
@@ -49,6 +52,13 @@ func New(core framework.Core, o Options) http.Handler {
 	v2.Routes(r, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork})
 	v1.Routes(r, s.Desk)
 	r.HandleFunc("/ping", s.ping).Methods(http.MethodGet, http.MethodHead)
+	r.HandleFunc("/v1/consul", func(w http.ResponseWriter, r *http.Request) {
+		if o.Consul == nil {
+			s.Fail(w, r, fault.New(fault.NotFound, "no services are registered in Consul: the framework was started without --consul"))
+			return
+		}
+		s.JSON(w, r, http.StatusOK, o.Consul())
+	}).Methods(http.MethodGet)
 	if o.Metrics != nil {
 		r.Handle("/metrics", o.Metrics).Methods(http.MethodGet)
 	}
