@@ -58,3 +58,11 @@ func (c *consulConfig) registrar(core catalog.Core, cluster string, registry pro
 	}
 	return r, err
 }
+
+// consulStatus is what GET /v1/consul shows, nil without Consul.
+func consulStatus(r *catalog.Registrar) func() any {
+	if r == nil {
+		return nil
+	}
+	return func() any { return r.Status() }
+}

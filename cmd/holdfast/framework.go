@@ -193,7 +193,7 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
+	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
 	if err := announce(c.dir, listener.Addr(), log); err != nil {
 		return err
 	}
