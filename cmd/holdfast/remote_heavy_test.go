@@ -321,7 +321,7 @@ func TestHeavyFailoverOnZooKeeper(t *testing.T) {
 	heavy.Require(t, heavy.Root, servertest.NeedZooKeeper)
 	z := servertest.StartZooKeeper(t, 3)
 	servers := strings.Join(z.Servers(), ",")
-	r := startRemote(t, "zk://"+servers+"/holdfast/test", 3*time.Second, announceMaster(t, z.Servers()))
+	r := startRemote(t, "zk://"+servers+"/holdfast/test", 4*time.Second, announceMaster(t, z.Servers()))
 	r.add()
 	before := r.instances("both instances run", 30*time.Second, nil)
 	r.progress()
