@@ -164,6 +164,9 @@ func (w *work) putApps(e PutApp) *Reply {
 			version = a.Version
 		}
 	}
+	if err := w.groupNames(edited, nil); err != nil {
+		return refuse(err)
+	}
 	return w.deploy(changes, edited, version)
 }
 

@@ -80,8 +80,12 @@ func (w *work) wanted(edited []*state.App) map[state.AppID]*state.App {
 	return all
 }
 
-// groupNames refuses an app that has the id of a group.
+// groupNames refuses a new app that has the id of a group, and a group that has the id of an app.
 func (w *work) groupNames(edited []*state.App, groups []*state.AppGroup) error {
+	isNew := func(a *state.App) bool { return !a.Removed && w.s.Apps[a.ID] == nil }
+	if len(groups) == 0 && !slices.ContainsFunc(edited, isNew) {
+		return nil
+	}
 	same := fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"Groups and Applications may not have the same identifier."}})
 	all := w.wanted(edited)
 	for _, g := range groups {
@@ -90,8 +94,19 @@ func (w *work) groupNames(edited []*state.App, groups []*state.AppGroup) error {
 		}
 	}
 	for _, a := range edited {
-		for id := parent(a.ID); !a.Removed && id != "/"; id = parent(id) {
+		if !isNew(a) {
+			continue
+		}
+		if look(w, state.KindGroup, string(a.ID), w.s.Groups[a.ID]) != nil {
+			return same
+		}
+		for id := parent(a.ID); id != "/"; id = parent(id) {
 			if all[id] != nil {
+				return same
+			}
+		}
+		for id := range all {
+			if strings.HasPrefix(string(id), string(a.ID)+"/") {
 				return same
 			}
 		}

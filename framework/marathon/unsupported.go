@@ -104,9 +104,6 @@ func (a *App) unsupportedChecks(no func(path, text string)) {
 // Notes are warnings about what is kept and printed but decides nothing in this version.
 func (a *App) Notes() []string {
 	var out []string
-	if len(a.Dependencies) > 0 {
-		out = append(out, "dependencies are kept, but this version does not order deployments by them")
-	}
 	if a.Residency != nil {
 		out = append(out, "residency is deprecated and decides nothing")
 	}

@@ -58,15 +58,23 @@ func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 func deploymentOf(d *state.Deployment) deployment {
 	out := deployment{ID: d.ID, Version: d.Version, AffectedApps: append([]state.AppID{}, d.Apps...), AffectedPods: []state.AppID{},
 		Steps: []step{}, CurrentActions: []currentAction{}, CurrentStep: min(d.Step+1, len(d.Steps)), TotalSteps: len(d.Steps)}
-	for i, in := range d.Steps {
+	out.Steps = stepsOf(d.Steps)
+	if d.Step < len(d.Steps) {
+		for _, a := range d.Steps[d.Step].Actions {
+			out.CurrentActions = append(out.CurrentActions, currentAction{Action: a.Action, App: a.App, ReadinessResults: []struct{}{}})
+		}
+	}
+	return out
+}
+
+func stepsOf(steps []state.DeploymentStep) []step {
+	out := []step{}
+	for _, in := range steps {
 		one := step{Actions: []action{}}
 		for _, a := range in.Actions {
 			one.Actions = append(one.Actions, action{Action: a.Action, App: a.App})
-			if i == d.Step {
-				out.CurrentActions = append(out.CurrentActions, currentAction{Action: a.Action, App: a.App, ReadinessResults: []struct{}{}})
-			}
 		}
-		out.Steps = append(out.Steps, one)
+		out = append(out, one)
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/event"
 	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
 // Options of Marathon's part of the API.
@@ -32,7 +33,7 @@ func (s *api) rules() marathon.Options {
 // Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.
 func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
-	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: d.Core.View})
+	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: func(f func(*state.State)) { d.Core.View(f) }})
 	d.EventReaders = s.hub.Count
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
 	handle := func(path string, f http.HandlerFunc, methods ...string) {
@@ -53,6 +54,18 @@ func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	handle("/v2/apps/{id:.+}", s.showApp, get)
 	handle("/v2/apps/{id:.+}", s.putApp, put, patch)
 	handle("/v2/apps/{id:.+}", s.deleteApp, del)
+	for _, root := range []string{"/v2/groups", "/v2/groups/{id:.+}"} {
+		handle(root+"/apps", s.groupApps, get)
+		handle(root+"/versions/{version}", s.groupVersion, get)
+		handle(root+"/versions", s.groupVersions, get)
+	}
+	for _, group := range []string{"/v2/groups", "/v2/groups/{id:.+}"} {
+		handle(group, s.showGroup, get)
+		handle(group, s.createGroup, post)
+		handle(group, s.putGroup, put)
+		handle(group, s.patchGroup, patch)
+		handle(group, s.deleteGroup, del)
+	}
 	handle("/v2/tasks", s.listTasks, get)
 	handle("/v2/tasks/delete", s.killTasks, post)
 	handle("/v2/deployments", s.listDeployments, get)

@@ -13,6 +13,9 @@ const maxID = 200
 
 const segmentRule = `^(([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])\.)*([a-z0-9]|[a-z0-9][a-z0-9\-]*[a-z0-9])|(\.|\.\.)$`
 
+// SegmentError says that a part of an id is none.
+const SegmentError = "must fully match regular expression '" + segmentRule + "'"
+
 var segmentShape = regexp.MustCompile(`^(?:` + definition.Segment + `|\.|\.\.)$`)
 
 // AbsoluteID gives an id as Marathon keeps it: absolute against the root, without empty, "." and ".." segments.
@@ -52,7 +55,7 @@ func checkID(p *document.Problems, id string) {
 	parts := strings.Split(id[1:], "/")
 	for _, s := range parts {
 		if !segmentShape.MatchString(s) {
-			p.Add("/id", "must fully match regular expression '"+segmentRule+"'")
+			p.Add("/id", SegmentError)
 			break
 		}
 	}

@@ -1,0 +1,260 @@
+package v2
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+
+	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
+)
+
+// maxGroupApps bounds the apps that one request may change.
+const maxGroupApps = 2000
+
+func (s *api) createGroup(w http.ResponseWriter, r *http.Request) {
+	s.changeGroup(w, r, true)
+}
+
+func (s *api) putGroup(w http.ResponseWriter, r *http.Request) {
+	s.changeGroup(w, r, false)
+}
+
+// changeGroup creates or updates a group and everything in it in one deployment.
+func (s *api) changeGroup(w http.ResponseWriter, r *http.Request, create bool) {
+	v, err := desk.ReadBody(w, r)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	u, warnings, err := marathon.ReadGroup(v, string(groupID(r)), s.rules())
+	desk.Warn(w, warnings)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	ctx, cancel := desk.Limited(r)
+	defer cancel()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		return
+	}
+	defer unlock()
+	e, warnings, err := s.planGroup(u, create)
+	desk.Warn(w, warnings)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	e.Force, e.Dry = desk.Yes(r, "force", false), !create && desk.Yes(r, "dryRun", false)
+	s.sendGroup(ctx, w, r, state.AppID(u.ID), e, create)
+}
+
+// sendGroup hands over the change of a group, and answers.
+func (s *api) sendGroup(ctx context.Context, w http.ResponseWriter, r *http.Request, group state.AppID, e *scheduler.PutGroup, created bool) {
+	reply, err := s.Do(ctx, *e)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	if e.Dry {
+		s.JSON(w, r, http.StatusOK, map[string]any{"steps": stepsOf(reply.Steps)})
+		return
+	}
+	result := s.result(w, reply)
+	s.groupChanged(group, result.Version)
+	if !created {
+		s.JSON(w, r, http.StatusOK, result)
+		return
+	}
+	w.Header().Set("Location", location(r, group))
+	s.JSON(w, r, http.StatusCreated, result)
+}
+
+// groupPlan is the change of a group in the making.
+type groupPlan struct {
+	now     *tree
+	version string
+	event   scheduler.PutGroup
+	apps    []marathon.GroupApp
+}
+
+// planGroup makes the command of what is said of a group.
+func (s *api) planGroup(u *marathon.Group, create bool) (e *scheduler.PutGroup, warnings []string, err error) {
+	id := state.AppID(u.ID)
+	p := &groupPlan{version: desk.Stamp(s.Now())}
+	var clash bool
+	s.Core.View(func(st *state.State) {
+		p.now = treeOf(st, id)
+		clash = appOf(st, id) != nil
+	})
+	switch {
+	case create && clash:
+		return nil, nil, fault.New(fault.Exists, "An app with the path %s already exists.", id)
+	case create && p.now.there:
+		return nil, nil, fault.New(fault.Exists, "Group %s is already created. Use PUT to change this group.", id)
+	case u.Version != nil:
+		return p.rollback(*u.Version)
+	case u.ScaleBy != nil && !p.now.there:
+		return nil, nil, noGroup(id)
+	case u.ScaleBy != nil:
+		return p.scale(*u.ScaleBy)
+	}
+	p.walk(u)
+	if n := len(p.apps) + len(p.event.Remove); n > maxGroupApps {
+		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request, not %d", maxGroupApps, n)
+	}
+	taken := map[int]bool{}
+	for _, a := range p.apps {
+		c, err := s.prepare(how{}, state.AppID(a.ID), a.Value, taken)
+		if err != nil {
+			return nil, warnings, desk.Under(err, a.At)
+		}
+		p.event.Changes = append(p.event.Changes, c.put)
+	}
+	return &p.event, warnings, nil
+}
+
+// rollback to a version of a group: only the one that is, is kept.
+func (p *groupPlan) rollback(text string) (*scheduler.PutGroup, []string, error) {
+	version, err := desk.ParseVersion(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !p.now.there || version != p.now.version(p.now.root) {
+		return nil, nil, fault.New(fault.Invalid, "Group %s not available in version %s", p.now.root, version)
+	}
+	return &p.event, nil, nil
+}
+
+// scale multiplies the instances of every app, rounded up.
+func (p *groupPlan) scale(by float64) (*scheduler.PutGroup, []string, error) {
+	for _, a := range p.now.all() {
+		n := math.Ceil(float64(a.app.Instances)*by - 1e-9)
+		if n > 1e6 {
+			return nil, nil, fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/scaleBy", Errors: []string{fmt.Sprintf("app %s would have %g instances", a.app.ID, n)}})
+		}
+		p.event.Changes = append(p.event.Changes, scheduler.AppPut{Def: a.def, Instances: int(n)})
+	}
+	return &p.event, nil, nil
+}
+
+// walk takes in what is said of one group, and of those in it.
+func (p *groupPlan) walk(u *marathon.Group) {
+	id := state.AppID(u.ID)
+	own := &state.AppGroup{ID: id, Version: p.version, EnforceRole: u.EnforceRole}
+	if old := p.now.own[id]; old != nil {
+		own.Dependencies = old.Dependencies
+		if own.EnforceRole == nil {
+			own.EnforceRole = old.EnforceRole
+		}
+	}
+	if u.HasDependencies {
+		own.Dependencies = nil
+		for _, d := range u.Dependencies {
+			own.Dependencies = append(own.Dependencies, state.AppID(d))
+		}
+	}
+	p.event.Groups = append(p.event.Groups, own)
+	given := map[state.AppID]bool{}
+	for _, a := range u.Apps {
+		given[state.AppID(a.ID)] = true
+		p.apps = append(p.apps, a)
+	}
+	for _, a := range p.now.apps[id] {
+		if u.HasApps && !given[a.app.ID] {
+			p.event.Remove = append(p.event.Remove, a.app.ID)
+		}
+	}
+	for _, sub := range u.Groups {
+		given[state.AppID(sub.ID)] = true
+		p.walk(sub)
+	}
+	for _, sub := range p.now.groups[id] {
+		if u.HasGroups && !given[sub] {
+			p.drop(sub)
+		}
+	}
+}
+
+// drop takes a group away with all that is in it.
+func (p *groupPlan) drop(group state.AppID) {
+	for _, a := range p.now.apps[group] {
+		p.event.Remove = append(p.event.Remove, a.app.ID)
+	}
+	if p.now.own[group] != nil {
+		p.event.RemoveGroups = append(p.event.RemoveGroups, group)
+	}
+	for _, sub := range p.now.groups[group] {
+		p.drop(sub)
+	}
+}
+
+func (s *api) deleteGroup(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := desk.Limited(r)
+	defer cancel()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		return
+	}
+	defer unlock()
+	t, ok := s.lookGroup(w, r)
+	if !ok {
+		return
+	}
+	p := &groupPlan{now: t}
+	p.drop(t.root)
+	p.event.Force, p.event.Wipe = desk.Yes(r, "force", false), desk.Yes(r, "wipe", false)
+	s.sendGroup(ctx, w, r, t.root, &p.event, false)
+}
+
+// patchGroup changes enforceRole, which is kept and printed only.
+func (s *api) patchGroup(w http.ResponseWriter, r *http.Request) {
+	v, err := desk.ReadBody(w, r)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	run := &document.Run{}
+	in := run.Read(v)
+	enforce := in.Flag("enforceRole")
+	in.Close()
+	desk.Warn(w, run.Warnings)
+	if err := run.Problems.Err("Invalid JSON"); err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	ctx, cancel := desk.Limited(r)
+	defer cancel()
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		return
+	}
+	defer unlock()
+	t, ok := s.lookGroup(w, r)
+	if !ok {
+		return
+	}
+	if t.root == "/" || strings.Count(string(t.root), "/") != 1 {
+		s.Fail(w, r, fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"Path needs to be top-level"}}))
+		return
+	}
+	own := &state.AppGroup{ID: t.root, Version: desk.Stamp(s.Now()), EnforceRole: enforce}
+	if old := t.own[t.root]; old != nil {
+		own.Dependencies = old.Dependencies
+	}
+	if _, err := s.Do(ctx, scheduler.PutGroup{Groups: []*state.AppGroup{own}}); err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
