@@ -59,7 +59,7 @@ func (w *work) subscribed(e Subscribed) {
 	}
 	w.dropOffers()
 	w.setSession(func(s *state.Session) {
-		s.Connected, s.FrameworkID, s.Master, s.Since = true, e.FrameworkID, e.Master, w.now
+		s.Connected, s.FrameworkID, s.Master, s.Since, s.Apart = true, e.FrameworkID, e.Master, w.now, ""
 		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
 		s.Suppressed, s.Stopped, s.InterestAt = false, "", time.Time{}
 	})
@@ -164,7 +164,10 @@ func (w *work) reconcileAgain() {
 func (w *work) disconnected(e Disconnected) {
 	w.dropOffers()
 	w.setSession(func(s *state.Session) {
-		s.Connected, s.Since, s.Reconciled, s.ReconcileAt = false, w.now, false, time.Time{}
+		if s.Connected || s.Since.IsZero() {
+			s.Since = w.now
+		}
+		s.Connected, s.Reconciled, s.ReconcileAt, s.Apart = false, false, time.Time{}, e.Reason
 	})
 }
 

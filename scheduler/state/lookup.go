@@ -149,6 +149,8 @@ func (s *State) generalReason(i *Instance) Reason {
 	switch {
 	case s.Session.Stopped != "":
 		return Reason{Code: ReasonNoMaster, Text: "the master does not accept this framework: " + s.Session.Stopped}
+	case !s.Session.Connected && s.Session.Apart != "":
+		return Reason{Code: ReasonNoMaster, Text: "not connected to a Mesos master: " + s.Session.Apart}
 	case !s.Session.Connected:
 		return Reason{Code: ReasonNoMaster, Text: "not connected to a Mesos master"}
 	case s.Session.AuthorityLost == "" && s.Session.AuthoritySeen:

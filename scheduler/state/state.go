@@ -57,6 +57,8 @@ type Session struct {
 	AuthorityLost         string
 	// Stopped says why the framework gave up ("Framework has been removed"), "" while it goes on.
 	Stopped string
+	// Apart says why there is no connection to a master, "" when nobody has said.
+	Apart string
 }
 
 // Offer is a Mesos offer that is held.
