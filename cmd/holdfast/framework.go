@@ -28,7 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/framework/nodes"
 	"github.com/holdfast-io/holdfast/framework/store"
-	"github.com/holdfast-io/holdfast/framework/store/bolt"
+	"github.com/holdfast-io/holdfast/framework/store/registers"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/dial"
@@ -42,6 +42,7 @@ type frameworkConfig struct {
 	principal, secretFile, hostname, webui string
 	envPrefix, bridgeName                  string
 	policy, minGrade                       string
+	store                                  storeFlags
 	authorityFiles                         dial.Options
 	masterAccess                           masterFlags
 	consul                                 consulConfig
@@ -78,6 +79,7 @@ func frameworkCommand() *cobra.Command {
 	c.consul.flags(f)
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
 	f.StringVar(&c.dir, "dir", "", "directory for the state")
+	c.store.add(f)
 	f.StringVar(&c.authority, "authority", "", "lease authority: unix:///path of the socket, zk://hosts/path, consul://host:port/path or consuls://…")
 	f.StringVar(&c.authorityFiles.SecretFile, "authority-secret-file", "", "file with user:password for ZooKeeper, or the token for Consul")
 	f.StringVar(&c.authorityFiles.CAFile, "authority-ca-file", "", "certificates that consuls:// trusts")
@@ -119,6 +121,8 @@ func (c *frameworkConfig) check() error {
 	switch {
 	case c.role == "*" || strings.ContainsAny(c.role, " \t\n"):
 		return console.Usage(fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role))
+	case c.store.check() != nil:
+		return c.store.check()
 	case c.failoverTimeout < 0:
 		return console.Usage("--failover-timeout must not be negative")
 	case c.policy != "lease" && c.policy != "operator":
@@ -174,12 +178,12 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 		return err
 	}
 	defer listener.Close()
-	back, err := bolt.Open(c.dir, bolt.Options{})
+	back, err := c.store.open(c.dir, c.url(listener.Addr().String()), log)
 	if err != nil {
 		return err
 	}
 	defer back.Close()
-	st, err := store.Open(ctx, back, c.cluster, fmt.Sprintf("%s:%d", c.hostname, os.Getpid()))
+	st, err := openState(ctx, back, c.cluster, fmt.Sprintf("%s:%d", c.hostname, os.Getpid()))
 	if err != nil {
 		return err
 	}
@@ -194,6 +198,9 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 		return err
 	}
 	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
+	if shared, ok := back.(*registers.Backend); ok {
+		handler = &standby{own: handler, back: shared, cluster: st.Cluster(), leading: core.Ready, url: c.url(listener.Addr().String()), hosts: c.hosts(), log: log.Named("standby")}
+	}
 	if err := announce(c.dir, listener.Addr(), log); err != nil {
 		return err
 	}
@@ -218,10 +225,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	webui := c.webui
-	if webui == "" {
-		webui = "http://" + address
-	}
+	webui := c.url(address)
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: c.principal, Hostname: c.hostname, Webui: webui,
 		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
 	zkSecret, err := readSecret(c.masterAccess.secretFile)
@@ -237,7 +241,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	registers, err := dial.Open(c.authority, c.authorityFiles)
+	authority, err := dial.Open(c.authority, c.authorityFiles)
 	if err != nil {
 		return nil, err
 	}
@@ -251,15 +255,24 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: c.principal, User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Principal: c.principal, DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax},
-		Step:   scheduler.Step,
-		Store:  st,
-		Master: client,
-		Nodes: framework.WithAuthority(lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
+		Step:    scheduler.Step,
+		Store:   st,
+		Standby: c.store.address != "",
+		Master:  client,
+		Nodes: framework.WithAuthority(lease.New(authority, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
 			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
 		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret, TLS: secure},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,
 	})
+}
+
+// url is where people reach this process, which listens on address.
+func (c *frameworkConfig) url(address string) string {
+	if c.webui != "" {
+		return c.webui
+	}
+	return "http://" + address
 }
 
 // withoutSecret takes user and password out of an address that is shown.

@@ -68,6 +68,6 @@ func rootCommand(c *console.Console, began *bool) *cobra.Command {
 		sub.GroupID = "run"
 		root.AddCommand(sub)
 	}
-	root.AddCommand(demoCommand(c), leaseCommand(c), versionCommand(c))
+	root.AddCommand(demoCommand(c), leaseCommand(c), stateCommand(c), versionCommand(c))
 	return root
 }

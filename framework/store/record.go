@@ -118,3 +118,9 @@ func decode(key string, raw []byte) (state.Write, error) {
 	}
 	return state.Write{Kind: h.Kind, ID: id, Value: value}, nil
 }
+
+// CheckRecord tells what is wrong with a record at key (below the prefix), nil when this program can read it.
+func CheckRecord(key string, raw []byte) error {
+	_, err := decode(key, raw)
+	return err
+}

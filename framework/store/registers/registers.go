@@ -196,3 +196,29 @@ func (b *Backend) renewals() {
 }
 
 var errClosed = fault.New(fault.Unavailable, "the store is closed")
+
+// Cluster gives the name of the one cluster that these registers are for: proposal when there is none yet. Of several processes that
+// begin at the same time one's proposal wins. Invalid when several clusters have records here.
+func (b *Backend) Cluster(ctx context.Context, proposal string) (string, error) {
+	const key = "cluster"
+	have, err := b.Clusters(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case len(have) == 1:
+		return have[0], nil
+	case len(have) > 1:
+		return "", fault.New(fault.Invalid, "%s holds several clusters (%s): say which one with --cluster", b.o.Name, strings.Join(have, ", "))
+	}
+	if err := store.CheckCluster(proposal); err != nil {
+		return "", err
+	}
+	if _, err := b.r.Txn(ctx, lease.Op{Kind: lease.OpPut, Key: key, Value: []byte(proposal)}); err != nil && !fault.Is(err, fault.Conflict) {
+		return "", fault.Op(err, "name the cluster")
+	}
+	e, err := b.r.Get(ctx, key)
+	if err == nil {
+		err = store.CheckCluster(string(e.Value))
+	}
+	return string(e.Value), fault.Op(err, "read the cluster's name")
+}
