@@ -33,7 +33,16 @@ func consulDNS(ctx context.Context, server *servertest.Consul, name string) int 
 // onNode gives what Consul says of the services of a host.
 func onNode(t *testing.T, server *servertest.Consul, host string) string {
 	t.Helper()
-	resp, err := http.Get("http://" + server.Addr() + "/v1/catalog/service/counter")
+	body := getText(t, "http://"+server.Addr()+"/v1/catalog/service/counter")
+	if !strings.Contains(body, "-"+host+`"`) {
+		return ""
+	}
+	return body
+}
+
+func getText(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,9 +50,6 @@ func onNode(t *testing.T, server *servertest.Consul, host string) string {
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if !strings.Contains(string(body), "-"+host+`"`) {
-		return ""
 	}
 	return string(body)
 }
@@ -66,6 +72,11 @@ func TestHeavyConsulFollowsInstances(t *testing.T) {
 	list := c.Running("/counter", 3)
 	for _, i := range list {
 		leads(i, 10*time.Second)
+	}
+	for path, want := range map[string]string{"/v1/consul": `"state":"synced"`, "/metrics": "holdfast_consul_services 3\n"} {
+		if got := getText(t, c.URL+path); !strings.Contains(got, want) {
+			t.Errorf("%s: no %q in\n%s", path, want, got)
+		}
 	}
 	victim := list[0]
 	count(t, victim, true)
