@@ -69,7 +69,7 @@ func New(o Options) (*Plugin, error) {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
-	p, err := pool.Open(pool.Options{Dir: o.Pool, Scope: o.Scope, Node: o.NodeID})
+	p, err := pool.Open(pool.Options{Dir: o.Pool, Scope: o.Scope, Node: o.NodeID, Backend: pool.Dir})
 	if err != nil {
 		return nil, err
 	}
