@@ -44,8 +44,9 @@ func standing(n *state.Node) any {
 		generation      uint64
 		alive, draining bool
 		suspect, freeBy time.Time
+		kept            string
 		drivers         int
-	}{n.Agent, n.Generation, n.Alive, n.Draining, n.SuspectSince, n.FreeBy, drivers(n)}
+	}{n.Agent, n.Generation, n.Alive, n.Draining, n.SuspectSince, n.FreeBy, n.Kept, drivers(n)}
 }
 
 // touchNode looks again at the instances on a node's agent, and at those whose volumes it holds.

@@ -3,6 +3,7 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -288,6 +289,24 @@ func TestNodeLoss(t *testing.T) {
 	t.Logf("%d claims free %v after the last renewal, W %v", many, time.Since(lost), timings.W)
 	if r := w.await("gone", result("op1")).(scheduler.RequestResult); !r.Gone || r.OK {
 		t.Errorf("result %+v", r)
+	}
+}
+
+// A node whose constants need a longer wait than ours is never declared dead, and that is said while it is well.
+func TestNodeThatNeedsALongerWait(t *testing.T) {
+	w := newWorld(t)
+	nv := w.node("n1", 1)
+	nv.Seq, nv.Timing = 2, lease.Timing{F: 0.5, S: 0.1}
+	if _, err := w.a.PutNode(context.Background(), nv.Node, nv.Version); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the reason", func(e scheduler.Event) bool {
+		n, ok := e.(scheduler.NodesSeen)
+		return ok && len(n.Nodes) == 1 && strings.Contains(n.Nodes[0].Kept, "raise W to 600ms")
+	})
+	time.Sleep(2 * timings.W)
+	if now, err := w.a.Node(context.Background(), "n1"); err != nil || !now.Alive {
+		t.Errorf("node %+v, %v", now, err)
 	}
 }
 

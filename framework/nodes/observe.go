@@ -145,8 +145,11 @@ func (n *Nodes) seeNodes(nodes []lease.NodeVersion) {
 	n.answers.mu.Unlock()
 	for _, nv := range nodes {
 		node := nodeOf(nv)
-		if w, ok := waits[nv.UID]; ok && nv.Alive && w.Seq == nv.Seq {
-			n.suspect(node, w)
+		if w, ok := waits[nv.UID]; ok && nv.Alive {
+			node.Kept = w.Blocked
+			if w.Seq == nv.Seq {
+				n.suspect(node, w)
+			}
 		}
 		seen = append(seen, node)
 	}

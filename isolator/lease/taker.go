@@ -30,8 +30,9 @@ type Taker struct {
 	o   TakerOptions
 	log *zap.Logger
 
-	obs  *observer       // only Run's goroutine
-	done map[string]bool // dead leases (uid and generation) all of whose claims were dealt with; only Run's goroutine
+	obs     *observer         // only Run's goroutine
+	blocked map[string]string // what was said of nodes that W does not cover; only Run's goroutine
+	done    map[string]bool   // dead leases (uid and generation) all of whose claims were dealt with; only Run's goroutine
 
 	mu    sync.Mutex
 	waits []NodeWait
@@ -54,7 +55,7 @@ func NewTaker(a *Authority, o TakerOptions) (*Taker, error) {
 	if o.Workers <= 0 {
 		o.Workers = 16
 	}
-	return &Taker{a: a, o: o, log: o.Log, obs: newObserver(o.Timings), done: map[string]bool{}}, nil
+	return &Taker{a: a, o: o, log: o.Log, obs: newObserver(o.Timings), blocked: map[string]string{}, done: map[string]bool{}}, nil
 }
 
 // Run observes and acts until ctx ends. Run it only while leader; two at once do no harm.
@@ -118,6 +119,12 @@ func (t *Taker) untilNext(now time.Duration, waits []NodeWait) time.Duration {
 }
 
 func (t *Taker) setWaits(w []NodeWait) {
+	for _, n := range w {
+		if n.Blocked != "" && t.blocked[n.UID] != n.Blocked {
+			t.log.Error("this node is not taken over when it is lost", zap.String("node", n.UID), zap.String("because", n.Blocked))
+			t.blocked[n.UID] = n.Blocked
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.waits = w

@@ -185,7 +185,9 @@ type Node struct {
 	// Suspect since: when its lease was last seen to stand still; zero while it renews.
 	SuspectSince time.Time
 	// FreeBy is when the lease will have run out at the latest (display; the taker decides).
-	FreeBy        time.Time
+	FreeBy time.Time
+	// Kept says why this node is never declared dead, whatever its lease does: its constants need a longer W than the taker's. "" for others.
+	Kept          string
 	Hostname      string
 	Agent         AgentID
 	AgentHostname string
