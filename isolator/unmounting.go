@@ -148,7 +148,7 @@ func (s *Service) detach(ctx context.Context, v *journal.Volume, how takeDown) e
 		return err
 	}
 	crashAt("unmount.driver")
-	if err := s.checkGone(*v); err != nil {
+	if err := s.settleGone(ctx, *v); err != nil {
 		return err
 	}
 	v.Gone = true
@@ -175,7 +175,14 @@ func (s *Service) flush(ctx context.Context, v journal.Volume, f driver.Facts) e
 	if fault.Is(err, fault.NotFound) {
 		return nil
 	}
-	return err
+	if err != nil && !fault.Is(err, fault.Unknown) || err != nil && !mount.Dead(ctx, v.Path) {
+		return err
+	}
+	if err != nil {
+		// Whoever served it is gone, and what it had not written went with it; waiting would not bring that back.
+		s.log.Warn("the process that served the volume has died; what it had not written is lost", zap.Stringer("volume", v.Ref), zap.Error(err))
+	}
+	return nil
 }
 
 func (s *Service) callUnmount(ctx context.Context, d driver.Driver, v journal.Volume) error {
@@ -188,7 +195,29 @@ func (s *Service) callUnmount(ctx context.Context, d driver.Driver, v journal.Vo
 			return nil
 		}
 	}
+	if fault.Is(err, fault.Unavailable) && v.Shown && mount.Dead(ctx, v.Path) {
+		s.log.Warn("the plugin is gone, and with it what it had mounted", zap.Stringer("volume", v.Ref), zap.Error(err))
+		return nil // what is left of the mount is taken away by settleGone
+	}
 	return err
+}
+
+// settleGone is checkGone, and helps where the driver cannot: with a mount whose server has died, and which a restarted plugin does not know
+// any more.
+func (s *Service) settleGone(ctx context.Context, v journal.Volume) error {
+	err := s.checkGone(v)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if !mount.Dead(ctx, v.Path) {
+		return err
+	}
+	if uerr := mount.Unmount(ctx, v.Path); uerr != nil {
+		return fault.Op(uerr, "%s; its server has died", err.Error())
+	}
+	return s.checkGone(v)
 }
 
 // checkGone makes sure that what was seen in mountinfo is there no more.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -73,6 +74,18 @@ func Is(path string) (bool, error) {
 	}
 	at, err := At(path)
 	return len(at) > 0, err
+}
+
+// Dead tells whether the process that served the mount at path is gone for good, as when a FUSE server was killed: nothing can be read
+// or written there any more. A server that is only slow or stopped is not dead, nor is one that did not answer before ctx ended.
+func Dead(ctx context.Context, path string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err := Within(ctx, "look at "+path, func() error {
+		var st unix.Statfs_t
+		return unix.Statfs(path, &st)
+	})
+	return errors.Is(err, unix.ENOTCONN)
 }
 
 // Under gives all mounts at dir or below it, in the order they were mounted.

@@ -163,6 +163,11 @@ func (d *Driver) Mount(ctx context.Context, m driver.MountSpec) (string, error) 
 	}
 	var r struct{ Mountpoint string }
 	err := d.act(ctx, "VolumeDriver.Mount", map[string]string{"Name": m.Name, "ID": m.ID}, &r)
+	var said *pluginError
+	if errors.As(err, &said) && mountedByIDWords.MatchString(said.text) {
+		// Some take the same id twice for a mistake. It is mounted for us all the same.
+		err = d.look(ctx, "VolumeDriver.Path", map[string]string{"Name": m.Name}, &r)
+	}
 	if err == nil && r.Mountpoint == "" {
 		err = fault.New(fault.Unknown, "the plugin answered success without a mount point")
 	}
@@ -313,10 +318,11 @@ type pluginError struct{ text string }
 func (e *pluginError) Error() string { return "plugin says: " + e.text }
 
 var (
-	notFoundWords   = regexp.MustCompile(`(?i)(no such volume|volume (\S+ )?(was )?(not found|does ?n[o']t exist|not exists?|unknown)|(not found|does ?n[o']t exist|no such) *:? *volume|(could not|cannot|can't|unable to) find (the )?volume|^(volume )?not found\.?$|unknown volume|(?:get|inspect|lookup) \S+: no such volume|couldn't find volume)`)
-	notMountedWords = regexp.MustCompile(`(?i)(not mounted|no such mount|isn't mounted|not currently mounted)`)
-	existsWords     = regexp.MustCompile(`(?i)(already exists|volume exists|name .*(is )?(already )?in use|duplicate)`)
-	inUseWords      = regexp.MustCompile(`(?i)(in use|is busy|still mounted|currently mounted|has active mounts)`)
+	notFoundWords    = regexp.MustCompile(`(?i)(no such volume|volume (\S+ )?(was )?(not found|does ?n[o']t exist|not exists?|unknown)|(not found|does ?n[o']t exist|no such) *:? *volume|(could not|cannot|can't|unable to) find (the )?volume|^(volume )?not found\.?$|unknown volume|(?:get|inspect|lookup) \S+: no such volume|couldn't find volume)`)
+	mountedByIDWords = regexp.MustCompile(`(?i)already mounted (by|for|with) (this|the same) id`)
+	notMountedWords  = regexp.MustCompile(`(?i)(not mounted|no such mount|isn't mounted|not currently mounted)`)
+	existsWords      = regexp.MustCompile(`(?i)(already exists|volume exists|name .*(is )?(already )?in use|duplicate)`)
+	inUseWords       = regexp.MustCompile(`(?i)(in use|is busy|still mounted|currently mounted|has active mounts)`)
 )
 
 func (e *pluginError) notFound() bool   { return notFoundWords.MatchString(e.text) }
