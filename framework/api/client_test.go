@@ -313,6 +313,29 @@ func TestGoMarathon(t *testing.T) {
 	if back.CPUs != 0.1 || *back.Instances != 2 {
 		t.Errorf("after the rollback: cpus %v, %d instances", back.CPUs, *back.Instances)
 	}
+	group := gomarathon.NewApplicationGroup("/shop")
+	one := gomarathon.NewDockerApplication()
+	one.Container = nil
+	one.Name("/shop/a").CPU(0.1).Memory(32).Count(1).Command("sleep 1000")
+	must("create a group", m.CreateGroup(group.App(one)))
+	must("wait for the group", m.WaitOnGroup("/shop", 5*time.Second))
+	groups, err := m.Groups()
+	must("groups", err)
+	if len(groups.Groups) != 2 || groups.Groups[1].ID != "/shop" || len(groups.Groups[1].Apps) != 1 {
+		t.Errorf("groups %+v", groups)
+	}
+	if there, err := m.HasGroup("/nowhere"); there || err != nil {
+		t.Errorf("a group that is not: %v %v", there, err)
+	}
+	one.Count(2)
+	_, err = m.UpdateGroup("/shop", group, false)
+	must("update the group", err)
+	if g, err := m.Group("/shop"); err != nil || *g.Apps[0].Instances != 2 {
+		t.Errorf("group %+v %v", g, err)
+	}
+	c.pass(2 * time.Second)
+	_, err = m.DeleteGroup("/shop", true)
+	must("delete the group", err)
 	_, err = m.KillApplicationTasks("/product/web", &gomarathon.KillApplicationTasksOpts{})
 	must("kill", err)
 	_, err = m.Queue()

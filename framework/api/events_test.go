@@ -161,11 +161,35 @@ func TestMarathonEvents(t *testing.T) {
 	same(t, "chosen", only.until("app_terminated_event"), []string{"health_status_changed_event /p/a p_a.0 true", "app_terminated_event /p/a"})
 }
 
+// TestFullPlans: who asks for it gets the groups before and after with each plan.
+func TestFullPlans(t *testing.T) {
+	_, srv := serve(t)
+	send(t, srv, http.MethodPost, "/v2/apps", `{"id":"/p/a","cmd":"sleep 1","instances":1}`)
+	full, light := listen(t, srv, "?plan-format=full&event_type=deployment_info"), listen(t, srv, "?plan-format=light&event_type=deployment_info")
+	send(t, srv, http.MethodPut, "/v2/groups/p", `{"apps":[{"id":"a","cmd":"sleep 1","instances":3},{"id":"b","cmd":"sleep 1"}]}`)
+	plan := light.next().data["plan"].(map[string]any)
+	if len(plan) != 3 || plan["id"] == "" || plan["steps"] == nil || plan["version"] == "" {
+		t.Errorf("light plan %v", plan)
+	}
+	plan = full.next().data["plan"].(map[string]any)
+	for side, want := range map[string]string{"original": "/p/a 1", "target": "/p/a 3,/p/b 1"} {
+		group := plan[side].(map[string]any)["groups"].([]any)[0].(map[string]any)
+		var got []string
+		for _, a := range group["apps"].([]any) {
+			a := a.(map[string]any)
+			got = append(got, fmt.Sprintf("%v %v", a["id"], a["instances"]))
+		}
+		if strings.Join(got, ",") != want {
+			t.Errorf("%s has %v, want %s", side, got, want)
+		}
+	}
+}
+
 // TestSlowEventReaderIsCut: a reader may fall behind by so many events, and no more; others do not notice.
 func TestSlowEventReaderIsCut(t *testing.T) {
 	c := newCore()
 	h := marathonevent.NewHub(c, &marathonevent.Translator{Now: c.clock, View: c.View})
-	slow, other := h.Attach("slow", nil), h.Attach("other", []string{"event_stream_detached"})
+	slow, other := h.Attach("slow", nil, false), h.Attach("other", []string{"event_stream_detached"}, true)
 	if h.Count() != 2 {
 		t.Fatalf("%d readers", h.Count())
 	}

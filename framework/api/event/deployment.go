@@ -14,7 +14,7 @@ func (t *Translator) deployment(n framework.Notice) (out []Event) {
 	d, old := n.Deployment, n.DeploymentBefore
 	light := planOf(d)
 	full := light
-	if t.Groups != nil {
+	if t.Groups != nil && t.full.Load() > 0 {
 		full.Original, full.Target = t.Groups(d)
 	}
 	add := func(kind string, f fields) { out = append(out, buildPlan(kind, t.Now(), f, light, full)) }

@@ -34,6 +34,7 @@ type Reader struct {
 	hub    *Hub
 	remote string
 	types  []string
+	full   bool
 	c      chan *Event
 }
 
@@ -47,14 +48,17 @@ func (h *Hub) Count() int {
 	return len(h.readers)
 }
 
-// Attach opens a stream of the given types, all when none is given. It is refused (nil) when there are MaxReaders.
-func (h *Hub) Attach(remote string, types []string) *Reader {
+// Attach opens a stream of the given types, all when none is given; full readers get plans with whole groups. It is refused (nil) when there are MaxReaders.
+func (h *Hub) Attach(remote string, types []string, full bool) *Reader {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.readers) >= MaxReaders {
 		return nil
 	}
-	r := &Reader{hub: h, remote: remote, types: types, c: make(chan *Event, Room)}
+	r := &Reader{hub: h, remote: remote, types: types, full: full, c: make(chan *Event, Room)}
+	if full {
+		h.t.full.Add(1)
+	}
 	h.readers[r] = struct{}{}
 	if h.stop == nil {
 		ctx, stop := context.WithCancel(context.Background())
@@ -78,8 +82,7 @@ func (h *Hub) drop(r *Reader) {
 	if _, there := h.readers[r]; !there {
 		return
 	}
-	delete(h.readers, r)
-	close(r.c)
+	h.forget(r)
 	if len(h.readers) == 0 {
 		h.stop()
 		h.stop = nil
@@ -133,7 +136,15 @@ func (h *Hub) listen(ctx context.Context, notices <-chan framework.Notice) {
 	h.stop()
 	h.stop = nil
 	for r := range h.readers {
-		delete(h.readers, r)
-		close(r.c)
+		h.forget(r)
+	}
+}
+
+// forget ends a reader; mu is held.
+func (h *Hub) forget(r *Reader) {
+	delete(h.readers, r)
+	close(r.c)
+	if r.full {
+		h.t.full.Add(-1)
 	}
 }

@@ -2,6 +2,7 @@ package event
 
 import (
 	"encoding/json"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-io/holdfast/framework"
@@ -18,6 +19,9 @@ type Translator struct {
 	View func(func(*state.State))
 	// Groups prints the root group as it was before and as it is after a deployment; nil for plans without them.
 	Groups func(*state.Deployment) (original, target json.RawMessage)
+
+	// full counts the readers that want whole groups: they are printed only then.
+	full atomic.Int32
 }
 
 // Translate gives the events of one change, in order; none for what Marathon does not tell.

@@ -20,7 +20,7 @@ func (s *api) events(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	full := strings.EqualFold(q.Get("plan-format"), "full")
-	reader := s.hub.Attach(r.RemoteAddr, q["event_type"])
+	reader := s.hub.Attach(r.RemoteAddr, q["event_type"], full)
 	if reader == nil {
 		s.Fail(w, r, fault.New(fault.Unavailable, "%d event streams are open, which is the limit", event.MaxReaders))
 		return

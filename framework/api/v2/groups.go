@@ -2,6 +2,7 @@ package v2
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -165,6 +166,39 @@ func (s *api) printApps(b *bytes.Buffer, apps []*picture, e embed) {
 		b.Write(s.printApp(p, e))
 	}
 	b.WriteByte(']')
+}
+
+// around prints the root group as a deployment found it and as it leaves it. What was removed altogether cannot be shown any more.
+func (s *api) around(d *state.Deployment) (original, target json.RawMessage) {
+	var before, after *tree
+	s.Core.View(func(st *state.State) {
+		after = treeOf(st, "/")
+		before = treeOf(st, "/")
+		for _, c := range d.Changes {
+			before.undo(st, c)
+		}
+	})
+	e := groupEmbed{groups: true, apps: true, pods: true}
+	var a, b bytes.Buffer
+	s.printGroup(&a, before, "/", e)
+	s.printGroup(&b, after, "/", e)
+	return a.Bytes(), b.Bytes()
+}
+
+// undo puts an app as it was before a change.
+func (t *tree) undo(st *state.State, c state.AppChange) {
+	group := parentOf(c.App)
+	at := slices.IndexFunc(t.apps[group], func(p *picture) bool { return p.app.ID == c.App })
+	old := st.Def(c.App, c.FromVersion)
+	switch {
+	case at < 0:
+	case c.FromVersion == "":
+		t.apps[group] = slices.Delete(t.apps[group], at, at+1)
+	case old != nil:
+		app := *t.apps[group][at].app
+		app.Version, app.Instances = c.FromVersion, c.FromInstances
+		t.apps[group][at] = &picture{app: &app, def: old, instances: t.apps[group][at].instances}
+	}
 }
 
 // groupID gives the group that a path names: the root when it names none.

@@ -33,7 +33,7 @@ func (s *api) rules() marathon.Options {
 // Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.
 func Routes(r *mux.Router, d *desk.Desk, o Options) {
 	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
-	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: func(f func(*state.State)) { d.Core.View(f) }})
+	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: func(f func(*state.State)) { d.Core.View(f) }, Groups: s.around})
 	d.EventReaders = s.hub.Count
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
 	handle := func(path string, f http.HandlerFunc, methods ...string) {
