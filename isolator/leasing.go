@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/fence"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
@@ -81,13 +82,16 @@ func (s *Service) persist(ctx context.Context, what string, f func(ctx context.C
 // target is a volume as the fence sees it.
 func (s *Service) target(v journal.Volume) fence.Target {
 	s.mu.Lock()
-	verify := s.facts[v.Ref.Driver].Verify
+	d := s.drivers[v.Ref.Driver]
+	t := fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: fence.VerifyScan, Agent: s.o.PlayedAgent}
 	s.mu.Unlock()
-	if verify == "" {
-		verify = fence.VerifyScan
+	// A volume with a file system of its own is verified by that; the driver names what lies below it.
+	if b, ok := d.(driver.Backer); ok {
+		if t.Backing = b.Backing(v.Ref.Name); t.Backing != "" {
+			t.Verify = fence.VerifySuperblock
+		}
 	}
-	return fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: verify,
-		Agent: s.o.PlayedAgent}
+	return t
 }
 
 // tellWatchdog hands the list of everything that may be mounted to the watchdog: before each mount, after each unmount.

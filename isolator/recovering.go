@@ -299,7 +299,7 @@ func (s *Service) sweepMounts(ctx context.Context) error {
 			continue
 		}
 		s.log.Warn("a mount belongs to no volume: fencing it", zap.String("path", all[i].Point))
-		stray := journal.Volume{Ref: volume.Ref{Driver: "unknown", Name: "stray"}, Path: all[i].Point}
+		stray := journal.Volume{Ref: strayRef(dir, all[i].Point), Path: all[i].Point}
 		if err := s.fenceUsers(ctx, stray); err != nil {
 			return err
 		}
@@ -312,6 +312,17 @@ func (s *Service) sweepMounts(ctx context.Context) error {
 		_ = os.Remove(all[i].Point)
 	}
 	return nil
+}
+
+// strayRef says which volume a mount below the mounts directory must be of, by its place <driver>/<name>: its driver then tells the fence what proves
+// that it is gone.
+func strayRef(dir, point string) volume.Ref {
+	d, name, _ := strings.Cut(strings.TrimPrefix(point, dir+"/"), "/")
+	ref := volume.Ref{Driver: d, Name: strings.TrimPrefix(name, ".")} // ".name" is where the pool stages a mount
+	if ref.Check() != nil {
+		return volume.Ref{Driver: "unknown", Name: "stray"}
+	}
+	return ref
 }
 
 // leftover tells whether something of a volume of an earlier boot is mounted all the same: a driver that mounts by itself at boot.

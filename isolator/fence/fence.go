@@ -34,6 +34,8 @@ type Target struct {
 	Path string `json:"path"`
 	// Verify says what counts as proof.
 	Verify string `json:"verify"`
+	// Backing is, with VerifySuperblock, the image file in which the volume's file system lies: absolute and clean.
+	Backing string `json:"backing,omitempty"`
 	// Agent is the host:port of the Mesos agent beside this isolator. Processes whose environment names another agent of this machine
 	// (MESOS_AGENT_ENDPOINT) are that one's users, which only matters where several nodes are played by one machine. "" looks at
 	// no environment.
@@ -82,7 +84,8 @@ type Options struct {
 	Spare []int
 	// Limit is S, the bound of one fence. Default 1 s.
 	Limit time.Duration
-	// Unmount undoes the mount once its users are gone; nil where the caller does that, or nothing is mounted (plain directories).
+	// Unmount undoes the mount once its users are gone. With nil, the file system of a VerifySuperblock target is unmounted wherever it is, and a
+	// directory stays where it is mounted, which is the caller's.
 	Unmount func(ctx context.Context, t Target) error
 	// Journal bars the target's epoch before anything is done; nil writes nothing.
 	Journal func(t Target) error

@@ -120,12 +120,13 @@ func (t *mountTable) locate(ns, path string) (place, bool) {
 }
 
 // madeAround tells whether a namespace shows the target, or a part of it, at a mount point where our own does not: somebody has mounted it
-// there for the processes of that namespace. A copy of our own mounts is not that.
-func (t *mountTable) madeAround(ns, self string, target place) bool {
+// there for the processes of that namespace. A copy of our own mounts is not that, and neither is one of the target's own mount point from
+// before it was unmounted here.
+func (t *mountTable) madeAround(ns, self, managed string, target place) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, l := range t.namespaces[ns] {
-		if !(place{l.device, l.root}).in(target) {
+		if l.point == managed || !(place{l.device, l.root}).in(target) {
 			continue
 		}
 		if !hasMount(t.namespaces[self], l) {

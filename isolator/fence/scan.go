@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/loop"
 )
 
 // scan looks once at every process for users of targets.
@@ -77,8 +79,8 @@ func processes(proc string) ([]int, error) {
 type scan struct {
 	proc    string
 	targets []Target
-	places  []place // where each target is, in file system terms
-	self    string  // our own mount namespace
+	places  []targetPlace // where each target is, in file system terms
+	self    string        // our own mount namespace
 	table   *mountTable
 
 	mu        sync.Mutex
@@ -103,13 +105,43 @@ func newScan(proc string, targets []Target) (*scan, error) {
 		if err := cleanAbs(t.Path); err != nil {
 			return nil, err
 		}
-		p, ok := s.table.locate(s.self, t.Path)
-		if !ok {
-			return nil, fault.New(fault.Unavailable, "find the file system of %s", t.Path)
-		}
-		s.places = append(s.places, p)
 	}
-	return s, nil
+	return s, s.findPlaces()
+}
+
+// targetPlace is where a target lies. One with a file system of its own lies on all devices that show it, and nowhere when there is none: then the
+// path is that of an empty mount point.
+type targetPlace struct {
+	target int
+	place
+}
+
+func (s *scan) findPlaces() error {
+	var attached loop.Table
+	for i, t := range s.targets {
+		if t.Verify != VerifySuperblock {
+			p, ok := s.table.locate(s.self, t.Path)
+			if !ok {
+				return fault.New(fault.Unavailable, "find the file system of %s", t.Path)
+			}
+			s.places = append(s.places, targetPlace{i, p})
+			continue
+		}
+		if attached == nil {
+			var err error
+			if attached, err = loop.Attached(); err != nil {
+				return err
+			}
+		}
+		devices, err := attached.Of(t.Backing)
+		if err != nil {
+			return err
+		}
+		for _, d := range devices {
+			s.places = append(s.places, targetPlace{i, place{d.Number(), "/"}})
+		}
+	}
+	return nil
 }
 
 func (s *scan) usages() map[string]Usage {
@@ -218,9 +250,9 @@ func (s *scan) look(pid int) {
 		}
 	}
 	if ns != "" && ns != s.self {
-		for i, p := range s.places {
-			if s.table.madeAround(ns, s.self, p) {
-				found(i, "mount namespace")
+		for _, p := range s.places {
+			if s.table.madeAround(ns, s.self, s.targets[p.target].Path, p.place) {
+				found(p.target, "mount namespace")
 			}
 		}
 	}
@@ -300,9 +332,9 @@ func (s *scan) match(r ref, ns string, found func(int, string)) {
 	if !ok {
 		return
 	}
-	for i, t := range s.places {
-		if p.in(t) {
-			found(i, r.how)
+	for _, t := range s.places {
+		if p.in(t.place) {
+			found(t.target, r.how)
 		}
 	}
 }
@@ -311,8 +343,11 @@ func (s *scan) match(r ref, ns string, found func(int, string)) {
 // is not known, so the file is looked for under each target by every end of that path.
 func (s *scan) detached(link, path, how string, found func(int, string)) bool {
 	var file os.FileInfo
-	hit := false
+	hit := s.onOwnDevice(link, how, found)
 	for i, t := range s.targets {
+		if t.Verify == VerifySuperblock {
+			continue
+		}
 		for rest, more := path, true; more; rest, more = behindFirst(rest) {
 			candidate, err := os.Lstat(filepath.Join(t.Path, rest))
 			if err != nil {
@@ -328,6 +363,26 @@ func (s *scan) detached(link, path, how string, found func(int, string)) bool {
 				hit = true
 				break
 			}
+		}
+	}
+	return hit
+}
+
+// onOwnDevice is detached for the targets that have a device of their own.
+func (s *scan) onOwnDevice(link, how string, found func(int, string)) (hit bool) {
+	var st unix.Stat_t
+	for _, p := range s.places {
+		if s.targets[p.target].Verify != VerifySuperblock {
+			continue
+		}
+		if st.Dev == 0 {
+			if err := unix.Stat(link, &st); err != nil {
+				return false
+			}
+		}
+		if p.device == fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)) {
+			found(p.target, how+" through a detached mount")
+			hit = true
 		}
 	}
 	return hit

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/loop"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
@@ -39,16 +40,17 @@ func (r result) text() string {
 func steps() []step {
 	return []step{
 		{"journal", each(barEpoch)},
-		{"shutdown", each(shutdown)},
-		{"thaw", each(thaw)},
+		{"shutdown", ownStep(shutdown, notItsOwn)},
+		{"thaw", ownStep(thaw, notItsOwn)},
 		{"kill", kill},
-		{"unmount", each(unmount)},
+		{"unmount", unmount},
 		{"verify", verify},
-		{"flush", each(flush)},
+		{"flush", flushAll},
 	}
 }
 
 const (
+	notItsOwn   = "not here: the volume is a directory of a file system that others use"
 	nothingToDo = "nothing to do"
 	done        = "done"
 )
@@ -71,23 +73,13 @@ func barEpoch(ctx context.Context, f *Fence, t Target) (string, error) {
 	return done, mount.Within(ctx, "bar the epoch", func() error { return f.o.Journal(t) })
 }
 
-// shutdown and thaw concern file systems that are the volume's own.
-func shutdown(_ context.Context, _ *Fence, t Target) (string, error) { return ownFileSystem(t) }
-
-func thaw(_ context.Context, _ *Fence, t Target) (string, error) { return ownFileSystem(t) }
-
-func ownFileSystem(t Target) (string, error) {
-	if t.Verify == VerifyScan {
-		return "not here: the volume is a directory of a file system that others use", nil
-	}
-	return "not here: this version does not shut down file systems", nil
-}
-
-func unmount(ctx context.Context, f *Fence, t Target) (string, error) {
+func unmount(ctx context.Context, f *Fence, jobs []*job) []result {
 	if f.o.Unmount == nil {
-		return nothingToDo, nil
+		return ownStep(takeDown, nothingToDo)(ctx, f, jobs)
 	}
-	return done, mount.Within(ctx, "unmount "+t.Path, func() error { return f.o.Unmount(ctx, t) })
+	return each(func(ctx context.Context, f *Fence, t Target) (string, error) {
+		return done, mount.Within(ctx, "unmount "+t.Path, func() error { return f.o.Unmount(ctx, t) })
+	})(ctx, f, jobs)
 }
 
 // kill kills users until a scan finds none.
@@ -151,6 +143,9 @@ func verify(ctx context.Context, f *Fence, jobs []*job) []result {
 	if err != nil {
 		return all(out, err)
 	}
+	gone := ownStep(func(ctx context.Context, _ *Fence, t Target, devices []loop.Device) (string, error) {
+		return superblockGone(ctx, t, devices)
+	}, "")(ctx, f, jobs)
 	for i, j := range jobs {
 		u := usage[j.target.Path]
 		j.report.Unchecked = u.Unchecked
@@ -160,7 +155,7 @@ func verify(ctx context.Context, f *Fence, jobs []*job) []result {
 		case u.Hung > 0:
 			out[i].err = fault.New(fault.Unknown, "%d processes did not answer in time", u.Hung)
 		case j.target.Verify == VerifySuperblock:
-			out[i].err = fault.New(fault.Unknown, "this version cannot show that a file system is gone")
+			out[i] = gone[i]
 		case u.Unchecked > 0:
 			out[i].done = fmt.Sprintf("no users; %d processes of other users could not be checked", u.Unchecked)
 		default:
@@ -182,6 +177,10 @@ func describe(users []Process) string {
 	return strings.Join(parts, ", ")
 }
 
+func flushAll(ctx context.Context, f *Fence, jobs []*job) []result {
+	return sideBySide(jobs, func(_ int, t Target) (string, error) { return flush(ctx, f, t) })
+}
+
 // flush writes out what the page cache holds of the target's file system. A target that is gone has nothing left to flush here. One that hangs
 // is waited for, and not begun a second time.
 func flush(ctx context.Context, f *Fence, t Target) (string, error) {
@@ -192,7 +191,7 @@ func flush(ctx context.Context, f *Fence, t Target) (string, error) {
 	outcome := make(chan string, 1)
 	err = mount.Within(ctx, "flush "+t.Path, func() error {
 		defer end()
-		said, err := syncTree(t.Path)
+		said, err := syncTarget(t)
 		outcome <- said
 		return err
 	})
@@ -228,6 +227,13 @@ func (f *Fence) beginFlush(ctx context.Context, path string) (end func(), err er
 			return nil, fault.Wrap(fault.Unknown, ctx.Err(), "flush %s: an earlier one has not come back", path)
 		}
 	}
+}
+
+func syncTarget(t Target) (string, error) {
+	if t.Verify == VerifySuperblock {
+		return flushBacking(t.Backing)
+	}
+	return syncTree(t.Path)
 }
 
 func syncTree(path string) (string, error) {

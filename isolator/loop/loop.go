@@ -189,11 +189,17 @@ func (t Table) Of(image string) ([]Device, error) {
 	}
 	var out []Device
 	for d, path := range t {
-		if path == image || path == image+" (deleted)" || (err == nil && filepath.Base(path) == filepath.Base(image) && d.has(st)) {
+		if path == image || path == image+" (deleted)" || (err == nil && tail(path) == tail(image) && d.has(st)) {
 			out = append(out, d)
 		}
 	}
 	return out, nil
+}
+
+// tail is a path's last two elements, by which most devices are told apart without opening them.
+func tail(path string) string {
+	dir, file := filepath.Split(path)
+	return filepath.Base(dir) + "/" + file
 }
 
 // has tells whether a device shows a file.
