@@ -20,19 +20,20 @@ import (
 // core is a framework in memory: the real Step on a real State, with a cluster of three agents that does at once whatever it is
 // asked. Its clock moves only when it is told to, so that answers can be compared byte by byte.
 type core struct {
-	mu      sync.Mutex
-	s       *state.State
-	now     time.Time
-	nanos   atomic.Int64
-	steps   uint64
-	queue   []scheduler.Event
-	tasks   map[state.TaskID]scheduler.Launch
-	agents  map[state.TaskID]state.AgentID
-	offered int
-	revived bool
-	claims  map[state.VolumeUID]*state.Claim
-	subs    map[chan framework.Notice]bool
-	logs    map[string]string // "task file"
+	mu       sync.Mutex
+	s        *state.State
+	now      time.Time
+	nanos    atomic.Int64
+	steps    uint64
+	queue    []scheduler.Event
+	tasks    map[state.TaskID]scheduler.Launch
+	agents   map[state.TaskID]state.AgentID
+	launched map[state.TaskID]uint64 // the step of each launch
+	offered  int
+	revived  bool
+	claims   map[state.VolumeUID]*state.Claim
+	subs     map[chan framework.Notice]bool
+	logs     map[string]string // "task file"
 	// holdStart keeps new tasks in staging; down makes Do answer this.
 	holdStart bool
 	deaf      bool // kills are ignored
@@ -43,7 +44,7 @@ type core struct {
 var hosts = []string{"alpha", "beta", "gamma"}
 
 func newCore() *core {
-	c := &core{s: state.New(), now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), tasks: map[state.TaskID]scheduler.Launch{}, agents: map[state.TaskID]state.AgentID{},
+	c := &core{s: state.New(), now: time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC), tasks: map[state.TaskID]scheduler.Launch{}, agents: map[state.TaskID]state.AgentID{}, launched: map[state.TaskID]uint64{},
 		claims: map[state.VolumeUID]*state.Claim{}, subs: map[chan framework.Notice]bool{}, logs: map[string]string{},
 		info: framework.Info{Name: "holdfast", Version: "test", Cluster: "c1", FrameworkID: "fw-1", Master: "http://master:5050", Leader: "127.0.0.1:8080", Role: "holdfast",
 			Hostname: "here", HTTPAddress: "127.0.0.1:8080", Elected: true, FailoverTimeoutSeconds: 604800}}
@@ -115,7 +116,7 @@ func (c *core) answer(call scheduler.Call) {
 		}
 	case scheduler.Accept:
 		for _, l := range k.Launches {
-			c.tasks[l.Run.Task], c.agents[l.Run.Task] = l, k.Agent
+			c.tasks[l.Run.Task], c.agents[l.Run.Task], c.launched[l.Run.Task] = l, k.Agent, c.steps
 			c.logs[string(l.Run.Task)+" stdout"] = "hello from " + string(l.Run.Task) + "\n"
 			if !c.holdStart {
 				c.status(l.Run.Task, "TASK_RUNNING")
