@@ -390,6 +390,8 @@ func BenchmarkConsul(b *testing.B) {
 				empty := newCore()
 				clean := newRegistrar(b, empty, client, func(c *Config) { c.Probation, c.CallLimit = time.Nanosecond, time.Minute })
 				turn(b, clean)
+				clean.readAt = time.Time{}
+				turn(b, clean) // the nodes, too
 				r := newRegistrar(b, many(size), client)
 				b.StartTimer()
 				turn(b, r)

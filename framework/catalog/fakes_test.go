@@ -262,6 +262,13 @@ func (f *fake) do(op *api.TxnOp) string {
 	return ""
 }
 
+// breaks makes every call be answered by broken first; nil ends that.
+func (f *fake) breaks(broken func(http.ResponseWriter, *http.Request) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = broken
+}
+
 // service gives a service as it is seen by those who ask.
 func (f *fake) service(k Key) (*Service, bool) {
 	f.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -247,7 +248,7 @@ func TestModel(t *testing.T) {
 				if r.turn(t.Context()) != nil {
 					r.forget()
 				}
-				f.broken = nil
+				f.breaks(nil)
 			}
 			if rng.IntN(8) == 0 { // another process takes over
 				r = newRegistrar(t, c, client, func(c *Config) { c.Probation = time.Nanosecond })
@@ -364,10 +365,11 @@ func busy(f *fake, node string) bool {
 
 // lose does a call and loses the answer, or refuses it.
 func lose(f *fake, rng *rand.Rand) {
-	n := rng.IntN(3)
+	var n atomic.Int32
+	n.Store(rng.Int32N(3))
 	lost := rng.IntN(2) == 0
-	f.broken = func(w http.ResponseWriter, r *http.Request) bool {
-		if n--; n >= 0 {
+	f.breaks(func(w http.ResponseWriter, r *http.Request) bool {
+		if n.Add(-1) >= 0 {
 			return false
 		}
 		if lost && r.URL.Path == "/v1/txn" {
@@ -377,7 +379,7 @@ func lose(f *fake, rng *rand.Rand) {
 		}
 		http.Error(w, "rpc error", http.StatusInternalServerError)
 		return true
-	}
+	})
 }
 
 type nowhere struct{}
@@ -433,9 +435,7 @@ func TestConsulInTrouble(t *testing.T) {
 			if n := seen.Len(); n != 1 {
 				t.Errorf("%d lines in the log: %v", n, seen.All())
 			}
-			f.mu.Lock()
-			f.broken = nil
-			f.mu.Unlock()
+			f.breaks(nil)
 			await(t, r, "it works again", func(s Status) bool { return s.State == StateSynced && s.Error == "" && s.Services == 1 })
 			check(t, k, f)
 			if n := seen.Len(); n != 2 {
