@@ -34,6 +34,12 @@ func TestMain(m *testing.M) {
 			}
 			fmt.Fprintln(os.Stderr, "plugin:", err)
 			os.Exit(1)
+		case "test-fake-life":
+			if err := csi.FakeLife(os.Args[2]); err != nil {
+				fmt.Fprintln(os.Stderr, "life:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		case "test-life":
 			if err := life(os.Args[2]); err != nil {
 				fmt.Fprintln(os.Stderr, "life:", err)
