@@ -123,8 +123,15 @@ func (d *Detector) follow(ctx context.Context) error {
 			conn.Close()
 		}
 	}()
+	broken := make(chan struct{}, 1)
 	go func() {
-		for range events { // the connection blocks nobody when its events are read
+		for e := range events { // the connection blocks nobody when its events are read
+			if e.State == zk.StateDisconnected || e.State == zk.StateExpired {
+				select {
+				case broken <- struct{}{}:
+				default:
+				}
+			}
 		}
 	}()
 	var watch <-chan zk.Event
@@ -143,7 +150,7 @@ func (d *Detector) follow(ctx context.Context) error {
 			return nil
 		case err == nil:
 			good = time.Now()
-			if wait(ctx, watch) {
+			if wait(ctx, watch, broken) {
 				watch = nil
 			}
 			continue
@@ -161,8 +168,8 @@ func (d *Detector) follow(ctx context.Context) error {
 // resync is how often the children are read although no watch has fired.
 const resync = 15 * time.Second
 
-// wait waits for the watch (true) or the next look without one.
-func wait(ctx context.Context, watch <-chan zk.Event) bool {
+// wait waits for the watch (true), or for the next look without one, which comes at once when the connection breaks.
+func wait(ctx context.Context, watch <-chan zk.Event, broken <-chan struct{}) bool {
 	limit := resync
 	if watch == nil {
 		limit = 100 * time.Millisecond
@@ -173,6 +180,7 @@ func wait(ctx context.Context, watch <-chan zk.Event) bool {
 	case <-watch:
 		return true
 	case <-t.C:
+	case <-broken:
 	case <-ctx.Done():
 	}
 	return false
