@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/client"
+	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/isolatortest"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
@@ -58,6 +59,8 @@ type machine struct {
 	uid                             int // 0: as the test; otherwise the user to run as
 	boot                            string
 	args                            []string // further arguments of the isolator
+
+	poolFlags                       []string // of the pool's back end
 
 	mu   sync.Mutex
 	proc *exec.Cmd
@@ -147,7 +150,12 @@ func (m *machine) start(crash string) {
 	cmd := exec.Command(m.binary, isolatortest.Program, "-dir", m.node, "-socket", m.socket, "-authority", m.authority, "-pool", m.pool,
 		"-boot-id", m.boot, "-watchdog", m.binary+" "+isolatortest.WatchdogProgram)
 	cmd.Args = append(cmd.Args, m.args...)
-	cmd.Env = append(os.Environ(), isolator.CrashVariable+"="+crash)
+	cmd.Args = append(cmd.Args, m.poolFlags...)
+	variable, step := isolator.CrashVariable, crash
+	if rest, ok := strings.CutPrefix(crash, "pool "); ok {
+		variable, step = pool.CrashVariable, rest
+	}
+	cmd.Env = append(os.Environ(), variable+"="+step)
 	cmd.Stdout, cmd.Stderr = &locked{m}, &locked{m}
 	if m.uid != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(m.uid), Gid: uint32(m.uid)}}

@@ -39,12 +39,17 @@ func Main() {
 	socket := flag.String("socket", "", "socket")
 	authority := flag.String("authority", "", "authority")
 	poolDir := flag.String("pool", "", "pool directory")
+	var o pool.Options
+	flag.StringVar(&o.Backend, "pool-backend", "", "back end of the pool")
+	flag.StringVar(&o.FS, "pool-fs", "", "file system of its volumes")
+	flag.Int64Var((*int64)(&o.Size), "pool-size", 0, "their size")
 	plugins := flag.String("plugin-dir", "", "plugin directory")
 	boot := flag.String("boot-id", "", "boot id")
 	dockerSocket := flag.String("docker-socket", "", "socket of the Docker volume plugin")
 	watchdog := flag.String("watchdog", "", "argv of the watchdog, by spaces")
 	flag.Parse()
-	if err := run(*dir, *socket, *authority, *poolDir, *plugins, *boot, *dockerSocket, strings.Fields(*watchdog)); err != nil {
+	o.Dir = *poolDir
+	if err := run(*dir, *socket, *authority, o, *plugins, *boot, *dockerSocket, strings.Fields(*watchdog)); err != nil {
 		fmt.Fprintln(os.Stderr, "isolator:", err)
 		os.Exit(1)
 	}
@@ -54,7 +59,7 @@ func Main() {
 // Watchdog is the watchdog process.
 func Watchdog() { os.Exit(fence.WatchdogMain(os.Args[1:])) }
 
-func run(dir, socket, authority, poolDir, plugins, boot, dockerSocket string, watchdog []string) error {
+func run(dir, socket, authority string, slices pool.Options, plugins, boot, dockerSocket string, watchdog []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := zap.NewDevelopmentConfig()
@@ -69,8 +74,9 @@ func run(dir, socket, authority, poolDir, plugins, boot, dockerSocket string, wa
 	}
 	defer registers.Close()
 	var drivers []driver.Driver
-	if poolDir != "" {
-		p, err := pool.Open(pool.Options{Dir: poolDir, Mounts: isolator.MountsDir(dir), Scope: driver.ScopeCluster})
+	if slices.Dir != "" {
+		slices.Mounts, slices.Scope = isolator.MountsDir(dir), driver.ScopeCluster
+		p, err := pool.Open(slices)
 		if err != nil {
 			return err
 		}

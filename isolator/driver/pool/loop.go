@@ -79,14 +79,16 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 	if err := image.Truncate(int64(l.Size)); err != nil {
 		return fault.Wrap(writeClass(err), err, "make its image of %d bytes", l.Size)
 	}
+	crashAt("create.image")
 	if err := b.fs.make(ctx, dir, l.FSUUID); err != nil {
 		return err
 	}
+	crashAt("create.made")
 	if err := loop.Lock(image); err != nil {
 		return err
 	}
 	target := filepath.Join(b.p.o.Mounts, filepath.Base(dir))
-	device, err := b.attached(ctx, image, target, l.FS, func(stage string) error {
+	device, err := b.attached(ctx, "create", image, target, l.FS, func(stage string) error {
 		data := filepath.Join(stage, dataDir)
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return fault.Wrap(writeClass(err), err, "make its data directory")
@@ -98,7 +100,7 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 	})
 	// Also when it went well: nothing of it is mounted until somebody mounts it.
 	_ = image.Close() // the lock is the device's alone now
-	if serr := b.settle(ctx, path, target, device); err == nil {
+	if serr := b.settle(ctx, "create", path, target, device); err == nil {
 		err = serr
 	}
 	return err
@@ -119,12 +121,13 @@ func (b *loopBack) room() error {
 
 // attached makes a device of a locked image, mounts it at the staging point and calls f. It undoes nothing, and gives the device, nil when there
 // is none.
-func (b *loopBack) attached(ctx context.Context, image *os.File, target, fsType string, f func(stage string) error) (*loop.Device, error) {
+func (b *loopBack) attached(ctx context.Context, verb string, image *os.File, target, fsType string, f func(stage string) error) (*loop.Device, error) {
 	device, open, err := loop.Attach(image)
 	if err != nil {
 		return nil, err
 	}
 	defer open.Close() // until then no other image can be behind the device's name
+	crashAt(verb + ".attached")
 	stage := stageOf(target)
 	if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return &device, fault.Wrap(writeClass(err), err, "make mount point")
@@ -136,9 +139,11 @@ func (b *loopBack) attached(ctx context.Context, image *os.File, target, fsType 
 		}
 		return fault.Wrap(fault.Unknown, err, "mount its %s", fsType)
 	})
+	crashAt(verb + ".staged")
 	if err == nil {
 		err = f(stage)
 	}
+	crashAt(verb + ".filled")
 	if err == nil {
 		err = unbind(ctx, stage)
 	}
@@ -168,7 +173,7 @@ func (b *loopBack) mount(ctx context.Context, dir string, l label, target string
 	if err := b.checkImage(image, l); err != nil {
 		return err
 	}
-	device, err := b.attached(ctx, image, target, l.FS, func(stage string) error {
+	device, err := b.attached(ctx, "mount", image, target, l.FS, func(stage string) error {
 		if err := checkInside(stage, l); err != nil {
 			return err
 		}
@@ -178,7 +183,7 @@ func (b *loopBack) mount(ctx context.Context, dir string, l label, target string
 		return nil
 	}
 	_ = image.Close() // the lock is the device's alone now
-	if uerr := b.settle(ctx, image.Name(), target, device); uerr != nil {
+	if uerr := b.settle(ctx, "undo", image.Name(), target, device); uerr != nil {
 		return fault.Op(err, "%v (and it could not be undone: %v)", err, uerr)
 	}
 	return err
@@ -319,17 +324,18 @@ func (b *loopBack) unmount(ctx context.Context, dir, target string) error {
 			return err
 		}
 	}
-	return b.settle(ctx, filepath.Join(dir, imageFile), target, device)
+	return b.settle(ctx, "unmount", filepath.Join(dir, imageFile), target, device)
 }
 
 // settle takes down everything of an image: the mounts at target and at the staging point, then its device, which is only let go when no
 // file system is mounted from it in any namespace and the image is flushed. hint is the device, if known.
-func (b *loopBack) settle(ctx context.Context, path, target string, hint *loop.Device) error {
+func (b *loopBack) settle(ctx context.Context, verb, path, target string, hint *loop.Device) error {
 	for _, point := range []string{stageOf(target), target} {
 		if err := unbind(ctx, point); err != nil {
 			return err
 		}
 	}
+	crashAt(verb + ".unbound")
 	image, err := loop.OpenImage(path)
 	if fault.Is(err, fault.NotFound) {
 		return b.orphaned(path)
@@ -343,6 +349,7 @@ func (b *loopBack) settle(ctx context.Context, path, target string, hint *loop.D
 			return err
 		}
 	}
+	crashAt(verb + ".detached")
 	err = loop.Lock(image)
 	if fault.Is(err, fault.Conflict) {
 		err = b.releaseAll(ctx, image, target)
@@ -382,7 +389,7 @@ func (b *loopBack) destroy(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	path := filepath.Join(dir, imageFile)
-	if err := b.settle(ctx, path, filepath.Join(b.p.o.Mounts, filepath.Base(dir)), nil); err != nil {
+	if err := b.settle(ctx, "destroy", path, filepath.Join(b.p.o.Mounts, filepath.Base(dir)), nil); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
