@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/client"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/docker"
 )
@@ -18,6 +20,9 @@ const mountID = "dvdcli"
 type direct struct{ d driver.Driver }
 
 func newDirect(e environ, c command) (backend, error) {
+	if c.driver == "" {
+		return nil, fault.New(fault.Invalid, "no isolator is installed on this node, so --volumedriver must say which plugin to ask")
+	}
 	dirs := docker.Dirs{Sockets: e.sockets, Specs: e.specs}
 	d, err := docker.New(docker.Options{Name: c.driver, Dirs: dirs})
 	if err != nil {
@@ -46,7 +51,7 @@ func (t *direct) unmount(ctx context.Context, c command) error {
 	if _, err := t.d.Get(ctx, c.name); err != nil {
 		return err
 	}
-	return t.d.Unmount(ctx, c.name, mountID)
+	return t.d.Unmount(ctx, c.name, cmp.Or(c.owner, mountID))
 }
 
 func (t *direct) create(ctx context.Context, c command) error {
@@ -83,4 +88,21 @@ func (t *direct) list(ctx context.Context, _ command) ([]string, error) {
 		names = append(names, v.Name)
 	}
 	return names, err
+}
+
+func (t *direct) capabilities(ctx context.Context, c command) ([]client.Capability, error) {
+	f, err := t.d.Facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []client.Capability{{Driver: c.driver, Scope: f.Scope, FlushOnUnmount: f.FlushOnUnmount, SelfAttach: f.SelfAttach, Exclusive: f.Exclusive,
+		MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Ready: true}}, nil
+}
+
+func (t *direct) status(context.Context, command) ([]client.VolumeStatus, error) {
+	return nil, fault.New(fault.Unavailable, "status: no isolator is installed on this node, and plugins do not say who has mounted what")
+}
+
+func (t *direct) cannot(_ context.Context, c command) error {
+	return fault.New(fault.Invalid, "%s volume %s/%s: the Docker volume plugin protocol has no %s; nothing was done", c.verb, c.driver, c.name, c.verb)
 }

@@ -16,6 +16,8 @@ type command struct {
 	// explicitCreate refuses to create at mount.
 	explicitCreate bool
 	timeout        time.Duration
+	json           bool
+	owner          string // whose use an unmount ends; "" is Mesos's
 }
 
 var verbs = map[string]struct {
@@ -23,18 +25,23 @@ var verbs = map[string]struct {
 	name  bool // needs --volumename
 	opts  bool // takes --volumeopts
 	limit time.Duration
+	any   bool // --volumedriver only narrows it
 }{
-	"create":  {"Create a volume", true, true, 110 * time.Second},
-	"remove":  {"Remove a volume", true, false, 110 * time.Second},
-	"mount":   {"Mount a volume and print its path", true, true, 110 * time.Second}, // Mesos kills at 120 s; this way it gets a reason
-	"unmount": {"Unmount a volume", true, false, 9 * time.Minute},                   // Mesos kills at 10 min
-	"path":    {"Print the path of a mounted volume", true, false, time.Minute},
-	"get":     {"Print a volume's name if it exists", true, false, time.Minute},
-	"list":    {"Print the names of all volumes", false, false, time.Minute},
-	"version": {"Print the version", false, false, time.Minute},
+	"create":       {"Create a volume", true, true, 110 * time.Second, false},
+	"remove":       {"Remove a volume", true, false, 110 * time.Second, false},
+	"mount":        {"Mount a volume and print its path", true, true, 110 * time.Second, false}, // Mesos kills at 120 s; this way it gets a reason
+	"unmount":      {"Unmount a volume", true, false, 9 * time.Minute, false},                   // Mesos kills at 10 min
+	"path":         {"Print the path of a mounted volume", true, false, time.Minute, false},
+	"get":          {"Print a volume's name if it exists", true, false, time.Minute, false},
+	"list":         {"Print the names of all volumes", false, false, time.Minute, false},
+	"capabilities": {"Print what a driver, or every driver of this node, can do", false, false, time.Minute, true},
+	"status":       {"Print what is mounted on this node, by whom and since when", false, false, time.Minute, true},
+	"snapshot":     {"Snapshot a volume", true, true, 110 * time.Second, false},
+	"resize":       {"Resize a volume", true, true, 110 * time.Second, false},
+	"version":      {"Print the version", false, false, time.Minute, true},
 }
 
-var verbOrder = []string{"create", "remove", "mount", "unmount", "path", "get", "list", "version"}
+var verbOrder = []string{"create", "remove", "mount", "unmount", "path", "get", "list", "capabilities", "status", "snapshot", "resize", "version"}
 
 // errHelp asks for the usage.
 type errHelp struct{ verb string }
@@ -67,7 +74,9 @@ func parse(args []string) (command, error) {
 			}
 			c.explicitCreate = b
 			continue
-		case "volumedriver", "volumename", "volumeopts", "timeout":
+		case "o":
+			name = "output"
+		case "volumedriver", "volumename", "volumeopts", "timeout", "output", "owner":
 		default:
 			return c, fmt.Errorf("unknown flag: %s", a)
 		}
@@ -111,6 +120,13 @@ func (c *command) set(flag, value string) error {
 			return fmt.Errorf("flag --timeout: %q is not a duration such as 90s", value)
 		}
 		c.timeout = d
+	case "output":
+		if value != "text" && value != "json" {
+			return fmt.Errorf("flag --output: %q is neither text nor json", value)
+		}
+		c.json = value == "json"
+	case "owner":
+		c.owner = value
 	case "volumeopts":
 		k, v, found := strings.Cut(value, "=")
 		if !found || k == "" {
@@ -134,10 +150,12 @@ func (c *command) check() error {
 		return fmt.Errorf("unknown command %q for \"dvdcli\"", c.verb)
 	case c.verb == "version":
 		return nil
-	case c.driver == "":
+	case c.driver == "" && !v.any:
 		return usageError(oldMissingDriver)
 	case v.name && c.name == "":
 		return fmt.Errorf("missing volume name: give --volumename")
+	case c.owner != "" && c.verb != "unmount":
+		return fmt.Errorf("%s takes no --owner", c.verb)
 	case !v.opts && len(c.options) > 0:
 		return fmt.Errorf("%s takes no --volumeopts", c.verb)
 	}
@@ -151,15 +169,17 @@ func usage() string {
 	var b strings.Builder
 	b.WriteString("dvdcli:\n  A Docker Volume Driver CLI\n\nUsage:\n  dvdcli [command] --volumedriver=DRIVER --volumename=NAME [flags]\n\nAvailable Commands:\n")
 	for _, v := range verbOrder {
-		fmt.Fprintf(&b, "  %-10s %s\n", v, verbs[v].what)
+		fmt.Fprintf(&b, "  %-12s %s\n", v, verbs[v].what)
 	}
-	b.WriteString(`  help       Print this text
+	b.WriteString(`  help         Print this text
 
 Flags:
       --volumedriver string   Volume driver
       --volumename string     Volume name
       --volumeopts key=value  Volume option for create and mount, may be repeated; the value may hold '=' and ','
       --explicitcreate        mount: fail if the volume does not exist (also: --explicitCreate)
+      --owner string          unmount: end the use of this owner, as status shows it, instead of Mesos's
+  -o, --output string         text or json; version is text always
       --timeout duration      Give up after this time (mount 110s, unmount 9m)
 
 Environment:

@@ -55,7 +55,7 @@ func (t *throughIsolator) mount(ctx context.Context, c command) (path string, er
 
 func (t *throughIsolator) unmount(ctx context.Context, c command) error {
 	return t.call(ctx, true, func() error {
-		_, err := t.client.Unmount(ctx, client.UnmountRequest{Driver: c.driver, Name: c.name})
+		_, err := t.client.Unmount(ctx, client.UnmountRequest{Driver: c.driver, Name: c.name, Owner: c.owner})
 		return err
 	})
 }
@@ -100,4 +100,37 @@ func (t *throughIsolator) list(ctx context.Context, c command) (names []string, 
 		return err
 	})
 	return names, err
+}
+
+func (t *throughIsolator) capabilities(ctx context.Context, c command) (out []client.Capability, err error) {
+	err = t.call(ctx, true, func() error {
+		all, err := t.client.Capabilities(ctx)
+		out = nil
+		for _, d := range all {
+			if c.driver == "" || d.Driver == c.driver {
+				out = append(out, d)
+			}
+		}
+		return err
+	})
+	if err == nil && c.driver != "" && len(out) == 0 {
+		err = fault.New(fault.NotFound, "this node has no volume driver %s", c.driver)
+	}
+	return out, err
+}
+
+func (t *throughIsolator) status(ctx context.Context, _ command) (out []client.VolumeStatus, err error) {
+	err = t.call(ctx, true, func() error {
+		st, err := t.client.Status(ctx)
+		out = st.Volumes
+		return err
+	})
+	return out, err
+}
+
+func (t *throughIsolator) cannot(ctx context.Context, c command) error {
+	if _, err := t.capabilities(ctx, command{driver: c.driver}); err != nil {
+		return err
+	}
+	return fault.New(fault.Invalid, "%s volume %s/%s: the isolator of this node has no %s for any of its drivers; nothing was done", c.verb, c.driver, c.name, c.verb)
 }

@@ -26,6 +26,10 @@ type backend interface {
 	path(ctx context.Context, c command) (string, error)
 	get(ctx context.Context, c command) (name string, err error)
 	list(ctx context.Context, c command) ([]string, error)
+	capabilities(ctx context.Context, c command) ([]client.Capability, error)
+	status(ctx context.Context, c command) ([]client.VolumeStatus, error)
+	// cannot says why there is no snapshot and no resize.
+	cannot(ctx context.Context, c command) error
 }
 
 func run(args []string, stdout, stderr io.Writer, e environ) int {
@@ -42,13 +46,7 @@ func run(args []string, stdout, stderr io.Writer, e environ) int {
 		fmt.Fprint(stdout, versionText())
 		return 0
 	}
-	ref := volume.Ref{Driver: c.driver, Name: c.name}
-	if !verbs[c.verb].name {
-		err = volume.CheckDriver(c.driver)
-	} else {
-		err = ref.Check()
-	}
-	if err != nil {
+	if err := checkNames(c); err != nil {
 		return failed(stderr, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
@@ -63,6 +61,17 @@ func run(args []string, stdout, stderr io.Writer, e environ) int {
 	return 0
 }
 
+// checkNames refuses names that no driver may have. Where they only narrow an answer they may be missing.
+func checkNames(c command) error {
+	switch {
+	case verbs[c.verb].name:
+		return volume.Ref{Driver: c.driver, Name: c.name}.Check()
+	case c.driver != "":
+		return volume.CheckDriver(c.driver)
+	}
+	return nil
+}
+
 func perform(ctx context.Context, b backend, c command, stdout io.Writer) error {
 	switch c.verb {
 	case "create":
@@ -72,11 +81,13 @@ func perform(ctx context.Context, b backend, c command, stdout io.Writer) error 
 	case "unmount":
 		return b.unmount(ctx, c)
 	case "list":
-		names, err := b.list(ctx, c)
-		for _, n := range names {
-			fmt.Fprintln(stdout, n)
-		}
-		return err
+		return printNames(ctx, b, c, stdout)
+	case "capabilities":
+		return printCapabilities(ctx, b, c, stdout)
+	case "status":
+		return printStatus(ctx, b, c, stdout)
+	case "snapshot", "resize":
+		return b.cannot(ctx, c)
 	}
 	one := map[string]func(context.Context, command) (string, error){"mount": b.mount, "path": b.path, "get": b.get}[c.verb]
 	line, err := one(ctx, c)
@@ -89,6 +100,9 @@ func perform(ctx context.Context, b backend, c command, stdout io.Writer) error 
 	}
 	if c.verb == "mount" && !strings.HasPrefix(line, "/") {
 		return fault.New(fault.Conflict, "mount volume %s/%s: the answer is no absolute path: %.100q", c.driver, c.name, line)
+	}
+	if c.json {
+		return printJSON(stdout, map[string]string{"driver": c.driver, "name": c.name, map[string]string{"mount": "path", "path": "path", "get": "name"}[c.verb]: line})
 	}
 	if line != "" {
 		fmt.Fprintln(stdout, line)
