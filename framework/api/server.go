@@ -49,21 +49,25 @@ func New(core framework.Core, o Options) http.Handler {
 		s.Now = time.Now
 	}
 	r := mux.NewRouter().SkipClean(true)
-	v2.Routes(r, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork})
-	v1.Routes(r, s.Desk)
-	r.HandleFunc("/ping", s.ping).Methods(http.MethodGet, http.MethodHead)
-	r.HandleFunc("/v1/consul", func(w http.ResponseWriter, r *http.Request) {
+	t := desk.NewTable(r)
+	v2.Routes(t, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork})
+	v1.Routes(t, s.Desk)
+	t.Handle(http.MethodGet, "/ping", "answers pong while the framework serves", s.ping)
+	t.Handle(http.MethodGet, "/openapi.json", "gives this document", func(w http.ResponseWriter, r *http.Request) {
+		s.Raw(w, r, http.StatusOK, t.OpenAPI(s.Core.Info().Version))
+	})
+	t.Handle(http.MethodGet, "/v1/consul", "tells what is registered in Consul", func(w http.ResponseWriter, r *http.Request) {
 		if o.Consul == nil {
 			s.Fail(w, r, fault.New(fault.NotFound, "no services are registered in Consul: the framework was started without --consul"))
 			return
 		}
 		s.JSON(w, r, http.StatusOK, o.Consul())
-	}).Methods(http.MethodGet)
+	})
 	if o.Metrics != nil {
-		r.Handle("/metrics", o.Metrics).Methods(http.MethodGet)
+		t.Handle(http.MethodGet, "/metrics", "gives metrics for Prometheus", o.Metrics.ServeHTTP)
 	}
 	r.PathPrefix("/ui").Handler(http.RedirectHandler("/", http.StatusFound)).Methods(http.MethodGet)
-	r.Handle("/", page.Handler()).Methods(http.MethodGet, http.MethodHead)
+	t.Handle(http.MethodGet, "/", "is the web page", page.Handler().ServeHTTP)
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.Message(w, r, http.StatusNotFound, "URI not found")
 	})

@@ -3,32 +3,29 @@ package v1
 import (
 	"net/http"
 
-	"github.com/gorilla/mux"
-
 	"github.com/holdfast-io/holdfast/framework/api/desk"
 )
 
 type api struct{ *desk.Desk }
 
 // Routes adds our routes.
-func Routes(r *mux.Router, d *desk.Desk) {
+func Routes(t *desk.Table, d *desk.Desk) {
 	s := &api{d}
 	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
-	handle := func(path string, f http.HandlerFunc, method string) { r.HandleFunc(path, f).Methods(method) }
-	handle("/v1/info", s.info, get)
-	handle("/v1/apps", s.apps, get)
-	handle("/v1/apps/{id:.+}", s.app, get)
-	handle("/v1/instances", s.instances, get)
-	handle("/v1/instances/{id}", s.instance, get)
-	handle("/v1/instances/{id}/restart", s.restartInstance, post)
-	handle("/v1/instances/{id}/move", s.moveInstance, post)
-	handle("/v1/instances/{id}/logs", s.logs, get)
-	handle("/v1/volumes", s.volumes, get)
-	handle("/v1/volumes/{id:.+}", s.volume, get)
-	handle("/v1/volumes/{id:.+}", s.removeVolume, del)
-	handle("/v1/claims", s.claims, get)
-	handle("/v1/nodes", s.nodes, get)
-	handle("/v1/deployments", s.deployments, get)
-	handle("/v1/explain/{id:.+}", s.explain, get)
-	handle("/v1/events", s.events, get)
+	t.Handle(get, "/v1/info", "describes the framework and what it has", s.info)
+	t.Handle(get, "/v1/apps", "lists apps with their instances counted", s.apps)
+	t.Handle(get, "/v1/apps/{id:.+}", "gives an app with instances and volumes", s.app)
+	t.Handle(get, "/v1/instances", "lists instances", s.instances, "app")
+	t.Handle(get, "/v1/instances/{id}", "gives an instance", s.instance)
+	t.Handle(post, "/v1/instances/{id}/restart", "restarts an instance", s.restartInstance)
+	t.Handle(post, "/v1/instances/{id}/move", "moves an instance to another agent", s.moveInstance)
+	t.Handle(get, "/v1/instances/{id}/logs", "sends a file of an instance's sandbox", s.logs, "file", "offset", "follow")
+	t.Handle(get, "/v1/volumes", "lists volumes", s.volumes, "app")
+	t.Handle(get, "/v1/volumes/{id:.+}", "gives a volume", s.volume)
+	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume)
+	t.Handle(get, "/v1/claims", "lists claims", s.claims)
+	t.Handle(get, "/v1/nodes", "lists nodes", s.nodes)
+	t.Handle(get, "/v1/deployments", "lists deployments", s.deployments)
+	t.Handle(get, "/v1/explain/{id:.+}", "tells what an app or instance waits for", s.explain)
+	t.Handle(get, "/v1/events", "sends changes as they happen", s.events)
 }

@@ -59,3 +59,8 @@ func (s *api) leader(w http.ResponseWriter, r *http.Request) {
 	}
 	s.JSON(w, r, http.StatusOK, map[string]string{"leader": in.Leader})
 }
+
+// abdicate is refused: with no other process to lead, it would only stop everything for a while.
+func (s *api) abdicate(w http.ResponseWriter, r *http.Request) {
+	s.Fail(w, r, fault.New(fault.Conflict, "this leader does not abdicate on request; stop the process, and another one that waits takes over"))
+}

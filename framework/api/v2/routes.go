@@ -3,8 +3,6 @@ package v2
 import (
 	"net/http"
 
-	"github.com/gorilla/mux"
-
 	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/event"
 	"github.com/holdfast-io/holdfast/framework/marathon"
@@ -31,51 +29,48 @@ func (s *api) rules() marathon.Options {
 }
 
 // Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.
-func Routes(r *mux.Router, d *desk.Desk, o Options) {
+func Routes(t *desk.Table, d *desk.Desk, o Options) {
 	s := &api{Desk: d, opt: o, writing: make(chan struct{}, 1)}
 	s.hub = event.NewHub(d.Core, &event.Translator{Now: d.Now, View: func(f func(*state.State)) { d.Core.View(f) }, Groups: s.around})
 	d.EventReaders = s.hub.Count
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
-	handle := func(path string, f http.HandlerFunc, methods ...string) {
-		if methods[0] == get {
-			methods = append(methods, http.MethodHead)
-		}
-		r.HandleFunc(path, f).Methods(methods...)
-	}
-	handle("/v2/apps", s.listApps, get)
-	handle("/v2/apps", s.createApp, post)
-	handle("/v2/apps", s.putApps, put, patch)
-	handle("/v2/apps/{id:.+}/restart", s.restartApp, post)
-	handle("/v2/apps/{id:.+}/versions/{version}", s.appVersion, get)
-	handle("/v2/apps/{id:.+}/versions", s.appVersions, get)
-	handle("/v2/apps/{id:.+}/tasks/{task}", s.killTask, del)
-	handle("/v2/apps/{id:.+}/tasks", s.appTasks, get)
-	handle("/v2/apps/{id:.+}/tasks", s.killAppTasks, del)
-	handle("/v2/apps/{id:.+}", s.showApp, get)
-	handle("/v2/apps/{id:.+}", s.putApp, put, patch)
-	handle("/v2/apps/{id:.+}", s.deleteApp, del)
+	t.Handle(get, "/v2/apps", "lists apps", s.listApps, "cmd", "id", "label", "embed")
+	t.Handle(post, "/v2/apps", "creates an app", s.createApp, "force")
+	t.Handle(put, "/v2/apps", "changes several apps in one deployment", s.putApps, "force", "partialUpdate")
+	t.Handle(patch, "/v2/apps", "changes several apps that exist", s.putApps, "force")
+	t.Handle(post, "/v2/apps/{id:.+}/restart", "restarts an app", s.restartApp, "force")
+	t.Handle(get, "/v2/apps/{id:.+}/versions/{version}", "gives one version of an app", s.appVersion)
+	t.Handle(get, "/v2/apps/{id:.+}/versions", "lists an app's versions", s.appVersions)
+	t.Handle(del, "/v2/apps/{id:.+}/tasks/{task}", "kills a task", s.killTask, "scale", "force")
+	t.Handle(get, "/v2/apps/{id:.+}/tasks", "lists an app's tasks", s.appTasks)
+	t.Handle(del, "/v2/apps/{id:.+}/tasks", "kills an app's tasks", s.killAppTasks, "host", "scale", "force")
+	t.Handle(get, "/v2/apps/{id:.+}", "gives an app, or with {group}/* those of a group", s.showApp, "embed")
+	t.Handle(put, "/v2/apps/{id:.+}", "creates or updates an app", s.putApp, "force", "partialUpdate")
+	t.Handle(patch, "/v2/apps/{id:.+}", "updates an app", s.putApp, "force")
+	t.Handle(del, "/v2/apps/{id:.+}", "deletes an app", s.deleteApp, "force", "wipe")
 	for _, root := range []string{"/v2/groups", "/v2/groups/{id:.+}"} {
-		handle(root+"/apps", s.groupApps, get)
-		handle(root+"/versions/{version}", s.groupVersion, get)
-		handle(root+"/versions", s.groupVersions, get)
+		t.Handle(get, root+"/apps", "lists the apps of a group", s.groupApps, "embed")
+		t.Handle(get, root+"/versions/{version}", "gives one version of a group", s.groupVersion)
+		t.Handle(get, root+"/versions", "lists a group's versions", s.groupVersions)
 	}
 	for _, group := range []string{"/v2/groups", "/v2/groups/{id:.+}"} {
-		handle(group, s.showGroup, get)
-		handle(group, s.createGroup, post)
-		handle(group, s.putGroup, put)
-		handle(group, s.patchGroup, patch)
-		handle(group, s.deleteGroup, del)
+		t.Handle(get, group, "gives a group", s.showGroup, "embed")
+		t.Handle(post, group, "creates a group", s.createGroup, "force")
+		t.Handle(put, group, "creates or updates a group", s.putGroup, "force", "dryRun")
+		t.Handle(patch, group, "changes a group's enforceRole", s.patchGroup)
+		t.Handle(del, group, "deletes a group and all in it", s.deleteGroup, "force", "wipe")
 	}
-	handle("/v2/tasks", s.listTasks, get)
-	handle("/v2/tasks/delete", s.killTasks, post)
-	handle("/v2/deployments", s.listDeployments, get)
-	handle("/v2/deployments/{id}", s.cancelDeployment, del)
-	handle("/v2/queue", s.queue, get)
-	handle("/v2/queue/{id:.+}/delay", s.resetDelay, del)
-	r.HandleFunc("/v2/events", s.events).Methods(get) // HEAD would never end
-	handle("/v2/info", s.info, get)
-	handle("/v2/leader", s.leader, get)
-	handle("/v2/plugins", func(w http.ResponseWriter, r *http.Request) {
+	t.Handle(get, "/v2/tasks", "lists tasks", s.listTasks, "status")
+	t.Handle(post, "/v2/tasks/delete", "kills tasks", s.killTasks, "scale", "force")
+	t.Handle(get, "/v2/deployments", "lists deployments", s.listDeployments)
+	t.Handle(del, "/v2/deployments/{id}", "rolls a deployment back, or stops it", s.cancelDeployment, "force")
+	t.Handle(get, "/v2/queue", "lists what waits to be launched", s.queue, "embed")
+	t.Handle(del, "/v2/queue/{id:.+}/delay", "ends an app's delay", s.resetDelay)
+	t.Handle(get, "/v2/events", "sends what happens, as text/event-stream", s.events, "event_type", "plan-format")
+	t.Handle(get, "/v2/info", "describes this framework", s.info)
+	t.Handle(get, "/v2/leader", "names the leader", s.leader)
+	t.Handle(del, "/v2/leader", "is refused", s.abdicate)
+	t.Handle(get, "/v2/plugins", "lists plugins: none", func(w http.ResponseWriter, r *http.Request) {
 		s.JSON(w, r, http.StatusOK, map[string]any{"plugins": []string{}})
-	}, get)
+	})
 }
