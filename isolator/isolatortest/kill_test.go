@@ -60,7 +60,7 @@ type machine struct {
 	boot                            string
 	args                            []string // further arguments of the isolator
 
-	poolFlags                       []string // of the pool's back end
+	poolFlags []string // of the pool's back end
 
 	mu   sync.Mutex
 	proc *exec.Cmd
