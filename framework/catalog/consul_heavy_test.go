@@ -148,7 +148,21 @@ func TestHeavyConsulDNS(t *testing.T) {
 		n, _, err := x.client.Catalog().Node("holdfast-0a1b2c3d-h2-example", nil)
 		return err == nil && n == nil
 	})
+	// Whatever labels hold, Consul takes it and gives it back as it was.
+	long := strings.Repeat("ü", 300)
+	c.app(state.AppID("/Größe/"+strings.Repeat("long-", 60)), state.Spec{Ports: []state.Port{{Name: "a_b"}, {Name: strings.Repeat("p", 70), Protocol: "udp"}},
+		Labels: map[string]string{"tags": "with space, ünï,\x00nul,<&>,\"quoted\"," + long, "SERVICE_TEXT": "<ü&\x01>", "SERVICE_LONG": long, "SERVICE_A.B": "x", "SERVICE_CONSUL-X": "x", "": "tag"}})
+	c.runs(state.AppID("/Größe/"+strings.Repeat("long-", 60)), 0, "h1.example")
 	x.same(t)
+	if s := x.Status(); s.State != StateSynced || s.RefusedCount != 0 {
+		t.Errorf("%+v", s)
+	}
+	x.stop()
+	next := newRegistrar(t, c, x.client)
+	turn(t, next)
+	if s := next.Status(); s.Calls != uint64(2+s.Nodes) {
+		t.Errorf("a process that finds everything as it should writes: %+v", s)
+	}
 	if got := x.addresses("redis"); !slices.Equal(got, []string{"192.0.2.200"}) {
 		t.Errorf("a foreign service: %v", got)
 	}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"encoding/json"
 	"maps"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -88,6 +89,51 @@ func TestNames(t *testing.T) {
 		return true
 	}() {
 		t.Errorf("%v", again)
+	}
+}
+
+// TestNamesNeverCollide makes names of random sources that are much alike.
+func TestNamesNeverCollide(t *testing.T) {
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 2))
+	label := regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	word := func() string {
+		const letters = "ab/-_.Aü"
+		out := make([]rune, rng.IntN(4))
+		for i := range out {
+			out[i] = []rune(letters)[rng.IntN(8)]
+		}
+		if rng.IntN(10) == 0 {
+			return strings.Repeat("a-", 31) + string(out)
+		}
+		return string(out)
+	}
+	for range 200 {
+		sources := map[source]bool{}
+		for range 40 {
+			s := source{text: word()}
+			if rng.IntN(2) == 0 {
+				s.owner = word()
+			}
+			sources[s] = true
+		}
+		got := names(sources)
+		for _, name := range got { // names that collisions lead to are taken as well
+			if rng.IntN(5) == 0 {
+				sources[derived("/"+name)] = true
+			}
+		}
+		got = names(sources)
+		used := map[string]source{}
+		for s, name := range got {
+			if other, ok := used[name]; ok || !label.MatchString(name) || s.exact() && s.text != name {
+				t.Fatalf("seed %d: %q for %+v and %+v", seed, name, s, other)
+			}
+			used[name] = s
+		}
+		if !maps.Equal(got, names(sources)) {
+			t.Fatalf("seed %d: not the same twice", seed)
+		}
 	}
 }
 
