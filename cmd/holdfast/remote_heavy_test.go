@@ -369,7 +369,39 @@ func TestHeavyFailoverOnZooKeeper(t *testing.T) {
 	if least := r.wait() - 2*time.Second; took < least {
 		t.Errorf("the volume was taken over after %v: W is %v", took, r.wait())
 	}
+	r.outage(z)
 	r.audit()
+}
+
+// outage is a ZooKeeper that is away for longer than F: the node that is left stops its writers by itself, and everything is there again afterwards.
+func (r *remote) outage(z *servertest.ZooKeeper) {
+	r.t.Helper()
+	began := time.Now()
+	for i := range 3 {
+		z.Kill(i)
+	}
+	last, written := began, r.acked()
+	for time.Since(last) < 1500*time.Millisecond {
+		if n := r.acked(); n != written {
+			last, written = time.Now(), n
+		}
+		if time.Since(began) > r.deadline+10*time.Second {
+			r.t.Fatal("the node does not stop its writers")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.t.Logf("ZooKeeper away: the last record was written %v after, F+S is %v", last.Sub(began), r.deadline+time.Second)
+	if late := last.Sub(began); late > r.deadline+time.Second+200*time.Millisecond {
+		r.t.Errorf("the node still wrote %v after the authority went away: F+S is %v", late, r.deadline+time.Second)
+	}
+	for i := range 3 {
+		z.Start(i)
+	}
+	for i := range 3 {
+		z.Await(i)
+	}
+	r.instances("both run again", 40*time.Second, nil)
+	r.progress()
 }
 
 // TestHeavyConsulRestart: a Consul that is away for less than F costs nobody anything.

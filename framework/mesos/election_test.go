@@ -1,6 +1,8 @@
 package mesos_test
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
 	"net/url"
 	"strconv"
@@ -237,6 +239,36 @@ func TestHeavyElectionRefuses(t *testing.T) {
 			t.Errorf("a secret is in the log: %s", line)
 		}
 	}
+}
+
+// TestHeavyElectionByTLS: a master found in ZooKeeper is dialled at its address, and its certificate is checked for its name, which nobody here can
+// look up.
+func TestHeavyElectionByTLS(t *testing.T) {
+	heavy.Require(t, servertest.NeedZooKeeper)
+	z := servertest.StartZooKeeper(t, 1)
+	ca := newAuthority(t)
+	m := mastertest.NewTLS(ca.server("master", false, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"master.invalid"} }))
+	defer m.Close()
+	s := stand(t, z.Servers(), m, nil)
+	secure := func(c *mesos.Config) {
+		var err error
+		if c.TLS, err = (mesos.TLSFiles{CA: ca.file("ca.pem")}).Config(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(r *running, text string) bool {
+		return r.count(func(e scheduler.Event) bool {
+			d, ok := e.(scheduler.Disconnected)
+			return ok && strings.Contains(d.Reason, text)
+		}) > 0
+	}
+	wrong := start(t, "f", zkMaster(z.Servers()), secure)
+	within(t, 5*time.Second, "the certificate is not for localhost", func() bool { return told(wrong, "not localhost") })
+	wrong.stop()
+	s.resign(t)
+	s.register(t, bytes.ReplaceAll(masterInfo(t, m), []byte("localhost"), []byte("master.invalid")), nil)
+	start(t, "f", zkMaster(z.Servers()), secure)
+	within(t, 5*time.Second, "subscribed by https", m.Subscribed)
 }
 
 func stringify(m map[string]any) string {
