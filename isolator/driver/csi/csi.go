@@ -100,8 +100,9 @@ func New(o Options) (*Driver, error) {
 	if names == "" {
 		names = filepath.Join(o.Dir, "names")
 	}
-	for _, p := range []string{names, filepath.Join(o.Dir, "ledger"), filepath.Join(o.Dir, "staging"), filepath.Join(o.Mounts, o.Name)} {
-		if err := os.MkdirAll(p, 0o750); err != nil {
+	for p, mode := range map[string]os.FileMode{names: 0o750, filepath.Join(o.Dir, "ledger"): 0o750, filepath.Join(o.Dir, "staging"): 0o750,
+		filepath.Join(o.Mounts, o.Name): 0o755} { // tasks of any user come by the last
+		if err := os.MkdirAll(p, mode); err != nil {
 			return nil, fault.Wrap(fault.Unavailable, err, "csi driver %s", o.Name)
 		}
 	}

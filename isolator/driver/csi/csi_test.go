@@ -149,8 +149,8 @@ func TestLostReplies(t *testing.T) {
 			twice("mount", func() error { _, err := d.Mount(bg, mountV); return err })
 			twice("unmount", func() error { return d.Unmount(bg, "v", "e1") })
 			twice("remove", func() error { return d.Remove(bg, "v", "uid-v") })
-			if left := f.left(); !lost || left != "0 0 0" || len(f.volumes) != 0 {
-				t.Errorf("lost %t, left %s, %d volumes", lost, left, len(f.volumes))
+			if left := f.left(); !lost || left != "0 0 0" || f.made() != 0 {
+				t.Errorf("lost %t, left %s, %d volumes", lost, left, f.made())
 			}
 		})
 	}
@@ -199,7 +199,7 @@ func TestRefusedCreate(t *testing.T) {
 	if _, err := d.Create(bg, driver.Spec{Name: "w", Options: map[string]string{"size": "1M", "access": "multi-node-multi-writer", "fs": "xfs", "tier": "gold"}}); err != nil {
 		t.Fatal(err)
 	}
-	q, ok := f.seen[len(f.seen)-1].(*spec.CreateVolumeRequest)
+	q, ok := f.lastRequest().(*spec.CreateVolumeRequest)
 	if !ok || q.GetCapacityRange().GetRequiredBytes() != 1<<20 || q.Parameters["tier"] != "gold" || len(q.Parameters) != 1 || q.VolumeCapabilities[0].GetMount().GetFsType() != "xfs" ||
 		q.VolumeCapabilities[0].GetAccessMode().GetMode() != spec.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER || q.GetAccessibilityRequirements() == nil {
 		t.Errorf("asked for %v", q)
@@ -257,26 +257,30 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestSlow: a call that takes too long is unknown, in time, and the ledger has it.
+// TestSlow: a call that takes too long is unknown, in time, and the ledger has it. Its effect comes later all the same.
 func TestSlow(t *testing.T) {
 	f := newFake(t)
-	d := f.open(t, t.TempDir(), func(o *Options) { o.CallLimit = 50 * time.Millisecond })
+	d := f.open(t, t.TempDir(), func(o *Options) { o.CallLimit = 300 * time.Millisecond })
 	mustCreate(t, d)
+	release := make(chan struct{})
 	f.spoil(func(m string) error {
 		if m == "NodeStageVolume" {
-			time.Sleep(200 * time.Millisecond)
+			<-release
 		}
 		return nil
 	}, nil)
 	begun := time.Now()
-	if _, err := d.Mount(bg, mountV); !fault.Is(err, fault.Unknown) || time.Since(begun) > 180*time.Millisecond {
+	if _, err := d.Mount(bg, mountV); !fault.Is(err, fault.Unknown) || time.Since(begun) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(begun))
 	}
 	if err := d.Remove(bg, "v", ""); !fault.Is(err, fault.Conflict) {
 		t.Errorf("remove of what may be mounted: %v", err)
 	}
-	time.Sleep(200 * time.Millisecond)
 	f.spoil(nil, nil)
+	close(release)
+	for end := time.Now().Add(10 * time.Second); f.left() != "1 1 0" && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	if err := d.Unmount(bg, "v", "e1"); err != nil || f.left() != "0 0 0" {
 		t.Errorf("%v, left %s", err, f.left())
 	}
@@ -366,6 +370,38 @@ func TestLostState(t *testing.T) {
 	}
 	if err := d.Unmount(bg, "v", "e1"); err != nil || f.left() != "0 0 0" {
 		t.Errorf("%v, left %s", err, f.left())
+	}
+}
+
+// TestForeignVolume: with ids that are names, what others made is found, and mounted as the mount's options say.
+func TestForeignVolume(t *testing.T) {
+	f := newFake(t)
+	f.idName, f.local = true, false
+	if _, err := f.CreateVolume(bg, &spec.CreateVolumeRequest{Name: "v"}); err != nil {
+		t.Fatal(err)
+	}
+	d := f.open(t, t.TempDir(), func(o *Options) { o.IDsAreNames = true })
+	if got, err := d.Get(bg, "v"); err != nil || got.UID != "" {
+		t.Fatalf("%+v %v", got, err)
+	}
+	if all, err := d.List(bg); err != nil || len(all) != 1 {
+		t.Errorf("%v %v", all, err)
+	}
+	path, err := d.Mount(bg, driver.MountSpec{Name: "v", UID: "u", ID: "e1", Options: map[string]string{"access": "multi-node-reader-only"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q, ok := f.lastRequest().(*spec.NodePublishVolumeRequest); !ok || !q.Readonly || q.TargetPath != path {
+		t.Errorf("asked for %v", q)
+	}
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || fi.Mode().Perm() != 0o755 {
+		t.Errorf("tasks of other users cannot come by: %v %v", fi.Mode(), err)
+	}
+	if err := d.Unmount(bg, "v", "e1"); err != nil || f.left() != "0 0 0" {
+		t.Errorf("%v, left %s", err, f.left())
+	}
+	if err := d.Remove(bg, "v", ""); err != nil || f.made() != 0 {
+		t.Error(err)
 	}
 }
 

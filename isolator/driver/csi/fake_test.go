@@ -139,6 +139,20 @@ func (f *fake) count(method string) (n int) {
 	return n
 }
 
+// made tells how many volumes there are.
+func (f *fake) made() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.volumes)
+}
+
+// lastRequest gives what was asked for last.
+func (f *fake) lastRequest() any {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen[len(f.seen)-1]
+}
+
 // left tells what is still attached, staged or published.
 func (f *fake) left() string {
 	f.mu.Lock()

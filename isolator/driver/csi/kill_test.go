@@ -55,8 +55,8 @@ func TestHeavyKillWithAttach(t *testing.T) {
 			t.Errorf("after a kill at %s: %v", step, err)
 		}
 		left, err := filepath.Glob(filepath.Join(f.dir, "state", "*", "[a-z]*"))
-		if err != nil || len(left) > 0 || f.left() != "0 0 0" || len(f.volumes) != 0 {
-			t.Errorf("after a kill at %s: files %v, attached, staged, published %s, %d volumes, %v", step, left, f.left(), len(f.volumes), err)
+		if err != nil || len(left) > 0 || f.left() != "0 0 0" || f.made() != 0 {
+			t.Errorf("after a kill at %s: files %v, attached, staged, published %s, %d volumes, %v", step, left, f.left(), f.made(), err)
 		}
 	}
 }

@@ -46,7 +46,10 @@ func (d *Driver) Mount(ctx context.Context, m driver.MountSpec) (string, error) 
 		if err != nil || done {
 			return err
 		}
-		r, _, err := d.find(ctx, s, m.Name)
+		r, recorded, err := d.find(ctx, s, m.Name)
+		if err == nil && !recorded { // somebody else made it: the mount's own options say how it is used
+			r.Wish, err = parseWish(0, m.Options, d.o.FSType)
+		}
 		if err != nil {
 			return err
 		}

@@ -4,14 +4,17 @@ import (
 	"context"
 	"regexp"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
@@ -34,6 +37,8 @@ type plugin struct {
 	turn chan struct{} // holds one token; who has it may touch what follows
 	conn *grpc.ClientConn
 	now  *session
+
+	stale atomic.Bool // a connection broke: another process may answer next
 }
 
 // session is what a plugin has said of itself on one connection.
@@ -82,9 +87,10 @@ func (p *plugin) session(ctx context.Context) (*session, error) {
 	if err := p.connect(ctx); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "csi plugin %s at %s", p.o.Name, p.o.Endpoint)
 	}
-	if p.now != nil {
+	if p.now != nil && !p.stale.Load() {
 		return p.now, nil
 	}
+	p.stale.Store(false)
 	s := &session{conn: p.conn, identity: spec.NewIdentityClient(p.conn), controller: spec.NewControllerClient(p.conn), node: spec.NewNodeClient(p.conn)}
 	if err := s.introduce(ctx); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "csi plugin %s at %s", p.o.Name, p.o.Endpoint)
@@ -232,6 +238,9 @@ func ask[Req, Resp any](ctx context.Context, p *plugin, limit time.Duration, met
 	defer cancel()
 	resp, err := f(ctx, req)
 	if err != nil {
+		if status.Code(err) == codes.Unavailable {
+			p.stale.Store(true)
+		}
 		return nil, replyError(method, err, known)
 	}
 	return resp, nil
