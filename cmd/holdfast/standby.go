@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -55,7 +56,9 @@ func (s *standby) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}, ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 		s.log.Warn("the leader is not reached", zap.String("leader", to.String()), zap.Error(err))
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, `{"message":"this framework process stands by, and the leader at `+to.Host+` is not reached"}`, http.StatusServiceUnavailable)
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_ = json.NewEncoder(w).Encode(map[string]string{"message": "this framework process stands by, and the leader at " + to.Host + " is not reached"})
 	}}
 	proxy.ServeHTTP(w, r)
 }

@@ -146,7 +146,7 @@ func (c *cluster) commit(i int) {
 // Two processes lead, commit, read, pause and are cut off at random. What was acknowledged is there, what was refused is not, what is
 // unknown is there whole or not at all, nobody reads half a commit, and nothing of a deposed leader ever arrives.
 func TestHistories(t *testing.T) {
-	rounds, first := 150, uint64(time.Now().UnixNano())
+	rounds, first := 60, uint64(time.Now().UnixNano())
 	if s := os.Getenv("HOLDFAST_SEED"); s != "" {
 		first, _ = strconv.ParseUint(s, 10, 64)
 	}

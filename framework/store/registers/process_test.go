@@ -35,7 +35,7 @@ func writer(address, who string) error {
 	if err != nil {
 		return err
 	}
-	b, err := Open(r, Options{Name: address, Renew: 200 * time.Millisecond, Takeover: 1200 * time.Millisecond})
+	b, err := Open(r, Options{Name: address, Renew: 200 * time.Millisecond, Takeover: 2 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (r *race) run(outage func()) {
 	a := r.start("a")
 	r.commits("a", 30)
 	b := r.start("b")
-	time.Sleep(1500 * time.Millisecond)
+	time.Sleep(2500 * time.Millisecond) // longer than a takeover: renewals count
 	r.signal(a, syscall.SIGKILL)
 	t.Logf("b commits %v after a was killed", r.commits("b", 30))
 	c := r.start("c")
