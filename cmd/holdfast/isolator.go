@@ -95,7 +95,7 @@ func isolatorCommand() *cobra.Command {
 	fl.DurationVar(&f.unmountWait, "unmount-wait", 60*time.Second, "how long an unmount waits for users before it is repeated in the background")
 	fl.DurationVar(&f.binTime, "bin-time", 24*time.Hour, "how long the pool keeps removed volumes in its bin")
 	fl.BoolVar(&f.debug, "debug", false, "log more")
-	cmd.AddCommand(isolatorStatusCommand(), isolatorWatchdogCommand())
+	cmd.AddCommand(isolatorStatusCommand(), isolatorCheckCommand(), isolatorWatchdogCommand())
 	return cmd
 }
 

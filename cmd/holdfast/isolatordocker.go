@@ -31,7 +31,7 @@ func listenDocker(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*serve
 	if err != nil {
 		return nil, fault.Wrap(fault.Invalid, err, "directory %s", f.dir)
 	}
-	srv, err := server.Listen(s, server.Options{Socket: f.docker.path, Group: -1, Log: log,
+	srv, err := server.Listen(s, server.Options{Socket: f.docker.path, Group: -1, Log: log, Remove: true,
 		Handler: dockerplugin.Handler(s, dockerplugin.Options{Dir: filepath.Join(dir, "docker"), Log: log})})
 	if err == nil {
 		log.Info("docker volume plugin", zap.String("name", dockerplugin.Name(f.docker.path)), zap.String("socket", f.docker.path))

@@ -117,7 +117,7 @@ func (r *remote) startNode(bin, name string, ports int) {
 	url, socket := fmt.Sprintf("http://127.0.0.1:%d", port), filepath.Join(r.top, "run", name+".sock")
 	n := &remoteNode{name: name, boot: "00000000-0000-4000-8000-" + fmt.Sprintf("%012d", ports), link: r.master.Link(name)}
 	r.nodes[name] = n
-	r.run(filepath.Join(bin, "holdfast"), name, append([]string{"isolator", "--dir", filepath.Join(r.top, name, "isolator"), "--socket", socket, "--authority", r.authority,
+	r.run(filepath.Join(bin, "holdfast"), name, append([]string{"isolator", "--docker-socket", "", "--dir", filepath.Join(r.top, name, "isolator"), "--socket", socket, "--authority", r.authority,
 		"--agent-url", url, "--hostname", name, "--boot-id", n.boot, "--lease-mount-limit", "500ms", "--pool", "pool=" + filepath.Join(r.top, "pool") + ",scope=cluster"}, r.timings()...)...)
 	var err error
 	n.agent, err = agent.New(agent.Config{Dir: filepath.Join(r.top, name, "agent"), Hostname: name, Listen: fmt.Sprintf("127.0.0.1:%d", port),

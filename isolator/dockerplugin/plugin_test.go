@@ -63,7 +63,7 @@ func start(t *testing.T) *node {
 	t.Cleanup(func() { n.plugin.Stop() })
 	n.service = openService(t, n.auth, dir)
 	socket := filepath.Join(dir, "holdfast.sock")
-	face, err := server.Listen(n.service, server.Options{Socket: socket, Group: -1, Log: zap.NewNop(),
+	face, err := server.Listen(n.service, server.Options{Socket: socket, Group: -1, Log: zap.NewNop(), Remove: true,
 		Handler: dockerplugin.Handler(n.service, dockerplugin.Options{Dir: filepath.Join(dir, "docker"), Log: zap.NewNop()})})
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +72,15 @@ func start(t *testing.T) *node {
 	done := make(chan struct{}, 2)
 	go func() { _ = n.service.Run(ctx); done <- struct{}{} }()
 	go func() { _ = face.Serve(ctx); done <- struct{}{} }()
-	t.Cleanup(func() { cancel(); <-done; <-done; n.service.Close() })
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		<-done
+		n.service.Close()
+		if _, err := os.Lstat(socket); err == nil {
+			t.Error("the socket was left behind; Docker would wait for it")
+		}
+	})
 	<-n.service.Ready()
 	n.http = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
 	t.Cleanup(n.http.CloseIdleConnections)

@@ -104,7 +104,7 @@ func run(dir, socket, authority string, slices pool.Options, plugins, boot, dock
 	if dockerSocket == "" {
 		served <- nil
 	} else {
-		face, err := server.Listen(service, server.Options{Socket: dockerSocket, Group: -1, Log: log,
+		face, err := server.Listen(service, server.Options{Socket: dockerSocket, Group: -1, Log: log, Remove: true,
 			Handler: dockerplugin.Handler(service, dockerplugin.Options{Dir: filepath.Join(dir, "docker"), Log: log})})
 		if err != nil {
 			return err

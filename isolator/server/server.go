@@ -34,6 +34,8 @@ type Options struct {
 	Log    *zap.Logger
 	// Handler answers instead of the isolator's own calls: another face of the same isolator, on a socket of its own.
 	Handler http.Handler
+	// Remove takes the socket away at the end of Serve: where others look for it, one that nobody answers on holds them up.
+	Remove bool
 }
 
 // Server serves one isolator.
@@ -43,6 +45,7 @@ type Server struct {
 	http    *http.Server
 	ln      net.Listener
 	path    string
+	made    fs.FileInfo // the socket, when it is to be removed at the end
 }
 
 // Listen opens the socket. A socket that a dead isolator left behind is replaced; one that somebody answers on is Conflict, and
@@ -74,6 +77,12 @@ func Listen(s *isolator.Service, o Options) (*Server, error) {
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peerKey{}, peer(c))
 		},
+	}
+	if o.Remove {
+		if srv.made, err = os.Lstat(o.Socket); err != nil {
+			ln.Close()
+			return nil, fault.Wrap(fault.Unavailable, err, "listen on %s", o.Socket)
+		}
 	}
 	if o.Handler == nil {
 		srv.http.Handler = srv.routes()
@@ -126,6 +135,7 @@ func clearStale(path string) error {
 
 // Serve answers until ctx ends, then lets calls under way finish for a moment. Their operations go on in the service.
 func (s *Server) Serve(ctx context.Context) error {
+	defer s.removeSocket()
 	done := make(chan error, 1)
 	go func() { done <- s.http.Serve(s.ln) }()
 	select {
@@ -139,6 +149,16 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.http.Close()
 	}
 	return nil
+}
+
+// removeSocket removes the socket unless another isolator has put its own in the place.
+func (s *Server) removeSocket() {
+	if s.made == nil {
+		return
+	}
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
+		_ = os.Remove(s.path)
+	}
 }
 
 func (s *Server) routes() http.Handler {
