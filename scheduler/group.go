@@ -39,7 +39,9 @@ func (w *work) putGroup(e PutGroup) *Reply {
 		return refuse(err)
 	}
 	r := w.deploy(changes, edited, w.now.UTC().Format(versionFormat))
-	r.Dry = e.Dry
+	if e.Dry && r.Err == nil {
+		r.Dry, r.Deployment = true, "" // there is no such deployment
+	}
 	return r
 }
 

@@ -165,7 +165,8 @@ func TestMarathonEvents(t *testing.T) {
 func TestFullPlans(t *testing.T) {
 	_, srv := serve(t)
 	send(t, srv, http.MethodPost, "/v2/apps", `{"id":"/p/a","cmd":"sleep 1","instances":1}`)
-	full, light := listen(t, srv, "?plan-format=full&event_type=deployment_info"), listen(t, srv, "?plan-format=light&event_type=deployment_info")
+	full, light := listen(t, srv, "?plan-format=full&event_type=deployment_info&event_type=deployment_success"), listen(t, srv, "?plan-format=light&event_type=deployment_info")
+	send(t, srv, http.MethodPut, "/v2/groups/p?dryRun=true", `{"apps":[]}`) // tells nobody anything
 	send(t, srv, http.MethodPut, "/v2/groups/p", `{"apps":[{"id":"a","cmd":"sleep 1","instances":3},{"id":"b","cmd":"sleep 1"}]}`)
 	plan := light.next().data["plan"].(map[string]any)
 	if len(plan) != 3 || plan["id"] == "" || plan["steps"] == nil || plan["version"] == "" {
