@@ -106,7 +106,7 @@ func (n *csiNode) startPlugin() {
 }
 
 func (n *csiNode) startIsolator() {
-	n.isolator = n.start("isolator", "--docker-socket", "", "--dir", filepath.Join(n.top, "node"), "--socket", n.socket, "--authority", "unix://"+filepath.Join(n.top, "a.sock"),
+	n.isolator = n.start("isolator", "--dir", filepath.Join(n.top, "node"), "--socket", n.socket, "--authority", "unix://"+filepath.Join(n.top, "a.sock"),
 		"--csi", "pool=unix://"+filepath.Join(n.top, "csi.sock"), "--hostname", "n1", "--docker-socket", "")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if h, err := client.New(n.socket).Health(context.Background()); err == nil && h.Ready {
