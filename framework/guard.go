@@ -205,9 +205,12 @@ func (g *guard) refuses(e scheduler.Event) error {
 	why := ""
 	switch e := e.(type) {
 	case scheduler.PutApp:
-		for _, c := range e.Changes {
-			if c.Def != nil && why == "" {
-				why = g.apps[c.Def.App]
+		why = g.puts(e.Changes)
+	case scheduler.PutGroup:
+		why = g.puts(e.Changes)
+		for _, app := range e.Remove {
+			if why == "" {
+				why = g.apps[app]
 			}
 		}
 	case scheduler.ScaleApp:
@@ -227,4 +230,14 @@ func (g *guard) refuses(e scheduler.Event) error {
 		return nil
 	}
 	return fault.New(fault.Conflict, "record %s cannot be read by this version: what it is about is left alone until it is repaired", why)
+}
+
+// puts names the unreadable record that one of these definitions is about.
+func (g *guard) puts(puts []scheduler.AppPut) string {
+	for _, p := range puts {
+		if p.Def != nil && g.apps[p.Def.App] != "" {
+			return g.apps[p.Def.App]
+		}
+	}
+	return ""
 }
