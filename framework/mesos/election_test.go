@@ -128,14 +128,14 @@ func TestHeavyElection(t *testing.T) {
 	if d := await[scheduler.Disconnected](r, 1); !strings.Contains(d.Reason, "ZooKeeper") {
 		t.Errorf("reason %q", d.Reason)
 	}
-	within(t, 10*time.Second, "the missing path is told", func() bool {
+	within(t, 30*time.Second, "the missing path is told", func() bool {
 		return r.count(func(e scheduler.Event) bool {
 			d, ok := e.(scheduler.Disconnected)
 			return ok && strings.Contains(d.Reason, "no such path")
 		}) > 0
 	})
 	first := stand(t, z.Servers(), a, nil)
-	within(t, 5*time.Second, "subscribed to the first master", a.Subscribed)
+	within(t, 30*time.Second, "subscribed to the first master", a.Subscribed)
 	second := stand(t, z.Servers(), b, nil)
 	gone := r.count(disconnected)
 
@@ -152,8 +152,8 @@ func TestHeavyElection(t *testing.T) {
 
 	// The leading master loses its znode: the next one leads, although the first answers still.
 	first.resign(t)
-	within(t, 5*time.Second, "subscribed to the second master", b.Subscribed)
-	within(t, 5*time.Second, "unsubscribed from the first", func() bool {
+	within(t, 30*time.Second, "subscribed to the second master", b.Subscribed)
+	within(t, 30*time.Second, "unsubscribed from the first", func() bool {
 		return r.count(func(e scheduler.Event) bool {
 			d, ok := e.(scheduler.Disconnected)
 			return ok && strings.Contains(d.Reason, "does not lead any more")
@@ -172,7 +172,7 @@ func TestHeavyElection(t *testing.T) {
 		t.Error("ZooKeeper's absence ended the subscription")
 	}
 	b.Cut()
-	within(t, 5*time.Second, "subscribed again without ZooKeeper", b.Subscribed)
+	within(t, 30*time.Second, "subscribed again without ZooKeeper", b.Subscribed)
 
 	// It comes back; the second master goes, the first registers again and leads.
 	for i := range 3 {
@@ -181,14 +181,14 @@ func TestHeavyElection(t *testing.T) {
 	for i := range 3 {
 		z.Await(i)
 	}
-	within(t, 15*time.Second, "the first stands again", func() bool {
+	within(t, 30*time.Second, "the first stands again", func() bool {
 		node, err := first.conn.Create(electionPath+"/json.info_", masterInfo(t, a), zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll))
 		first.node = node
 		return err == nil
 	})
 	second.conn.Close() // its session ends, and its znode with it
 	a.Cut()
-	within(t, 15*time.Second, "back with the first", a.Subscribed)
+	within(t, 30*time.Second, "back with the first", a.Subscribed)
 }
 
 // TestHeavyElectionRefuses shows what a person is told when the path, the access list or the master is wrong, and that no secret is in it.
@@ -204,7 +204,7 @@ func TestHeavyElectionRefuses(t *testing.T) {
 	}
 	told := func(r *running, text string) {
 		t.Helper()
-		within(t, 10*time.Second, "told: "+text, func() bool {
+		within(t, 30*time.Second, "told: "+text, func() bool {
 			return r.count(func(e scheduler.Event) bool {
 				d, ok := e.(scheduler.Disconnected)
 				return ok && strings.Contains(d.Reason, text)
@@ -216,10 +216,10 @@ func TestHeavyElectionRefuses(t *testing.T) {
 	told(start(t, "f", zkMaster(z.Servers()), quick("mesos:geheim-wrong")), `forbids user "mesos"`)
 	told(start(t, "f", "zk://127.0.0.1:1/mesos", quick("")), "ZooKeeper zk://127.0.0.1:1/mesos")
 	right := start(t, "f", zkMaster(z.Servers()), quick("mesos:geheim"))
-	within(t, 5*time.Second, "subscribed with the right password", m.Subscribed)
+	within(t, 30*time.Second, "subscribed with the right password", m.Subscribed)
 	right.cancel()
 	inURL := start(t, "f", strings.Replace(zkMaster(z.Servers()), "zk://", "zk://mesos:geheim@", 1), quick(""))
-	within(t, 5*time.Second, "subscribed with the password in the address", func() bool {
+	within(t, 30*time.Second, "subscribed with the password in the address", func() bool {
 		return inURL.count(func(e scheduler.Event) bool { _, ok := e.(scheduler.Subscribed); return ok }) > 0
 	})
 	inURL.cancel()
@@ -263,12 +263,12 @@ func TestHeavyElectionByTLS(t *testing.T) {
 		}) > 0
 	}
 	wrong := start(t, "f", zkMaster(z.Servers()), secure)
-	within(t, 5*time.Second, "the certificate is not for localhost", func() bool { return told(wrong, "not localhost") })
+	within(t, 30*time.Second, "the certificate is not for localhost", func() bool { return told(wrong, "not localhost") })
 	wrong.stop()
 	s.resign(t)
 	s.register(t, bytes.ReplaceAll(masterInfo(t, m), []byte("localhost"), []byte("master.invalid")), nil)
 	start(t, "f", zkMaster(z.Servers()), secure)
-	within(t, 5*time.Second, "subscribed by https", m.Subscribed)
+	within(t, 30*time.Second, "subscribed by https", m.Subscribed)
 }
 
 func stringify(m map[string]any) string {

@@ -106,7 +106,7 @@ func TestHeavySessionExpires(t *testing.T) {
 	defer func() { cancel(); <-ended }()
 	await := func(what string, good func(*Leader, error) bool) {
 		t.Helper()
-		limit := time.After(15 * time.Second)
+		limit := time.After(40 * time.Second)
 		for {
 			leader, changed, problem := d.Leader()
 			if good(leader, problem) {
