@@ -80,7 +80,8 @@ func TestUnreadableRecordsAreLeftAlone(t *testing.T) {
 	b.j.await(t, "revoke vol-c")
 	// Commands about them are refused by name; those about others work, less what is unreadable.
 	for _, c := range []scheduler.Event{scheduler.ScaleApp{App: "/b", Instances: 3}, scheduler.RemoveApp{App: "/b"}, scheduler.RestartInstance{Instance: "a.1"},
-		scheduler.RemoveVolume{Volume: "vol-b"}, scheduler.PutApp{Changes: []scheduler.AppPut{{Def: &state.Def{App: "/b"}}}}} {
+		scheduler.RemoveVolume{Volume: "vol-b"}, scheduler.PutApp{Changes: []scheduler.AppPut{{Def: &state.Def{App: "/b"}}}},
+		scheduler.PutGroup{Changes: []scheduler.AppPut{{Def: &state.Def{App: "/b"}}}}, scheduler.PutGroup{Remove: []state.AppID{"/b"}}} {
 		if _, err := b.Do(context.Background(), c); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "cannot be read") {
 			t.Errorf("%T: %v", c, err)
 		}
