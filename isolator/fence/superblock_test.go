@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/isolator/loop"
+	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 // image is a volume with a file system of its own, mounted.
@@ -54,6 +55,7 @@ func mounted(t *testing.T) image {
 	}
 	t.Cleanup(func() {
 		_ = unix.Unmount(m.point, unix.MNT_DETACH)
+		_ = mount.UnmountElsewhere(context.Background(), d.Number(), func(string) bool { return true })
 		again, err := loop.OpenImage(m.path)
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/loop"
+	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 // kind is a back end to try, and what it needs.
@@ -88,6 +89,10 @@ func mountBtrfs(t testing.TB, dir string) {
 		if err := unix.Unmount(dir, 0); err != nil {
 			t.Errorf("unmount btrfs: %v", err)
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
+		}
+		// Whatever else was started on this machine meanwhile may have a copy of the mount.
+		if err := mount.UnmountElsewhere(ctx, d.Number(), func(string) bool { return true }); err != nil {
+			t.Error(err)
 		}
 		again, err := loop.OpenImage(image)
 		if err != nil {

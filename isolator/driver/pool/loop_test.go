@@ -219,7 +219,7 @@ func TestHeavyAliveElsewhere(t *testing.T) {
 		}
 		p, o, uid := k.one(t)
 		path := mountV(t, p, uid)
-		user, end := inNamespace(t, "exec 3>>"+path+"/file; echo ready; read x; echo more >&3; sync "+path+"; exec 3>&-; echo ready; read x")
+		user, end := inNamespace(t, "exec 3>>"+path+"/file; echo ready; read x; echo more >&3; exec 3>&-; echo ready; read x")
 		if err := p.Unmount(ctx, "v", "i"); !fault.Is(err, fault.Conflict) {
 			t.Fatalf("unmounted under a writer in a copied namespace: %v", err)
 		}
