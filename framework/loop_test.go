@@ -122,8 +122,15 @@ func TestFailedCommit(t *testing.T) {
 			if r.Version != "1" || b.j.index("kill /a#2") >= 0 {
 				t.Errorf("a call of the forgotten plan was made: %q", b.j.all())
 			}
-			if b.master.runs != 2 || b.j.index("master ends") < 0 {
-				t.Errorf("the master was run %d times: what was seen must be seen anew", b.master.runs)
+			runs := func() int {
+				b.master.mu.Lock()
+				defer b.master.mu.Unlock()
+				return b.master.runs
+			}
+			for end := time.Now().Add(5 * time.Second); runs() < 2 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+			if runs() != 2 || b.j.index("master ends") < 0 {
+				t.Errorf("the master was run %d times: what was seen must be seen anew", runs())
 			}
 		})
 	}
