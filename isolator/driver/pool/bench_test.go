@@ -11,12 +11,13 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 )
 
-// BenchmarkBesideMounted mounts and unmounts a volume beside n that are mounted already: the time should not grow with n.
+// BenchmarkBesideMounted mounts and unmounts a volume beside n that are mounted already: the time should not grow with n. Making a thousand xfs takes
+// too long to be done each time; the way to the device is that of ext4.
 func BenchmarkBesideMounted(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip(heavy.Root(b))
 	}
-	for _, k := range append([]kind{{name: "dir", size: "16m"}}, kinds...) {
+	for _, k := range []kind{{name: "dir", size: "16m"}, kinds[0], kinds[2]} {
 		b.Run(k.name, func(b *testing.B) {
 			o := k.fresh(b)
 			p, err := pool.Open(o)
