@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			})
 			e.Setenv("HOLDFAST_PLUGIN_DIR", dir)
 			e.Setenv("S", dir)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // a second at the end of every program otherwise
 			e.Setenv("HOLDFAST_ISOLATOR", "")
 			e.Setenv("PATH", os.Getenv("PATH")+":"+e.Getenv("PATH"))
 			return nil

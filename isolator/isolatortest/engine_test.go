@@ -36,7 +36,12 @@ func newEngine(t *testing.T) *engine {
 		t.Fatal(err)
 	}
 	e := &engine{T: t, dir: dir}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	t.Cleanup(func() {
+		_ = syscall.Unmount(filepath.Join(dir, "data"), syscall.MNT_DETACH) // dockerd mounts it on itself, and a killed one leaves that
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
 	e.startContainerd()
 	e.start()
 	t.Cleanup(e.stop)
