@@ -185,9 +185,19 @@ func (r *remote) remove() {
 	_ = os.RemoveAll(r.top)
 }
 
-// add starts the app of two instances.
+// add starts the app of two instances, once both nodes have begun their leases: otherwise both may run on one.
 func (r *remote) add() {
 	r.t.Helper()
+	devtest.Await(r.t, "both nodes have a lease", 30*time.Second, func(ctx context.Context) (bool, string, error) {
+		nodes, err := r.api.Nodes(ctx)
+		begun := 0
+		for _, n := range nodes {
+			if n.Generation > 0 {
+				begun++
+			}
+		}
+		return begun == 2, fmt.Sprintf("%d of 2", begun), err
+	})
 	app := map[string]any{"id": "/records", "cmd": "exec holdfast-records --dir data --every 20ms --acks " + filepath.Join(r.top, "acks"), "instances": 2, "cpus": 0.1, "mem": 32, "disk": 0,
 		"backoffSeconds": 1, "maxLaunchDelaySeconds": 2, "container": map[string]any{"type": "MESOS", "volumes": []any{map[string]any{"containerPath": "data", "mode": "RW",
 			"external": map[string]any{"name": "records", "provider": "dvdi", "size": 1, "options": map[string]string{"dvdi/driver": "pool"}}}}}}
