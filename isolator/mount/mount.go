@@ -122,12 +122,29 @@ func Bind(ctx context.Context, source, target string) error {
 // Unmount removes the topmost mount at path. Conflict when it is busy; nothing mounted there is success.
 func Unmount(ctx context.Context, path string) error {
 	return Within(ctx, "unmount "+path, func() error {
-		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		err := patiently(ctx, path)
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 			return nil
 		}
 		return fault.Wrap(class(err), err, "unmount %s", path)
 	})
+}
+
+// patiently is umount2 that tries again for about a quarter of a second while the mount is busy: a process that was just forked, by us or by anybody, has
+// its parent's files open until its exec, and that is no user.
+func patiently(ctx context.Context, path string) error {
+	const first, last = 2 * time.Millisecond, 128 * time.Millisecond
+	for pause := first; ; pause *= 2 {
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		if !errors.Is(err, unix.EBUSY) || pause > last {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // Sync writes everything of the file system at path to its storage. It may hang: callers bound it by Within.

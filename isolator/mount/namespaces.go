@@ -25,7 +25,7 @@ func UnmountHere(ctx context.Context, device string) error {
 		}
 		var errs []error
 		for i := len(points) - 1; i >= 0; i-- {
-			if err := unix.Unmount(points[i], unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+			if err := patiently(ctx, points[i]); err != nil && !errors.Is(err, unix.EINVAL) {
 				errs = append(errs, fault.Wrap(class(err), err, "unmount %s", points[i]))
 			}
 		}
