@@ -67,7 +67,7 @@ func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppI
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, err)
 		return
 	}
 	defer unlock()
@@ -319,7 +319,7 @@ func (s *api) putApps(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, err)
 		return
 	}
 	defer unlock()
@@ -421,12 +421,12 @@ func appIn(e scheduler.Event) state.AppID {
 	return "/"
 }
 
-// lock waits for the turn to change apps.
+// lock waits for the turn to change apps. Unavailable when ctx ends before it comes: nothing was done.
 func (s *api) lock(ctx context.Context) (unlock func(), err error) {
 	select {
 	case s.writing <- struct{}{}:
 		return func() { <-s.writing }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "other changes are under way; nothing was done")
 	}
 }

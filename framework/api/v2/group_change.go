@@ -43,7 +43,7 @@ func (s *api) changeGroup(w http.ResponseWriter, r *http.Request, create bool) {
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, err)
 		return
 	}
 	defer unlock()
@@ -202,7 +202,7 @@ func (s *api) deleteGroup(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, err)
 		return
 	}
 	defer unlock()
@@ -236,7 +236,7 @@ func (s *api) patchGroup(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		s.Fail(w, r, fault.Wrap(fault.Unavailable, err, "other changes are under way; nothing was done"))
+		s.Fail(w, r, err)
 		return
 	}
 	defer unlock()
