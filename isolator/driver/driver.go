@@ -58,7 +58,16 @@ type Facts struct {
 	Verify         string // VerifySuperblock or VerifyScan: how "nobody writes any more" is shown
 	Root           string // directory below which mount paths must lie; "" when none is known
 	BindsMounts    bool   // a mount shows in mountinfo (false: the path is a plain directory)
+	Snapshots      bool   // Snapshotter works for its volumes
+	Clones         bool   // Create with Spec.Source works
+	Grows          string // GrowsOnline, GrowsOffline, or "" for never
 }
+
+// The ways of Facts.Grows.
+const (
+	GrowsOnline  = "online"  // also while the volume is mounted
+	GrowsOffline = "offline" // while it is mounted, Grow records the wish and the next Mount carries it out
+)
 
 // The scopes of Facts.
 const (
@@ -92,6 +101,15 @@ type Spec struct {
 	Options map[string]string // the user's, ours taken out
 	Owner   string            // user[:group], by name or number, of the root directory; "" leaves it
 	Mode    string            // its octal mode; "" leaves it
+	Source  *Source           // what the volume begins as a copy of; nil for an empty one. Only where Facts.Clones
+}
+
+// Source is what a volume is cloned from: a volume, or one of its snapshots. The clone has the uid of its Spec and, where it
+// has a file system of its own, a new file-system UUID before its first mount (../shared/safety.md, "Other operations").
+type Source struct {
+	Volume   string
+	UID      string // the uid that the source must be labelled with; "" asks for no check
+	Snapshot string // "" for the volume as it is now; the isolator sees to it that nobody writes meanwhile
 }
 
 // MountSpec says which volume to mount.
@@ -126,4 +144,82 @@ type Backer interface {
 // It is called at start and now and then.
 type Sweeper interface {
 	Sweep(ctx context.Context, removedBefore time.Time) error
+}
+
+// Usage is how full a volume is. A zero Size means that nothing limits it but the storage below.
+type Usage struct {
+	Size, Used, Available volume.Bytes
+	// Inodes that are used and that there can be; both 0 where the storage has no such limit.
+	InodesUsed, Inodes uint64
+}
+
+// Measurer is the power to say how full a volume is. NotFound when there is no such volume.
+type Measurer interface {
+	Usage(ctx context.Context, name string) (Usage, error)
+}
+
+// Growth is what became of Grow.
+type Growth struct {
+	Size volume.Bytes // what the volume offers now
+	// Pending is the size that the next Mount will bring, with Because saying why it was not possible now; 0 when all is done.
+	Pending volume.Bytes
+	Because string
+}
+
+// Grower is the power to make a volume larger. Idempotent: growing to the size that is there succeeds. Smaller than the present
+// size is Invalid; a pool with too little room is Unavailable and changes nothing. Only where Facts.Grows is not empty.
+type Grower interface {
+	Grow(ctx context.Context, name, uid string, size volume.Bytes) (Growth, error)
+}
+
+// SnapshotInfo is what a driver knows of a snapshot.
+type SnapshotInfo struct {
+	Volume  string // the volume's name
+	UID     string // the volume's uid, as labelled
+	Name    string // of the snapshot, unique for the volume
+	Created time.Time
+	Size    volume.Bytes // the size of a volume made from it; 0 when not known
+	Ready   bool         // false: the storage still works on it
+}
+
+// Snapshotter is the power to keep a volume's content of one instant. Snapshots are crash consistent: the isolator freezes the file system
+// around the call where it is mounted. A snapshot outlives the removal of its volume unless the driver says otherwise by
+// refusing Remove with Conflict. Only where Facts.Snapshots.
+type Snapshotter interface {
+	// Snapshot is idempotent: a snapshot of that name and volume uid that is there is returned as it is.
+	Snapshot(ctx context.Context, volume, uid, snapshot string) (SnapshotInfo, error)
+	// RemoveSnapshot deletes it; NotFound when there is none; Conflict while it is mounted.
+	RemoveSnapshot(ctx context.Context, volume, snapshot string) error
+	// Snapshots lists those of one volume, or all with "", sorted by volume and name.
+	Snapshots(ctx context.Context, volume string) ([]SnapshotInfo, error)
+}
+
+// SnapshotReader is the power to show a snapshot's content read-only at a path on this node, for backups. Mounting never changes the
+// snapshot: where a journal would have to be replayed it is replayed in a copy. A driver without it is read through a clone.
+type SnapshotReader interface {
+	MountSnapshot(ctx context.Context, volume, snapshot, id string) (path string, err error)
+	UnmountSnapshot(ctx context.Context, volume, snapshot, id string) error
+}
+
+// Removed is a volume in the bin.
+type Removed struct {
+	Name, UID string
+	At        time.Time
+	Until     time.Time // when Sweep may empty it
+	Size      volume.Bytes
+}
+
+// Binner is the power to give removed volumes back for a while. Remove puts them in the bin.
+type Binner interface {
+	Bin(ctx context.Context) ([]Removed, error)
+	// Undelete brings one back under its name and uid. NotFound when the bin has none; Exists when the name is taken again.
+	Undelete(ctx context.Context, name, uid string) (Info, error)
+	// Purge deletes it for good, now.
+	Purge(ctx context.Context, name, uid string) error
+}
+
+// Checker is the power to look a file system over after a crash. Repair false only looks. Clean says that nothing is, or is any longer, wrong;
+// the report is for people. Conflict while the volume is mounted anywhere.
+type Checker interface {
+	Check(ctx context.Context, name, uid string, repair bool) (clean bool, report string, err error)
 }
