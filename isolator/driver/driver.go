@@ -61,6 +61,11 @@ type Facts struct {
 	Snapshots      bool   // Snapshotter works for its volumes
 	Clones         bool   // Create with Spec.Source works
 	Grows          string // GrowsOnline, GrowsOffline, or "" for never
+	LimitsSize     bool   // a write beyond Info.Size fails; false: the size is a note that nothing enforces
+	// Freeze says that a snapshot is taken below the volume's own file system, which the isolator therefore freezes around Snapshot, and around
+	// Create with a Source, where it is mounted. Where it is false nothing must be frozen: the volume shares a superblock with
+	// what takes the snapshot (btrfs), and the call would wait for the thaw for ever.
+	Freeze bool
 }
 
 // The ways of Facts.Grows.
