@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/holdfast-io/holdfast/scheduler/away"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -172,20 +173,18 @@ func (w *work) advanceLost(i *state.Instance) {
 		w.awaitClaims(i, true)
 		return
 	}
-	if i.Run.MesosState != "TASK_UNREACHABLE" || i.Goal == state.GoalStop {
+	if !away.MayReturn(i.Run.MesosState, i.Run.Reason) || i.Goal == state.GoalStop {
 		w.endRun(i)
 		return
 	}
-	u := w.spec(i.App, i.Run.Version).Unreachable
-	if u.Disabled {
-		w.setWake(i, time.Time{})
-		return
-	}
-	if until := i.Run.LostAt.Add(u.Inactive); until.After(w.now) {
+	switch v, until := away.After(w.spec(i.App, i.Run.Version).Unreachable, i.Run.LostAt, w.now); v {
+	case away.Wait:
 		w.setWake(i, until)
-		return
+	case away.Replace:
+		w.outlive(i, until)
+	default:
+		w.endRun(i)
 	}
-	w.endRun(i)
 }
 
 func (w *work) setWake(i *state.Instance, at time.Time) {
@@ -235,7 +234,7 @@ func (w *work) awaitClaims(i *state.Instance, revoke bool) {
 // endRun forgets the run: it has no claim any more. Where the master has not said that the task is over, it is watched on as a strange
 // one, and killed should it show up.
 func (w *work) endRun(i *state.Instance) {
-	if m := i.Run.MesosState; i.Phase != state.PhaseEnded && (m == "TASK_UNREACHABLE" || (m != "" && meaningOf(m) != over && meaningOf(m) != missing)) {
+	if m := i.Run.MesosState; i.Phase != state.PhaseEnded && (away.MayReturn(m, i.Run.Reason) || (m != "" && meaningOf(m) != over && meaningOf(m) != missing)) {
 		t := &state.StrangeTask{Task: i.Run.Task, Agent: i.Run.Agent, State: m, Reason: "it was replaced while nobody could tell of its end"}
 		if i.Phase == state.PhaseLost {
 			t.State = "TASK_UNREACHABLE"

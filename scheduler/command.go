@@ -429,6 +429,7 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 	}
 	c := w.edit(i)
 	c.Failures, c.BackoffUntil, c.Avoid = 0, time.Time{}, nil
+	disown(c, "its instance was restarted while it was out of reach")
 	if move {
 		c.Avoid = []state.AgentID{i.Run.Agent}
 	}
@@ -439,6 +440,11 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 			reason = "it was asked to move to another agent"
 		}
 		w.kill(c, reason)
+	case state.PhaseLost:
+		w.putInstance(c)
+		if len(c.Run.Claims) == 0 { // a person says that it is not to be waited for
+			w.endRun(c)
+		}
 	default:
 		w.putInstance(c)
 		w.instances.add(id)

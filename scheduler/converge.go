@@ -199,6 +199,7 @@ func (w *work) renew(a *state.App, i *state.Instance) {
 	c := w.edit(i)
 	c.Version, c.RestartSeen = a.Version, a.Restart
 	c.Failures, c.BackoffUntil = 0, time.Time{}
+	disown(c, reason)
 	switch c.Phase {
 	case state.PhasePreparing:
 		w.setPhase(c, state.PhaseWaiting)

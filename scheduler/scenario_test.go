@@ -142,8 +142,8 @@ func parse(line string) (string, args) {
 //	nodes NAME[:dead|:draining|:suspect|:nodriver]…     the nodes beside the agents of those names
 //	claims [all] REF=STATE(EPOCH)[@NODE]…               claim records, seen
 //	offer AGENT [cpus=4 mem=1024 disk=1000 ports=31000-31009 role=* zone=Z attr=K:V] …
-//	app ID [n=1 volume=NAME shared cpus=… cmd=…] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
-//	status INSTANCE STATE [healthy=…] [task=ALIAS]      of the instance's current run, or of the task named
+//	app ID [n=1 volume=NAME shared cpus=… cmd=… inactive=… expunge=… never kill=OLDEST_FIRST] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
+//	status INSTANCE STATE [healthy=…] [task=ID] [away]  of the instance's current run, of the task named, or of its first run that is away
 //	granted [REF…] | refused [REF…] | created [REF…] | uncreated REF class=… | gone REF | removed REF
 //	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
 //	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments
@@ -384,6 +384,12 @@ func (s *scenario) instance(v *state.Instance) string {
 				text += "(granted)"
 			}
 		}
+	}
+	for _, r := range v.Away {
+		text += fmt.Sprintf(" away=%s until %s", r.Task, s.at(r.ForgetAt))
+	}
+	if v.Moving != "" {
+		text += " moving from " + string(v.Moving)
 	}
 	if v.Failures > 0 {
 		text += fmt.Sprintf(" failures=%d", v.Failures)
@@ -640,8 +646,14 @@ func (s *scenario) status(a args) ([]Event, error) {
 	e := Status{State: a.list[1], Source: "SOURCE_EXECUTOR", At: s.now, UUID: []byte("u" + strconv.FormatUint(s.steps, 10)), Message: a.named["message"], Reason: a.named["reason"]}
 	if t := a.named["task"]; t != "" {
 		e.Task, e.Agent = state.TaskID(t), state.AgentID(a.named["agent"])
+		for id, st := range s.s.Strange { // without its random end
+			if strings.HasPrefix(string(id), t+"-") {
+				e.Task, e.Agent = id, st.Agent
+			}
+		}
+	} else if i := s.s.Instances[state.InstanceID(a.list[0])]; a.has("away") && i != nil && len(i.Away) > 0 {
+		e.Task, e.Agent = i.Away[0].Task, i.Away[0].Agent
 	} else {
-		i := s.s.Instances[state.InstanceID(a.list[0])]
 		if i == nil || i.Run == nil {
 			return nil, fmt.Errorf("instance %s has no run", a.list[0])
 		}
@@ -686,6 +698,10 @@ func (s *scenario) app(a args) Event {
 	if d, err := time.ParseDuration(a.named["inactive"]); err == nil {
 		spec.Unreachable.Inactive = d
 	}
+	if d, err := time.ParseDuration(a.named["expunge"]); err == nil {
+		spec.Unreachable.Expunge = d
+	}
+	spec.Unreachable.Disabled, spec.KillSelection = a.has("never"), a.named["kill"]
 	def := &state.Def{App: id, Version: s.now.Format(versionFormat), Spec: spec}
 	return PutApp{Changes: []AppPut{{Def: def, Instances: int(a.num("n", 1))}}, Force: a.has("force"), Create: a.has("create")}
 }

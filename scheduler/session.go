@@ -74,7 +74,13 @@ func (w *work) askForAll() {
 	}
 	for _, id := range sortedKeys(w.s.Instances) {
 		i := w.instance(id)
-		if i == nil || !i.HasTask() {
+		if i == nil {
+			continue
+		}
+		for _, r := range i.Away {
+			w.put(state.KindUnanswered, string(r.Task), &state.Unanswered{Agent: r.Agent})
+		}
+		if !i.HasTask() {
 			continue
 		}
 		w.put(state.KindUnanswered, string(i.Run.Task), &state.Unanswered{Agent: i.Run.Agent})

@@ -60,7 +60,9 @@ func (w *work) status(e Status) {
 	}
 	i := w.byTask(e.Task)
 	if i == nil {
-		w.strange(e, m)
+		if !w.awayStatus(e, m) {
+			w.strange(e, m)
+		}
 		return
 	}
 	if i.Phase == state.PhaseGranting {
@@ -119,6 +121,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 		if c.Run.StartedAt.IsZero() {
 			c.Run.StartedAt = w.now
 		}
+		c.Moving = ""
 	}
 	w.putInstance(c)
 	w.instances.add(c.ID)
@@ -126,7 +129,11 @@ func (w *work) alive(c *state.Instance, m meaning) {
 
 // ended: the task is terminal. Its claims are not: only the authority's record says when they are free.
 func (w *work) ended(c *state.Instance, e Status) {
-	if c.Phase != state.PhaseEnded && c.Phase != state.PhaseKilling {
+	switch {
+	case c.Phase == state.PhaseEnded || c.Phase == state.PhaseKilling:
+	case e.Reason == "REASON_AGENT_DRAINING":
+		c.Failures, c.Moving = 0, c.Run.Agent // the master empties its agent (DRAIN_AGENT): no fault of the task
+	default:
 		w.failed(c, e)
 	}
 	w.setPhase(c, state.PhaseEnded)

@@ -117,6 +117,8 @@ func (w *work) due(k key) {
 	switch k.kind {
 	case state.KindInstance:
 		w.instances.add(state.InstanceID(k.id))
+	case state.KindAway:
+		w.forgetAway(state.InstanceID(k.id))
 	case state.KindVolume:
 		w.volumeDue(w.volume(state.VolumeUID(k.id)))
 	case state.KindStrange:

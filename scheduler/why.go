@@ -385,8 +385,7 @@ func (w *work) why(i *state.Instance) *state.Why {
 	case state.PhaseKilling:
 		return one(state.ReasonKilling, fmt.Sprintf("being stopped on %s: %s", i.Run.Hostname, i.KillReason))
 	case state.PhaseLost:
-		text := fmt.Sprintf("agent %s is out of reach (%s); the task may still run there", i.Run.Hostname, lostState(i.Run))
-		return w.whyClaims(i, state.Reason{Code: state.ReasonUnreachable, Text: text})
+		return w.whyLost(i)
 	case state.PhaseEnded:
 		return w.whyClaims(i, state.Reason{Code: state.ReasonTaskFailures, Text: fmt.Sprintf("the task on %s ended with %s", i.Run.Hostname, i.Run.MesosState)})
 	}

@@ -138,6 +138,9 @@ func (w *work) wake() time.Time {
 		return w.now
 	}
 	next := w.s.NextDue(func(kind state.Kind, id string) bool {
+		if kind == state.KindAway {
+			kind = state.KindInstance
+		}
 		_, changed := w.over[key{kind, id}]
 		return changed
 	})
@@ -150,6 +153,7 @@ func (w *work) wake() time.Time {
 		switch v := w.over[k].(type) {
 		case *state.Instance:
 			consider(v.WakeAt)
+			consider(v.ForgetAt())
 		case *state.Volume:
 			consider(v.RetryAt)
 		case *state.StrangeTask:
@@ -310,6 +314,9 @@ func (w *work) changeInstance(id state.InstanceID, now *state.Instance) {
 
 // removeInstance takes the record away.
 func (w *work) removeInstance(i *state.Instance) {
+	for _, r := range i.Away {
+		w.watchOn(r, "its instance was stopped while it was out of reach")
+	}
 	w.changeInstance(i.ID, nil)
 	w.remove(state.KindInstance, string(i.ID))
 }

@@ -932,6 +932,9 @@ func (w *world) order() {
 	switch w.r.Intn(10) {
 	case 0, 1, 2:
 		spec := state.Spec{Cmd: fmt.Sprint(w.r.Intn(3)), CPUs: 1, MemMB: 10, Backoff: state.Backoff{Base: 200 * time.Millisecond, Factor: 1.5, Max: 2 * time.Second}, Upgrade: state.Upgrade{MinHealth: []float64{0, 0.5, 1}[w.r.Intn(3)], MaxOver: []float64{0, 0.5, 1}[w.r.Intn(3)]}}
+		spec.Unreachable = state.Unreachable{Disabled: w.r.Intn(6) == 0, Inactive: time.Duration(w.r.Intn(3)) * time.Second}
+		spec.Unreachable.Expunge = spec.Unreachable.Inactive + time.Duration(w.r.Intn(3)*2)*time.Second
+		spec.KillSelection = []string{"", "YOUNGEST_FIRST", "OLDEST_FIRST"}[w.r.Intn(3)]
 		if app != "/web" {
 			spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "data", Driver: "pool", Pattern: string(app[1:])}}
 		}
@@ -1086,7 +1089,7 @@ func (w *world) trouble() string {
 			a := w.agents[id]
 			if t := a.tasks[tid]; !a.gone && t.phase != "over" {
 				live[tid] = true
-				if i := w.s.InstanceByTask(tid); i == nil {
+				if i := w.s.InstanceByTask(tid); i == nil || len(i.Away) > 0 {
 					say("task %s runs and is no instance's", tid)
 				}
 			}

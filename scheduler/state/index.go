@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
 )
@@ -101,6 +102,7 @@ func (i *Instance) HasTask() bool { return i.Live() && i.Phase != PhaseGranting 
 type index struct {
 	apps     map[AppID]*appIndex
 	tasks    map[TaskID]InstanceID
+	away     map[TaskID]InstanceID // the runs of Instance.Away
 	waiting  map[Group][]*Instance // sorted by ordinal
 	prepares int                   // instances in PhasePreparing
 	nwaiting int
@@ -129,7 +131,7 @@ type appIndex struct {
 
 func newIndex() index {
 	return index{
-		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
+		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, away: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
 		onAgent: map[AgentID]map[InstanceID]bool{}, granting: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
 		volInst: map[InstanceID][]VolumeUID{}, volOp: map[string]VolumeUID{}, nodeOf: map[AgentID]NodeUID{},
 		attached: map[NodeUID]map[string]int{}, claimsAt: map[NodeUID]map[VolumeUID]bool{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
@@ -161,6 +163,7 @@ func (x *index) instance(old, now *Instance) {
 	}
 	if now == nil {
 		x.due.set(dueKey{KindInstance, string(old.ID)}, zeroTime)
+		x.due.set(dueKey{KindAway, string(old.ID)}, zeroTime)
 		return
 	}
 	a := x.apps[now.App]
@@ -189,6 +192,20 @@ func (x *index) instance(old, now *Instance) {
 		x.prepares++
 	}
 	x.due.set(dueKey{KindInstance, string(now.ID)}, now.WakeAt)
+	for _, r := range now.Away {
+		x.away[r.Task] = now.ID
+	}
+	x.due.set(dueKey{KindAway, string(now.ID)}, now.ForgetAt())
+}
+
+// ForgetAt is when the first of the instance's runs that are away is forgotten; zero when there is none.
+func (i *Instance) ForgetAt() (first time.Time) {
+	for _, r := range i.Away {
+		if first.IsZero() || r.ForgetAt.Before(first) {
+			first = r.ForgetAt
+		}
+	}
+	return first
 }
 
 func (x *index) dropInstance(old, now *Instance) {
@@ -199,6 +216,9 @@ func (x *index) dropInstance(old, now *Instance) {
 		if len(a.instances) == 0 {
 			delete(x.apps, old.App)
 		}
+	}
+	for _, r := range old.Away {
+		delete(x.away, r.Task)
 	}
 	if old.Run != nil && x.tasks[old.Run.Task] == old.ID {
 		delete(x.tasks, old.Run.Task)

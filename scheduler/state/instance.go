@@ -65,6 +65,10 @@ type Instance struct {
 	// Incarnation counts launch attempts; the next task id has Incarnation+1.
 	Incarnation uint64 `json:"incarnation"`
 	Run         *Run   `json:"run,omitempty"` // nil before the first grant and after an end was dealt with
+	// Away are earlier runs, of a stateless instance, that are out of reach and were replaced, but are not forgotten yet (unreachableStrategy).
+	Away []*Run `json:"away,omitempty"`
+	// Moving is the agent that a planned move took it away from, until it runs again.
+	Moving AgentID `json:"moving,omitempty"`
 	// KillReason says why it was or is being killed, for display.
 	KillReason string `json:"killReason,omitempty"`
 	// KillAfter is the time before which no other KILL is sent.
@@ -104,6 +108,10 @@ type Run struct {
 	StagedAt    time.Time `json:"stagedAt"`
 	StartedAt   time.Time `json:"startedAt,omitempty"`
 	LostAt      time.Time `json:"lostAt,omitempty"`
+
+	// ForgetAt is, for one of Instance.Away, when it is forgotten. Unwanted says why it is killed should it come back before; "": killSelection decides.
+	ForgetAt time.Time `json:"forgetAt,omitzero"`
+	Unwanted string    `json:"unwanted,omitempty"`
 }
 
 // Grant is one exclusive volume of a run.

@@ -31,6 +31,9 @@ func (s *State) StatsOf(app AppID) *Stats {
 // InstanceByTask gives the instance whose current run has this task id, nil if none.
 func (s *State) InstanceByTask(t TaskID) *Instance { return s.Instances[s.index.tasks[t]] }
 
+// InstanceByAway gives the instance that has this task as one of its runs that are away, nil if none.
+func (s *State) InstanceByAway(t TaskID) *Instance { return s.Instances[s.index.away[t]] }
+
 // AgentsOf counts the instances of an app that have, or may have, a task, by agent.
 func (s *State) AgentsOf(app AppID) map[AgentID]int {
 	if a := s.index.apps[app]; a != nil {
@@ -166,7 +169,8 @@ func (s *State) generalReason(i *Instance) Reason {
 	return Reason{Code: ReasonNoAuthority, Text: "the lease authority was not read yet"}
 }
 
-// Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindVolume, KindStrange or KindOffer.
+// Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindAway (the id is the
+// instance's), KindVolume, KindStrange or KindOffer.
 func (s *State) Due(now time.Time, f func(kind Kind, id string)) {
 	s.index.due.walk(0, func(e dueEntry) bool {
 		if e.at.After(now) {

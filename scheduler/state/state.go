@@ -235,6 +235,9 @@ const (
 	KindRefusal    Kind = "refusal"    // *Refusal, ID "<app id> <version>"
 	KindUnanswered Kind = "unanswered" // *Unanswered, ID the task id
 	KindTodo       Kind = "todo"       // *Todo, ID the app id
+
+	// KindAway is no kind of Write: it names the time at which an instance's run that is away is forgotten (Due).
+	KindAway Kind = "away"
 )
 
 // Durable tells whether the store keeps it.

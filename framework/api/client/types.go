@@ -91,8 +91,22 @@ type Instance struct {
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 
 	Volumes []InstanceVolume `json:"volumes,omitempty"`
+	// Away are earlier runs that are out of reach and were replaced.
+	Away []AwayRun `json:"away,omitempty"`
+	// Moving is the agent that a planned move takes it away from.
+	Moving string `json:"moving,omitempty"`
 	// Why says what it waits for; nil when it is where it should be.
 	Why *Why `json:"why,omitempty"`
+}
+
+// AwayRun is a run of a stateless instance that is out of reach and was replaced. It is forgotten at ForgetAt, and killed should it come back then;
+// before, the app's killSelection decides which of the two stays.
+type AwayRun struct {
+	Task     string    `json:"task"`
+	Agent    string    `json:"agent"`
+	Hostname string    `json:"hostname"`
+	LostAt   time.Time `json:"lostAt"`
+	ForgetAt time.Time `json:"forgetAt"`
 }
 
 // InstanceVolume is a volume of an instance.

@@ -134,6 +134,9 @@ func describe(e *client.Explanation, st *state.State, i *state.Instance, now tim
 	if r := i.Run; r != nil && r.Message != "" {
 		line(e, "%s  %s: %s", indent, r.MesosState, r.Message)
 	}
+	for _, r := range i.Away {
+		line(e, "%s  its run %s on %s is out of reach for %s and was replaced; it is forgotten in %s", indent, r.Task, r.Hostname, ago(now, r.LostAt), span(r.ForgetAt.Sub(now)))
+	}
 	if w == nil {
 		return
 	}

@@ -149,6 +149,10 @@ func Run(i *state.Instance) client.Instance {
 		out.MesosState, out.Message, out.Reason, out.Healthy = r.MesosState, r.Message, r.Reason, r.Healthy
 		out.StagedAt, out.StartedAt = r.StagedAt, r.StartedAt
 	}
+	out.Moving = string(i.Moving)
+	for _, r := range i.Away {
+		out.Away = append(out.Away, client.AwayRun{Task: string(r.Task), Agent: string(r.Agent), Hostname: r.Hostname, LostAt: r.LostAt, ForgetAt: r.ForgetAt})
+	}
 	return out
 }
 
