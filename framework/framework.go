@@ -81,8 +81,9 @@ type Framework struct {
 	view *state.State                    // what is committed, for readers
 	runs map[state.InstanceID]*state.Run // the newest run of each instance, for its logs after its end
 	subs map[*subscriber]struct{}
-	term *term  // nil while not leading
-	why  string // why term is nil
+	term *term                   // nil while not leading
+	why  string                  // why term is nil
+	end  context.CancelCauseFunc // ends the time of leadership; nil while there is none
 }
 
 var _ Core = (*Framework)(nil)
@@ -136,6 +137,12 @@ func (f *Framework) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		if errors.Is(err, errAbdicated) {
+			if !f.abdicated(ctx) {
+				return nil
+			}
+			continue
+		}
 		if f.c.Standby && errors.Is(err, store.ErrNotLeader) {
 			f.standBy(err)
 			pause = f.c.RetryMin
@@ -170,7 +177,10 @@ func (f *Framework) leadUntilDeposed(parent context.Context) (bool, error) {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	f.c.Store.WhenDeposed(func() { cancel(store.ErrNotLeader) })
+	f.lets(cancel)
+	defer f.lets(nil)
 	committed, err := f.lead(ctx)
+	err = whyEnded(ctx, err)
 	if parent.Err() == nil && errors.Is(context.Cause(ctx), store.ErrNotLeader) && !errors.Is(err, store.ErrNotLeader) {
 		err = fault.Wrap(fault.Conflict, store.ErrNotLeader, "another process has taken over")
 	}

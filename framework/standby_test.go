@@ -108,3 +108,31 @@ func TestStandby(t *testing.T) {
 		}
 	}
 }
+
+// A leader that is asked to go lets another lead, and leads again itself when there is none.
+func TestAbdicate(t *testing.T) {
+	m := leasetest.NewMemory()
+	a := start(t, m, "a")
+	awaitReady(t, a, true)
+	if err := a.scale(1); err != nil {
+		t.Fatal(err)
+	}
+	term := a.Framework.c.Store.Term()
+	a.Abdicate()
+	for end := time.Now().Add(10 * time.Second); a.Framework.c.Store.Term() == term; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("alone, it does not lead again")
+		}
+	}
+	awaitReady(t, a, true)
+	b := start(t, m, "b")
+	a.Abdicate()
+	awaitReady(t, b, true)
+	if err := b.scale(2); err != nil {
+		t.Fatal(err)
+	}
+	awaitReady(t, a, false)
+	a.Abdicate() // it does not lead: nothing happens
+	b.stop()
+	awaitReady(t, a, true)
+}

@@ -223,12 +223,12 @@ func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 	return a, c
 }
 
-// keptDefs is how many versions of an app's definition are kept.
-const keptDefs = 25
+// KeptDefs is how many versions of an app's definition are kept.
+const KeptDefs = 25
 
 // forgetDefs takes the oldest definitions away that nothing uses: not the app before and after this change, no run, no instance.
 func (w *work) forgetDefs(app state.AppID, before string) {
-	spare := len(w.s.Defs[app]) + 1 - keptDefs
+	spare := len(w.s.Defs[app]) + 1 - KeptDefs
 	if spare <= 0 {
 		return
 	}

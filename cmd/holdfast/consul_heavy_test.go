@@ -73,7 +73,7 @@ func TestHeavyConsulFollowsInstances(t *testing.T) {
 	for _, i := range list {
 		leads(i, 10*time.Second)
 	}
-	for path, want := range map[string]string{"/v1/consul": `"state":"synced"`, "/metrics": "holdfast_consul_services 3\n"} {
+	for path, want := range map[string]string{"/v1/consul": `"state":"synced"`, "/metrics/prometheus": "holdfast_consul_services 3\n"} {
 		if got := getText(t, c.URL+path); !strings.Contains(got, want) {
 			t.Errorf("%s: no %q in\n%s", path, want, got)
 		}

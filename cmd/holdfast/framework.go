@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/oklog/run"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
@@ -40,7 +40,8 @@ type frameworkConfig struct {
 	master, listen, dir, authority         string
 	role, name, cluster, mesosUser         string
 	principal, secretFile, hostname, webui string
-	envPrefix, bridgeName                  string
+	envPrefix, bridgeName, defaultNetwork  string
+	origins                                []string
 	policy, minGrade                       string
 	store                                  storeFlags
 	authorityFiles                         dial.Options
@@ -96,6 +97,8 @@ func frameworkCommand() *cobra.Command {
 	f.DurationVar(&c.failoverTimeout, "failover-timeout", 7*24*time.Hour, "for how long Mesos keeps tasks running without a framework")
 	f.StringVar(&c.envPrefix, "env-vars-prefix", "", "stands before HOST and PORT variables of tasks")
 	f.StringVar(&c.bridgeName, "mesos-bridge-name", "mesos-bridge", "CNI network for container/bridge with the Mesos containerizer")
+	f.StringVar(&c.defaultNetwork, "default-network-name", "", "container network of apps that name none")
+	f.StringSliceVar(&c.origins, "access-control-allow-origin", nil, "origins whose web pages may read answers, or *; with commas")
 	f.StringVar(&c.policy, "default-policy", "lease", "how claims of volumes without a class are freed when a node is lost: lease or operator")
 	f.StringVar(&c.minGrade, "min-grade", "", "weakest fence that policy lease trusts: reset or soft (default: soft with an authority on this machine, reset otherwise)")
 	c.lease.add(f)
@@ -129,6 +132,8 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--default-policy is %q: lease and operator are known", c.policy))
 	case c.minGrade != "" && c.minGrade != "reset" && c.minGrade != "soft":
 		return console.Usage(fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade))
+	case slices.ContainsFunc(c.origins, func(o string) bool { return !plainOrigin(o) }):
+		return console.Usage(fmt.Sprintf("--access-control-allow-origin is %q: * or origins like https://example.com are known", strings.Join(c.origins, ",")))
 	case c.secretFile != "" && c.principal == "":
 		return console.Usage("--secret-file needs --principal")
 	}
@@ -158,6 +163,12 @@ func (c *frameworkConfig) fill() error {
 		}
 	}
 	return nil
+}
+
+// plainOrigin tells whether a text is what a browser sends as Origin, or *.
+func plainOrigin(text string) bool {
+	u, err := url.Parse(text)
+	return text == "*" || err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && u.Scheme+"://"+u.Host == text
 }
 
 // run builds the parts and runs them until ctx ends or one of them does.
@@ -197,7 +208,8 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Metrics: promhttp.HandlerFor(registry, promhttp.HandlerOpts{})})
+	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Metrics: registry, Origins: c.origins, Abdicate: core.Abdicate,
+		DefaultNetwork: c.defaultNetwork})
 	if shared, ok := back.(*registers.Backend); ok {
 		handler = &standby{own: handler, back: shared, cluster: st.Cluster(), leading: core.Ready, url: c.url(listener.Addr().String()), hosts: c.hosts(), log: log.Named("standby")}
 	}

@@ -31,7 +31,7 @@ type standby struct {
 }
 
 func (s *standby) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.leading() || r.Header.Get(proxied) != "" || r.URL.Path == "/metrics" {
+	if s.leading() || r.Header.Get(proxied) != "" || strings.HasPrefix(r.URL.Path, "/metrics") {
 		s.own.ServeHTTP(w, r)
 		return
 	}

@@ -272,7 +272,7 @@ func definitionOf(text string) (*state.Def, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.AssignServicePorts(nil, map[int]bool{})
+	a.AssignServicePorts(nil, func(int) bool { return false })
 	spec, err := a.Spec()
 	return &state.Def{App: state.AppID(a.ID), Version: "2026-05-04T03:02:01.000Z", Spec: spec, Source: a.JSON()}, err
 }

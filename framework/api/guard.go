@@ -33,6 +33,7 @@ func (s *server) guard(next http.Handler) http.Handler {
 		if in := s.Core.Info(); in.Elected && in.Leader != "" {
 			h.Set("X-Marathon-Leader", "http://"+in.Leader)
 		}
+		s.cors(w, r)
 		if !plainPath(r) {
 			s.Message(w, r, http.StatusBadRequest, "the path cannot be read")
 			return

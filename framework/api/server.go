@@ -2,10 +2,13 @@ package api
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
 
 	"github.com/holdfast-io/holdfast/framework"
@@ -21,8 +24,12 @@ type Options struct {
 	Log *zap.Logger
 	// Hosts are names under which the API may be called, besides localhost and every address given as a number.
 	Hosts []string
-	// Metrics answers /metrics; nil for none.
-	Metrics http.Handler
+	// Metrics is what /metrics tells; nil for none.
+	Metrics prometheus.Gatherer
+	// Origins are those whose pages may read answers ("*": all); none when empty.
+	Origins []string
+	// Abdicate gives the leadership up, soon; nil when that cannot be asked for.
+	Abdicate func()
 	// Consul tells how the registration of services in Consul goes, for GET /v1/consul; nil when there is none.
 	Consul func() any
 	// DefaultNetwork is the container network that apps mean when they name none.
@@ -33,12 +40,12 @@ type Options struct {
 
 type server struct {
 	*desk.Desk
-	hosts []string
+	hosts, origins []string
 }
 
 // New gives the handler of the whole API. Serve gives an http.Server with the time limits it counts on.
 func New(core framework.Core, o Options) http.Handler {
-	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now}}
+	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now}, origins: o.Origins}
 	for _, h := range o.Hosts {
 		s.hosts = append(s.hosts, strings.ToLower(h))
 	}
@@ -50,7 +57,7 @@ func New(core framework.Core, o Options) http.Handler {
 	}
 	r := mux.NewRouter().SkipClean(true)
 	t := desk.NewTable(r)
-	v2.Routes(t, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork})
+	v2.Routes(t, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork, Origins: o.Origins, Abdicate: o.Abdicate})
 	v1.Routes(t, s.Desk)
 	t.Handle(http.MethodGet, "/ping", "answers pong while the framework serves", s.ping)
 	t.Handle(http.MethodGet, "/openapi.json", "gives this document", func(w http.ResponseWriter, r *http.Request) {
@@ -64,16 +71,15 @@ func New(core framework.Core, o Options) http.Handler {
 		s.JSON(w, r, http.StatusOK, o.Consul())
 	})
 	if o.Metrics != nil {
-		t.Handle(http.MethodGet, "/metrics", "gives metrics for Prometheus", o.Metrics.ServeHTTP)
+		t.Handle(http.MethodGet, "/metrics", "gives metrics in Marathon's form, and in Prometheus's to whoever asks for text", s.metrics(o.Metrics))
+		t.Handle(http.MethodGet, "/metrics/prometheus", "gives metrics for Prometheus", promhttp.HandlerFor(o.Metrics, promhttp.HandlerOpts{}).ServeHTTP)
 	}
 	r.PathPrefix("/ui").Handler(http.RedirectHandler("/", http.StatusFound)).Methods(http.MethodGet)
 	t.Handle(http.MethodGet, "/", "is the web page", page.Handler().ServeHTTP)
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.Message(w, r, http.StatusNotFound, "URI not found")
 	})
-	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.Message(w, r, http.StatusMethodNotAllowed, "Method Not Allowed")
-	})
+	r.MethodNotAllowedHandler = s.otherMethod(r)
 	return s.guard(r)
 }
 
@@ -86,11 +92,20 @@ func Serve(h http.Handler, log *zap.Logger) *http.Server {
 	return srv
 }
 
+// ping answers as Marathon does: text unless only JSON will do, and nothing (204) where neither will.
 func (s *server) ping(w http.ResponseWriter, r *http.Request) {
 	body, kind := "pong", "text/plain; charset=utf-8"
-	if a := r.Header.Get("Accept"); strings.Contains(a, "application/json") && !strings.Contains(a, "*/*") && !strings.Contains(a, "text/") {
+	switch a := strings.ToLower(r.Header.Get("Accept")); {
+	case a == "", strings.Contains(a, "*/*"), strings.Contains(a, "text/plain"), strings.Contains(a, "text/*"):
+	case strings.Contains(a, "text/html"):
+		kind = "text/html; charset=utf-8"
+	case strings.Contains(a, "application/json"), strings.Contains(a, "application/*"):
 		body, kind = `"pong"`, "application/json"
+	default:
+		w.WriteHeader(http.StatusNoContent)
+		return
 	}
 	w.Header().Set("Content-Type", kind)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write([]byte(body))
 }

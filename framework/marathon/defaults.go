@@ -208,7 +208,7 @@ const (
 
 // AssignServicePorts gives a cluster-unique number to each service port that is 0: the one the old version of the
 // app had at that place, else the lowest that is not taken. It says false when all are taken.
-func (a *App) AssignServicePorts(old *App, taken map[int]bool) bool {
+func (a *App) AssignServicePorts(old *App, taken func(port int) bool) bool {
 	mine := a.servicePorts()
 	var before []*int
 	if old != nil {
@@ -228,7 +228,7 @@ func (a *App) AssignServicePorts(old *App, taken map[int]bool) bool {
 			used[*p] = true
 			continue
 		}
-		for next < servicePortEnd && (taken[next] || used[next]) {
+		for next < servicePortEnd && (used[next] || taken(next)) {
 			next++
 		}
 		if next >= servicePortEnd {

@@ -68,7 +68,7 @@ func checkRefusal(t *testing.T, err error) {
 
 func checkApp(t *testing.T, a *App) {
 	t.Helper()
-	a.AssignServicePorts(nil, map[int]bool{})
+	a.AssignServicePorts(nil, func(int) bool { return false })
 	out := a.JSON()
 	again, err := Stored(out)
 	if err != nil {

@@ -110,6 +110,13 @@ func (s *Store) WhenDeposed(f func()) {
 	s.deposed = f
 }
 
+// Resign gives the leadership up where the back end can, so that others need not wait. Lead takes it again.
+func (s *Store) Resign() {
+	if r, ok := s.back.(interface{ Resign(cluster string) }); ok {
+		r.Resign(s.cluster)
+	}
+}
+
 func notLeader(err error) error {
 	if fault.Is(err, fault.Conflict) {
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)

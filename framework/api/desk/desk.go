@@ -57,6 +57,15 @@ func (s *Desk) Raw(w http.ResponseWriter, r *http.Request, status int, body []by
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Add("Vary", "Accept-Encoding")
+	if reads := r.Method == http.MethodGet || r.Method == http.MethodHead; reads && status == http.StatusOK {
+		tag := entityTag(body)
+		h.Set("ETag", tag)
+		if known(r, tag) {
+			h.Del("Content-Type")
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+	}
 	if len(body) >= gzipFrom && takesGzip(r) {
 		var b bytes.Buffer
 		z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)

@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/framework/marathon"
 	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
@@ -19,9 +20,10 @@ import (
 
 // how says what a body means for the app it names.
 type how struct {
-	create  bool // POST: the app must be new
-	partial bool // the fields given replace those of the app
-	mustBe  bool // PATCH: the app must exist
+	create  bool          // POST: the app must be new
+	partial bool          // the fields given replace those of the app
+	mustBe  bool          // PATCH: the app must exist
+	read    *marathon.App // the body as it was read already, nil when it was not
 }
 
 // maxDefinition bounds one app as stored, in bytes: a batch of the store takes 400 KB.
@@ -71,7 +73,7 @@ func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppI
 		return
 	}
 	defer unlock()
-	c, err := s.prepare(h, id, v, map[int]bool{})
+	c, err := s.prepare(h, id, v, s.servicePorts())
 	if c != nil {
 		desk.Warn(w, c.warnings)
 	}
@@ -100,8 +102,8 @@ func (s *api) written(w http.ResponseWriter, r *http.Request, h how, c *change, 
 		s.JSON(w, r, http.StatusCreated, result)
 		return
 	}
-	extra := append(members(counts{}), ',')
-	extra = append(extra, members(map[string]any{"deployments": []desk.DeploymentRef{{ID: result.DeploymentID}}})...)
+	extra := append(picture.Members(picture.Counts{}), ',')
+	extra = append(extra, picture.Members(map[string]any{"deployments": []desk.DeploymentRef{{ID: result.DeploymentID}}})...)
 	s.Raw(w, r, http.StatusCreated, c.print(result.Version, extra))
 }
 
@@ -132,9 +134,9 @@ func (s *api) result(w http.ResponseWriter, reply scheduler.Reply) deploymentRes
 	return out
 }
 
-// prepare makes the change of one app from a body. id "" means that the body names it. taken are service ports that other
-// apps of the same command got. The change is not nil when only its warnings are of use.
-func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bool) (*change, error) {
+// prepare makes the change of one app from a body. id "" means that the body names it. ports are those of all apps, and of those that
+// the same command changes. The change is not nil when only its warnings are of use.
+func (s *api) prepare(h how, id state.AppID, v *document.Value, ports *portUse) (*change, error) {
 	if v.Kind == document.Object && id != "" {
 		v.Set("id", &document.Value{Kind: document.String, Text: string(id)})
 	}
@@ -144,7 +146,7 @@ func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bo
 			id = state.AppID(marathon.AbsoluteID(f.Text))
 		}
 	}
-	base, baseDef, versions := s.before(id, taken)
+	base, baseDef, versions := s.before(id)
 	if h.mustBe && (base == nil || base.Removed) {
 		return c, noApp(id)
 	}
@@ -167,17 +169,17 @@ func (s *api) prepare(h how, id state.AppID, v *document.Value, taken map[int]bo
 	}
 	if h.partial && !c.isNew {
 		err = s.update(c, base, baseDef, v)
-	} else {
+	} else if c.app = h.read; c.app == nil {
 		c.app, c.warnings, err = marathon.Read(v, s.rules())
 	}
 	if err != nil {
 		return c, err
 	}
-	return c, s.finish(c, old, baseDef, taken, nextVersion(s.Now(), versions))
+	return c, s.finish(c, old, baseDef, ports, nextVersion(s.Now(), versions))
 }
 
-// before reads what there is of an app: its record, its definition, all its versions; and the service ports of all others.
-func (s *api) before(id state.AppID, taken map[int]bool) (base *state.App, def *state.Def, versions map[string]bool) {
+// before reads what there is of an app: its record, its definition, all its versions.
+func (s *api) before(id state.AppID) (base *state.App, def *state.Def, versions map[string]bool) {
 	versions = map[string]bool{}
 	s.Core.View(func(st *state.State) {
 		base = st.Apps[id]
@@ -189,33 +191,8 @@ func (s *api) before(id state.AppID, taken map[int]bool) (base *state.App, def *
 		for v := range st.Defs[id] {
 			versions[v] = true
 		}
-		for _, a := range st.Apps {
-			if d := st.Def(a.ID, a.Version); d != nil && a.ID != id {
-				for _, p := range servicePorts(d) {
-					taken[p] = true
-				}
-			}
-		}
 	})
 	return base, def, versions
-}
-
-// servicePorts are the service ports of a definition. On the host network the spec has them, elsewhere only the source.
-func servicePorts(d *state.Def) []int {
-	var out []int
-	switch d.Spec.Container.Network {
-	case "", definition.NetworkHost:
-		if !d.Spec.RequirePort {
-			for _, p := range d.Spec.Ports {
-				out = append(out, p.Want)
-			}
-		}
-		return out
-	}
-	if a, err := marathon.Stored(d.Source); err == nil {
-		out = a.ServicePorts()
-	}
-	return out
 }
 
 // nextVersion is now, or the next millisecond that is not a version yet.
@@ -248,7 +225,7 @@ func (s *api) update(c *change, base *state.App, def *state.Def, v *document.Val
 		if old == nil {
 			return noApp(base.ID)
 		}
-		def, instances = old, storedInstances(old)
+		def, instances = old, picture.StoredInstances(old)
 	}
 	stored, err := marathon.Stored(def.Source)
 	if err != nil {
@@ -260,26 +237,15 @@ func (s *api) update(c *change, base *state.App, def *state.Def, v *document.Val
 	return err
 }
 
-// storedInstances is the number of instances that a definition was written with.
-func storedInstances(d *state.Def) int {
-	if a, err := marathon.Stored(d.Source); err == nil && a.Instances != nil {
-		return *a.Instances
-	}
-	return 0
-}
-
 // finish makes the definition of a checked app. One that says what the old one says, but for the number of instances, is the old one.
-func (s *api) finish(c *change, old *marathon.App, oldDef *state.Def, taken map[int]bool, version string) error {
+func (s *api) finish(c *change, old *marathon.App, oldDef *state.Def, ports *portUse, version string) error {
 	a := c.app
 	if err := a.Unsupported(); err != nil {
 		return err
 	}
 	c.warnings = append(c.warnings, a.Notes()...)
-	if !a.AssignServicePorts(old, taken) {
+	if !ports.assign(a, old) {
 		return fault.New(fault.Conflict, "All ports in the range [10000-20000) are already in use")
-	}
-	for _, p := range a.ServicePorts() {
-		taken[p] = true
 	}
 	spec, err := a.Spec()
 	if err != nil {
@@ -350,7 +316,7 @@ func (s *api) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, war
 	if len(v.List) > maxAppsAtOnce {
 		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request", maxAppsAtOnce)
 	}
-	taken := map[int]bool{}
+	ports := s.servicePorts()
 	for i, item := range v.List {
 		at := fmt.Sprintf("/(%d)", i)
 		if item.Kind != document.Object {
@@ -359,7 +325,7 @@ func (s *api) prepareAll(h how, v *document.Value) (puts []scheduler.AppPut, war
 		if f := item.Fields["id"]; f == nil || f.Kind != document.String {
 			return nil, warnings, fault.New(fault.Invalid, "requirement failed: App Update must have app id set")
 		}
-		c, err := s.prepare(h, "", item, taken)
+		c, err := s.prepare(h, "", item, ports)
 		if c != nil {
 			warnings = append(warnings, c.warnings...)
 		}
@@ -404,7 +370,7 @@ func (s *api) command(w http.ResponseWriter, r *http.Request, e scheduler.Event)
 		return
 	}
 	result := s.result(w, reply)
-	s.groupChanged(parentOf(appIn(e)), result.Version)
+	s.groupChanged(picture.Parent(appIn(e)), result.Version)
 	s.JSON(w, r, http.StatusOK, result)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/event"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -55,18 +56,10 @@ func (s *api) posted(r *http.Request, c *change, version string) {
 		ip = r.RemoteAddr
 	}
 	s.hub.Publish(event.Posted(s.Now(), ip, r.URL.RequestURI(), c.print(version, nil)))
-	s.groupChanged(parentOf(c.put.Def.App), version)
+	s.groupChanged(picture.Parent(c.put.Def.App), version)
 }
 
 // groupChanged tells that a change below a group was accepted.
 func (s *api) groupChanged(group state.AppID, version string) {
 	s.hub.Publish(event.GroupChanged(s.Now(), group, version))
-}
-
-// parentOf gives the group that an app or group is in.
-func parentOf(id state.AppID) state.AppID {
-	if i := strings.LastIndexByte(string(id), '/'); i > 0 {
-		return id[:i]
-	}
-	return "/"
 }

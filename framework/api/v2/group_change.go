@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/framework/marathon"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -80,7 +81,7 @@ func (s *api) sendGroup(ctx context.Context, w http.ResponseWriter, r *http.Requ
 
 // groupPlan is the change of a group in the making.
 type groupPlan struct {
-	now     *tree
+	now     *picture.Tree
 	version string
 	event   scheduler.PutGroup
 	apps    []marathon.GroupApp
@@ -92,17 +93,17 @@ func (s *api) planGroup(u *marathon.Group, create bool) (e *scheduler.PutGroup, 
 	p := &groupPlan{version: desk.Stamp(s.Now())}
 	var clash bool
 	s.Core.View(func(st *state.State) {
-		p.now = treeOf(st, id)
+		p.now = picture.TreeOf(st, id)
 		clash = appOf(st, id) != nil
 	})
 	switch {
 	case create && clash:
 		return nil, nil, fault.New(fault.Exists, "An app with the path %s already exists.", id)
-	case create && p.now.there:
+	case create && p.now.There:
 		return nil, nil, fault.New(fault.Exists, "Group %s is already created. Use PUT to change this group.", id)
 	case u.Version != nil:
-		return p.rollback(*u.Version)
-	case u.ScaleBy != nil && !p.now.there:
+		return s.rollback(p, *u.Version)
+	case u.ScaleBy != nil && !p.now.There:
 		return nil, nil, noGroup(id)
 	case u.ScaleBy != nil:
 		return p.scale(*u.ScaleBy)
@@ -111,9 +112,9 @@ func (s *api) planGroup(u *marathon.Group, create bool) (e *scheduler.PutGroup, 
 	if n := len(p.apps) + len(p.event.Remove); n > maxGroupApps {
 		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request, not %d", maxGroupApps, n)
 	}
-	taken := map[int]bool{}
+	ports := s.servicePorts()
 	for _, a := range p.apps {
-		c, err := s.prepare(how{}, state.AppID(a.ID), a.Value, taken)
+		c, err := s.prepare(how{read: a.App}, state.AppID(a.ID), a.Value, ports)
 		if err != nil {
 			return nil, warnings, desk.Under(err, a.At)
 		}
@@ -122,26 +123,52 @@ func (s *api) planGroup(u *marathon.Group, create bool) (e *scheduler.PutGroup, 
 	return &p.event, warnings, nil
 }
 
-// rollback to a version of a group: only the one that is, is kept.
-func (p *groupPlan) rollback(text string) (*scheduler.PutGroup, []string, error) {
+// rollback returns to a version of a group: its apps get the definitions they had then, those that came later go (their volumes stay).
+func (s *api) rollback(p *groupPlan, text string) (*scheduler.PutGroup, []string, error) {
 	version, err := desk.ParseVersion(text)
 	if err != nil {
 		return nil, nil, err
 	}
-	if !p.now.there || version != p.now.version(p.now.root) {
-		return nil, nil, fault.New(fault.Invalid, "Group %s not available in version %s", p.now.root, version)
+	then, ok := (*picture.Tree)(nil), false
+	taken, current := map[string]bool{}, map[state.AppID]string{}
+	s.Core.View(func(st *state.State) {
+		then, ok = p.now.At(st, version)
+		for _, a := range p.now.All() {
+			current[a.App.ID] = a.App.Version
+			for v := range st.Defs[a.App.ID] {
+				taken[v] = true
+			}
+		}
+	})
+	if !p.now.There || !ok {
+		return nil, nil, fault.New(fault.Invalid, "Group %s not available in version %s", p.now.Root, version)
+	}
+	next := nextVersion(s.Now(), taken)
+	kept := map[state.AppID]bool{}
+	for _, a := range then.All() {
+		kept[a.App.ID] = true
+		d := *a.Def
+		if d.Version != current[d.App] {
+			d.Version = next
+		}
+		p.event.Changes = append(p.event.Changes, scheduler.AppPut{Def: &d, Instances: a.App.Instances})
+	}
+	for _, a := range p.now.All() {
+		if !kept[a.App.ID] {
+			p.event.Remove = append(p.event.Remove, a.App.ID)
+		}
 	}
 	return &p.event, nil, nil
 }
 
 // scale multiplies the instances of every app, rounded up.
 func (p *groupPlan) scale(by float64) (*scheduler.PutGroup, []string, error) {
-	for _, a := range p.now.all() {
-		n := math.Ceil(float64(a.app.Instances)*by - 1e-9)
+	for _, a := range p.now.All() {
+		n := math.Ceil(float64(a.App.Instances)*by - 1e-9)
 		if n > 1e6 {
-			return nil, nil, fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/scaleBy", Errors: []string{fmt.Sprintf("app %s would have %g instances", a.app.ID, n)}})
+			return nil, nil, fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/scaleBy", Errors: []string{fmt.Sprintf("app %s would have %g instances", a.App.ID, n)}})
 		}
-		p.event.Changes = append(p.event.Changes, scheduler.AppPut{Def: a.def, Instances: int(n)})
+		p.event.Changes = append(p.event.Changes, scheduler.AppPut{Def: a.Def, Instances: int(n)})
 	}
 	return &p.event, nil, nil
 }
@@ -150,7 +177,7 @@ func (p *groupPlan) scale(by float64) (*scheduler.PutGroup, []string, error) {
 func (p *groupPlan) walk(u *marathon.Group) {
 	id := state.AppID(u.ID)
 	own := &state.AppGroup{ID: id, Version: p.version, EnforceRole: u.EnforceRole}
-	if old := p.now.own[id]; old != nil {
+	if old := p.now.Own[id]; old != nil {
 		own.Dependencies = old.Dependencies
 		if own.EnforceRole == nil {
 			own.EnforceRole = old.EnforceRole
@@ -168,16 +195,16 @@ func (p *groupPlan) walk(u *marathon.Group) {
 		given[state.AppID(a.ID)] = true
 		p.apps = append(p.apps, a)
 	}
-	for _, a := range p.now.apps[id] {
-		if u.HasApps && !given[a.app.ID] {
-			p.event.Remove = append(p.event.Remove, a.app.ID)
+	for _, a := range p.now.Apps[id] {
+		if u.HasApps && !given[a.App.ID] {
+			p.event.Remove = append(p.event.Remove, a.App.ID)
 		}
 	}
 	for _, sub := range u.Groups {
 		given[state.AppID(sub.ID)] = true
 		p.walk(sub)
 	}
-	for _, sub := range p.now.groups[id] {
+	for _, sub := range p.now.Groups[id] {
 		if u.HasGroups && !given[sub] {
 			p.drop(sub)
 		}
@@ -186,13 +213,13 @@ func (p *groupPlan) walk(u *marathon.Group) {
 
 // drop takes a group away with all that is in it.
 func (p *groupPlan) drop(group state.AppID) {
-	for _, a := range p.now.apps[group] {
-		p.event.Remove = append(p.event.Remove, a.app.ID)
+	for _, a := range p.now.Apps[group] {
+		p.event.Remove = append(p.event.Remove, a.App.ID)
 	}
-	if p.now.own[group] != nil {
+	if p.now.Own[group] != nil {
 		p.event.RemoveGroups = append(p.event.RemoveGroups, group)
 	}
-	for _, sub := range p.now.groups[group] {
+	for _, sub := range p.now.Groups[group] {
 		p.drop(sub)
 	}
 }
@@ -211,9 +238,9 @@ func (s *api) deleteGroup(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := &groupPlan{now: t}
-	p.drop(t.root)
+	p.drop(t.Root)
 	p.event.Force, p.event.Wipe = desk.Yes(r, "force", false), desk.Yes(r, "wipe", false)
-	s.sendGroup(ctx, w, r, t.root, &p.event, false)
+	s.sendGroup(ctx, w, r, t.Root, &p.event, false)
 }
 
 // patchGroup changes enforceRole, which is kept and printed only.
@@ -244,12 +271,12 @@ func (s *api) patchGroup(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if t.root == "/" || strings.Count(string(t.root), "/") != 1 {
+	if t.Root == "/" || strings.Count(string(t.Root), "/") != 1 {
 		s.Fail(w, r, fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"Path needs to be top-level"}}))
 		return
 	}
-	own := &state.AppGroup{ID: t.root, Version: desk.Stamp(s.Now()), EnforceRole: enforce}
-	if old := t.own[t.root]; old != nil {
+	own := &state.AppGroup{ID: t.Root, Version: desk.Stamp(s.Now()), EnforceRole: enforce}
+	if old := t.Own[t.Root]; old != nil {
 		own.Dependencies = old.Dependencies
 	}
 	if _, err := s.Do(ctx, scheduler.PutGroup{Groups: []*state.AppGroup{own}}); err != nil {

@@ -3,6 +3,7 @@ package v2
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
@@ -13,6 +14,9 @@ func (s *api) info(w http.ResponseWriter, r *http.Request) {
 	config := map[string]any{"checkpoint": true, "failover_timeout": in.FailoverTimeoutSeconds, "framework_name": in.Name, "ha": false, "hostname": in.Hostname,
 		"master": in.Master, "mesos_leader_ui_url": nil, "mesos_role": in.Role, "mesos_user": in.User, "webui_url": in.Webui, "features": []string{"external_volumes"},
 		"local_port_min": 10000, "local_port_max": 20000, "default_network_name": nil, "env_vars_prefix": nil, "executor": "//cmd", "access_control_allow_origin": nil}
+	if len(s.opt.Origins) > 0 {
+		config["access_control_allow_origin"] = s.opt.Origins
+	}
 	if s.opt.DefaultNetwork != "" {
 		config["default_network_name"] = s.opt.DefaultNetwork
 	}
@@ -60,7 +64,23 @@ func (s *api) leader(w http.ResponseWriter, r *http.Request) {
 	s.JSON(w, r, http.StatusOK, map[string]string{"leader": in.Leader})
 }
 
-// abdicate is refused: with no other process to lead, it would only stop everything for a while.
+// abdicationPause lets the answer leave before the leader does, as in Marathon.
+const abdicationPause = 500 * time.Millisecond
+
+// abdicate gives the leadership up: another process that waits takes over, or this one leads again.
 func (s *api) abdicate(w http.ResponseWriter, r *http.Request) {
-	s.Fail(w, r, fault.New(fault.Conflict, "this leader does not abdicate on request; stop the process, and another one that waits takes over"))
+	q := r.URL.Query()
+	switch {
+	case s.opt.Abdicate == nil:
+		s.Fail(w, r, fault.New(fault.Conflict, "this leader cannot abdicate on request"))
+		return
+	case !s.Core.Info().Elected:
+		s.Fail(w, r, fault.New(fault.NotFound, "There is no leader"))
+		return
+	case q.Get("backup") != "" || q.Get("restore") != "":
+		s.Fail(w, r, fault.New(fault.Invalid, "backup and restore are not part of abdication here: use holdfast state export and holdfast state import"))
+		return
+	}
+	time.AfterFunc(abdicationPause, s.opt.Abdicate)
+	s.JSON(w, r, http.StatusOK, map[string]string{"message": "Leadership abdicated"})
 }

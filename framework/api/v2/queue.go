@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/framework/api/show"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -106,11 +107,11 @@ func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 			agents = why.Agents
 		}
 	}
-	p := pictureOf(st, a)
+	p := picture.Of(st, a)
 	if q.Count == 0 || p == nil {
 		return nil
 	}
-	q.App, q.Since = s.printApp(p, embed{}), desk.Stamp(since)
+	q.App, q.Since = p.Print(picture.Embed{}, s.Now()), desk.Stamp(since)
 	q.Delay = delay{Overdue: true}
 	if until.After(now) {
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}

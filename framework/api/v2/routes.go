@@ -13,6 +13,10 @@ import (
 type Options struct {
 	// DefaultNetwork is the container network that apps mean when they name none.
 	DefaultNetwork string
+	// Origins are those whose pages may read answers, for /v2/info.
+	Origins []string
+	// Abdicate gives the leadership up, soon; nil when that cannot be asked for.
+	Abdicate func()
 }
 
 type api struct {
@@ -22,6 +26,7 @@ type api struct {
 	// that waiting ends with the request.
 	writing chan struct{}
 	hub     *event.Hub
+	book    portBook // guarded by writing
 }
 
 func (s *api) rules() marathon.Options {
@@ -69,7 +74,7 @@ func Routes(t *desk.Table, d *desk.Desk, o Options) {
 	t.Handle(get, "/v2/events", "sends what happens, as text/event-stream", s.events, "event_type", "plan-format")
 	t.Handle(get, "/v2/info", "describes this framework", s.info)
 	t.Handle(get, "/v2/leader", "names the leader", s.leader)
-	t.Handle(del, "/v2/leader", "is refused", s.abdicate)
+	t.Handle(del, "/v2/leader", "makes the leader give up its leadership", s.abdicate)
 	t.Handle(get, "/v2/plugins", "lists plugins: none", func(w http.ResponseWriter, r *http.Request) {
 		s.JSON(w, r, http.StatusOK, map[string]any{"plugins": []string{}})
 	})

@@ -7,130 +7,58 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// task is Marathon's Task.
-type task struct {
-	AppID              state.AppID    `json:"appId"`
-	HealthCheckResults []healthResult `json:"healthCheckResults"`
-	Host               string         `json:"host"`
-	ID                 state.TaskID   `json:"id"`
-	IPAddresses        []ipAddress    `json:"ipAddresses"`
-	Ports              []int          `json:"ports"`
-	ServicePorts       []int          `json:"servicePorts"`
-	SlaveID            state.AgentID  `json:"slaveId"`
-	State              string         `json:"state"`
-	StagedAt           string         `json:"stagedAt,omitempty"`
-	StartedAt          string         `json:"startedAt,omitempty"`
-	Version            string         `json:"version,omitempty"`
-	LocalVolumes       []struct{}     `json:"localVolumes"`
-	Region             string         `json:"region,omitempty"`
-	Zone               string         `json:"zone,omitempty"`
-	Role               string         `json:"role,omitempty"`
-}
-
-type healthResult struct {
-	Alive               bool             `json:"alive"`
-	ConsecutiveFailures int              `json:"consecutiveFailures"`
-	InstanceID          state.InstanceID `json:"instanceId"`
-}
-
-type ipAddress struct {
-	Address  string `json:"ipAddress"`
-	Protocol string `json:"protocol"`
-}
-
-// hasTask tells whether an instance has something that Marathon would list as a task: launched, and not known to be over.
-func hasTask(i *state.Instance) bool {
-	if i.Run == nil {
-		return false
-	}
-	switch i.Phase {
-	case state.PhaseLaunching, state.PhaseStaging, state.PhaseRunning, state.PhaseKilling, state.PhaseLost:
-		return true
-	}
-	return false
-}
-
-func taskState(i *state.Instance) string {
-	switch i.Phase {
-	case state.PhaseLaunching:
-		return "TASK_STAGING"
-	case state.PhaseKilling:
-		return "TASK_KILLING"
-	case state.PhaseLost:
-		return cmp.Or(i.Run.MesosState, "TASK_UNREACHABLE")
-	case state.PhaseRunning:
-		return "TASK_RUNNING"
-	}
-	return cmp.Or(i.Run.MesosState, "TASK_STAGING")
-}
-
-// tasksOf lists the tasks of instances. Service ports are filled for /v2/tasks only, as in Marathon: only there st is given.
-func tasksOf(st *state.State, instances []*state.Instance) []task {
-	out := []task{}
-	for _, i := range instances {
-		if hasTask(i) {
-			out = append(out, taskOf(st, i))
-		}
-	}
-	return out
-}
-
-func taskOf(st *state.State, i *state.Instance) task {
-	r := i.Run
-	t := task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
-		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
-		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
-	if r.ContainerIP != "" {
-		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, desk.IPProtocol(r.ContainerIP)})
-	}
-	if r.Healthy != nil {
-		t.HealthCheckResults = append(t.HealthCheckResults, healthResult{Alive: *r.Healthy, InstanceID: i.ID})
-	}
-	if st != nil {
-		if d := st.Def(i.App, r.Version); d != nil {
-			t.ServicePorts = append(t.ServicePorts, servicePorts(d)...)
-		}
-	}
-	return t
-}
-
 func (s *api) appTasks(w http.ResponseWriter, r *http.Request) {
-	var tasks []task
 	group, isGroup := groupOf(r)
 	id := pathID(r)
+	want := func(a state.AppID) bool { return a == id || isGroup && picture.Below(a, group) }
+	var apps []*picture.App
 	s.Core.View(func(st *state.State) {
-		switch {
-		case isGroup:
-			tasks = []task{}
-			for _, a := range sortedApps(st) {
-				if below(a.ID, group) {
-					tasks = append(tasks, tasksOf(nil, st.InstancesOf(a.ID))...)
-				}
-			}
-		case appOf(st, id) != nil:
-			tasks = tasksOf(nil, st.InstancesOf(id))
+		if isGroup {
+			apps = picture.Apps(st, func(a *state.App, _ *state.Def) bool { return want(a.ID) })
+		} else if a := appOf(st, id); a != nil {
+			apps = append(apps, picture.Of(st, a))
 		}
 	})
-	if tasks == nil {
+	switch {
+	case !isGroup && len(apps) == 0:
 		s.Fail(w, r, noApp(id))
-		return
+	case plainText(r):
+		s.taskTable(w, r, want)
+	default:
+		s.answerTasks(w, r, apps, func(p *picture.App) []picture.Task { return picture.Tasks(p.Instances) })
 	}
-	if plainText(r) {
-		s.taskTable(w, r, func(a state.AppID) bool { return a == id || isGroup && below(a, group) })
-		return
+}
+
+// answerTasks prints the tasks of apps, sorted by app and number.
+func (s *api) answerTasks(w http.ResponseWriter, r *http.Request, apps []*picture.App, tasks func(*picture.App) []picture.Task) {
+	picture.Sort(apps)
+	out := s.Begin(w, r)
+	defer out.Close()
+	out.Text(`{"tasks":[`)
+	first := true
+	for _, p := range apps {
+		for _, t := range tasks(p) {
+			if !first {
+				out.Text(",")
+			}
+			first = false
+			if _, err := out.Write(document.Marshal(t)); err != nil {
+				return
+			}
+		}
 	}
-	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	out.Text("]}")
 }
 
 func sortedApps(st *state.State) []*state.App {
@@ -163,17 +91,17 @@ func (s *api) listTasks(w http.ResponseWriter, r *http.Request) {
 			want["TASK_STAGING"], want["TASK_STARTING"] = true, true
 		}
 	}
-	tasks := []task{}
+	var apps []*picture.App
 	s.Core.View(func(st *state.State) {
-		for _, a := range sortedApps(st) {
-			for _, t := range tasksOf(st, st.InstancesOf(a.ID)) {
-				if len(want) == 0 || want[t.State] {
-					tasks = append(tasks, t)
-				}
+		for _, a := range st.Apps { // those that are being deleted have tasks still
+			if p := picture.Of(st, a); p != nil {
+				apps = append(apps, p)
 			}
 		}
 	})
-	s.JSON(w, r, http.StatusOK, map[string]any{"tasks": tasks})
+	s.answerTasks(w, r, apps, func(p *picture.App) []picture.Task {
+		return slices.DeleteFunc(p.TasksWithPorts(), func(t picture.Task) bool { return len(want) > 0 && !want[t.State] })
+	})
 }
 
 // taskTable prints "app<TAB>service port<TAB>host:port<TAB>…", one line per service port.
@@ -194,7 +122,7 @@ func (s *api) taskTable(w http.ResponseWriter, _ *http.Request, want func(state.
 
 func writeAppTable(b *strings.Builder, d *state.Def, instances []*state.Instance) {
 	name := d.App.Safe()
-	ports := servicePorts(d)
+	ports := picture.ServicePorts(d)
 	if len(ports) == 0 {
 		fmt.Fprintf(b, "%s\t \t", name)
 		for _, i := range instances {
@@ -215,61 +143,6 @@ func writeAppTable(b *strings.Builder, d *state.Def, instances []*state.Instance
 	}
 }
 
-type taskStats struct {
-	Counts struct {
-		Staged    int `json:"staged"`
-		Running   int `json:"running"`
-		Healthy   int `json:"healthy"`
-		Unhealthy int `json:"unhealthy"`
-	} `json:"counts"`
-	LifeTime *lifeTime `json:"lifeTime,omitempty"`
-}
-
-type lifeTime struct {
-	Average float64 `json:"averageSeconds"`
-	Median  float64 `json:"medianSeconds"`
-}
-
-// taskStats are counted in four ways; a group without tasks is left out.
-func (s *api) taskStats(a *state.App, instances []*state.Instance) map[string]any {
-	out := map[string]any{}
-	add := func(name string, want func(*state.Instance) bool) {
-		var some []*state.Instance
-		for _, i := range instances {
-			if hasTask(i) && want(i) {
-				some = append(some, i)
-			}
-		}
-		if len(some) > 0 {
-			out[name] = map[string]any{"stats": statsOf(some, s.Now())}
-		}
-	}
-	add("startedAfterLastScaling", func(i *state.Instance) bool { return !i.Run.StagedAt.Before(a.LastScalingAt) })
-	add("withLatestConfig", func(i *state.Instance) bool { return i.Run.Version == a.Version })
-	add("withOutdatedConfig", func(i *state.Instance) bool { return i.Run.Version != a.Version })
-	add("totalSummary", func(*state.Instance) bool { return true })
-	return out
-}
-
-func statsOf(instances []*state.Instance, now time.Time) taskStats {
-	var out taskStats
-	c := countsOf(instances)
-	out.Counts.Staged, out.Counts.Running, out.Counts.Healthy, out.Counts.Unhealthy = c.Staged, c.Running, c.Healthy, c.Unhealthy
-	var ages []float64
-	sum := 0.0
-	for _, i := range instances {
-		if !i.Run.StartedAt.IsZero() {
-			ages = append(ages, now.Sub(i.Run.StartedAt).Seconds())
-			sum += ages[len(ages)-1]
-		}
-	}
-	if n := len(ages); n > 0 {
-		slices.Sort(ages)
-		out.LifeTime = &lifeTime{Average: sum / float64(n), Median: (ages[(n-1)/2] + ages[n/2]) / 2}
-	}
-	return out
-}
-
 func (s *api) killTask(w http.ResponseWriter, r *http.Request) {
 	id, taskID := pathID(r), state.TaskID(mux.Vars(r)["task"])
 	s.kill(w, r, id, "task", fault.New(fault.NotFound, "Task '%s' does not exist", taskID), func(i *state.Instance) bool { return i.Run.Task == taskID || string(i.ID) == string(taskID) })
@@ -287,7 +160,7 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 		return
 	}
 	var victims []*state.Instance
-	var tasks []task
+	var tasks []picture.Task
 	found := false
 	s.Core.View(func(st *state.State) {
 		if appOf(st, id) == nil {
@@ -295,11 +168,11 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 		}
 		found = true
 		for _, i := range st.InstancesOf(id) {
-			if hasTask(i) && chosen(i) {
+			if picture.HasTask(i) && chosen(i) {
 				victims = append(victims, i)
 			}
 		}
-		tasks = tasksOf(nil, victims)
+		tasks = picture.Tasks(victims)
 	})
 	switch {
 	case !found:
@@ -390,7 +263,7 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var victims []*state.Instance
-	var tasks []task
+	var tasks []picture.Task
 	bad := ""
 	s.Core.View(func(st *state.State) { victims, tasks, bad = findTasks(st, ids) })
 	if bad != "" {
@@ -409,16 +282,16 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 }
 
 // findTasks finds tasks by id. Ids of tasks that are no more are skipped; bad is one that is no task id at all.
-func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks []task, bad string) {
+func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks []picture.Task, bad string) {
 	for _, id := range ids {
 		if _, _, ok := state.ParseTaskID(state.TaskID(id)); !ok {
 			return nil, nil, id
 		}
-		if i := st.InstanceByTask(state.TaskID(id)); i != nil && hasTask(i) && !slices.Contains(victims, i) {
+		if i := st.InstanceByTask(state.TaskID(id)); i != nil && picture.HasTask(i) && !slices.Contains(victims, i) {
 			victims = append(victims, i)
 		}
 	}
-	return victims, tasksOf(nil, victims), ""
+	return victims, picture.Tasks(victims), ""
 }
 
 func (s *api) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {

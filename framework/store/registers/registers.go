@@ -222,3 +222,10 @@ func (b *Backend) Cluster(ctx context.Context, proposal string) (string, error) 
 	}
 	return string(e.Value), fault.Op(err, "read the cluster's name")
 }
+
+// Resign gives the leadership of a cluster up, so that others need not wait. Nothing happens while this process does not lead it.
+func (b *Backend) Resign(cluster string) {
+	if s, err := b.seat(cluster); err == nil {
+		s.resign(b.o.Renew)
+	}
+}
