@@ -17,6 +17,7 @@ type creation struct {
 	size        volume.Bytes
 	options     map[string]string
 	owner, mode string
+	source      *driver.Source // nil for an empty one
 }
 
 // create makes a volume that Get has shown to be absent. The volume's turn is held. The claim's record exists already: creation is recorded
@@ -38,7 +39,7 @@ func (s *Service) create(ctx context.Context, d driver.Driver, v journal.Volume,
 		return err
 	}
 	crashAt("create.intent")
-	_, err = d.Create(ctx, driver.Spec{Name: v.Ref.Name, UID: v.UID, Cluster: cluster, Size: c.size, Options: c.options, Owner: c.owner, Mode: c.mode})
+	_, err = d.Create(ctx, driver.Spec{Name: v.Ref.Name, UID: v.UID, Cluster: cluster, Size: c.size, Options: c.options, Owner: c.owner, Mode: c.mode, Source: c.source})
 	if err != nil && fault.Is(err, fault.Unknown) {
 		err = s.settleCreate(ctx, d, v, err)
 	}

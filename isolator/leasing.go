@@ -83,7 +83,8 @@ func (s *Service) persist(ctx context.Context, what string, f func(ctx context.C
 func (s *Service) target(v journal.Volume) fence.Target {
 	s.mu.Lock()
 	d := s.drivers[v.Ref.Driver]
-	t := fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: fence.VerifyScan, Agent: s.o.PlayedAgent}
+	t := fence.Target{VolumeUID: v.UID, Ref: v.Ref, Epoch: v.Epoch, Path: v.Path, Verify: fence.VerifyScan, Agent: s.o.PlayedAgent,
+		FrozenUntil: s.frozen[v.Ref]}
 	s.mu.Unlock()
 	// A volume with a file system of its own is verified by that; the driver names what lies below it.
 	if b, ok := d.(driver.Backer); ok {

@@ -44,7 +44,11 @@ func (s *Service) readRequests(ctx context.Context) {
 	}
 	for _, r := range all {
 		if r.State == lease.RequestPending && s.begin(r.Op) {
-			s.spawn(func() { s.carryOut(ctx, r) })
+			do := s.carryOut
+			if r.Kind == lease.RequestOperation {
+				do = s.carryOutOperation
+			}
+			s.spawn(func() { do(ctx, r) })
 		}
 	}
 }

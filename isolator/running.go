@@ -60,6 +60,7 @@ func (s *Service) serve(ctx context.Context) {
 	}
 	close(s.ready)
 	s.log.Info("isolator is ready", zap.String("node", s.nodeUID), zap.Uint64("generation", s.keeper.Generation()))
+	s.operations.Resume()
 	s.spawn(func() { s.watchRequests(ctx) })
 	s.spawn(func() { s.sweepDrivers(ctx) })
 	s.spawn(func() { s.audit(ctx) })

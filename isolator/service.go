@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
+	"github.com/holdfast-io/holdfast/isolator/operation"
 	"github.com/holdfast-io/holdfast/isolator/queue"
 )
 
@@ -39,6 +40,7 @@ type Limits struct {
 	Authority  time.Duration // one transition with its repetitions; 10 s
 	RetryMin   time.Duration // first repetition of what failed; 1 s, doubling
 	RetryMax   time.Duration // longest; 60 s
+	Freeze     time.Duration // how long a file system may be frozen for a snapshot; 10 s
 	Audit      time.Duration // between two looks whether what is up is still held; 5 s
 	Bin        time.Duration // how long removed volumes stay in the bin; 24 h
 }
@@ -55,6 +57,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Authority, 10*time.Second)
 	def(&l.RetryMin, time.Second)
 	def(&l.RetryMax, time.Minute)
+	def(&l.Freeze, 10*time.Second)
 	def(&l.Audit, 5*time.Second)
 	def(&l.Bin, 24*time.Hour)
 	return l
@@ -99,6 +102,9 @@ type Options struct {
 	Watchdog []string
 	// WatchdogClock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC, the same clock as Clock.
 	WatchdogClock int
+
+	// Repositories are where backups go; nil has none.
+	Repositories operation.Repositories
 
 	// Tests put their own in these places.
 	fencer Fencer
@@ -147,6 +153,9 @@ type Service struct {
 	draining bool
 	closed   bool
 	cluster  string
+	frozen   map[volume.Ref]time.Duration // file systems frozen for a snapshot, and until when
+
+	operations *operation.Operator
 
 	watching sync.Mutex // held while the watchdog's list is made and written
 }
@@ -173,7 +182,7 @@ func Open(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, log: o.Log, auth: o.Authority, journal: j, started: o.Now(), ready: make(chan struct{}),
 		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, retries: map[volume.Ref]*retry{},
-		handled: map[string]bool{}, problems: map[string]string{}}
+		handled: map[string]bool{}, problems: map[string]string{}, frozen: map[volume.Ref]time.Duration{}}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.queues = queue.New(s.life)
 	if err := s.prepare(); err != nil {
@@ -224,6 +233,10 @@ func (s *Service) prepare() error {
 	for _, d := range s.journal.Damaged() {
 		s.problem("journal "+d.File, d.String()+" (kept aside); volumes are checked against the authority")
 	}
+	s.thawLeft()
+	if err := s.openOperations(); err != nil {
+		return err
+	}
 	return s.prepareLease()
 }
 
@@ -242,6 +255,9 @@ func (s *Service) Close() {
 	s.closed = true
 	s.mu.Unlock()
 	s.endLife()
+	if s.operations != nil {
+		s.operations.Close()
+	}
 	s.queues.Close()
 	s.wg.Wait()
 	if s.state != nil {

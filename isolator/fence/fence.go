@@ -40,6 +40,8 @@ type Target struct {
 	// (MESOS_AGENT_ENDPOINT) are that one's users, which only matters where several nodes are played by one machine. "" looks at
 	// no environment.
 	Agent string `json:"agent,omitempty"`
+	// FrozenUntil is set while the file system at Path may be frozen for a snapshot: when, on the clock of the deadlines, the watchdog thaws it at the latest.
+	FrozenUntil time.Duration `json:"frozenUntil,omitempty"`
 }
 
 // Process is a user of a target. Start distinguishes it from a later process with its id.

@@ -110,6 +110,23 @@ func thaw(ctx context.Context, f *Fence, t Target, devices []loop.Device) (strin
 	})
 }
 
+// thawAll thaws the file systems that are the targets' own, and those that were frozen for a snapshot.
+func thawAll(ctx context.Context, f *Fence, jobs []*job) []result {
+	out := ownStep(thaw, notItsOwn)(ctx, f, jobs)
+	for i, j := range jobs {
+		if j.target.Verify == VerifySuperblock || j.target.FrozenUntil == 0 {
+			continue
+		}
+		limit, cancel := context.WithTimeout(ctx, stepLimit)
+		out[i].done = done
+		if err := mount.Within(limit, "thaw "+j.target.Path, func() error { return Thaw(j.target.Path) }); err != nil {
+			out[i].done = fmt.Sprintf("not done: %v", err)
+		}
+		cancel()
+	}
+	return out
+}
+
 var (
 	errNothing   = errors.New(nothingToDo)
 	errElsewhere = errors.New("another file system is mounted there")

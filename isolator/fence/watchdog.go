@@ -149,6 +149,7 @@ func (w *watchdog) run() int {
 	for {
 		w.state.set(wordWatchdogBeat, uint64(w.state.now()))
 		situation, targets := w.look()
+		w.thawOverdue(targets, situation)
 		act, until := Decide(situation)
 		switch act {
 		case ActExit:

@@ -6,6 +6,7 @@
 package lease
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -145,6 +146,8 @@ const (
 	RequestRemove  RequestKind = "remove"  // a person's intent to delete, committed before
 	RequestRelease RequestKind = "release" // unmount what no task uses and give the claim back
 	RequestFence   RequestKind = "fence"   // kill the users and give the claim back
+	// RequestOperation asks for the operation that Request.Operation says (isolator/client.OperationRequest).
+	RequestOperation RequestKind = "operation"
 )
 
 // Request is the register requests/<node uid>/<op>. The framework writes it with State pending; the node writes the
@@ -165,6 +168,10 @@ type Request struct {
 	// AdoptOnly refuses to create, NewOnly refuses to adopt.
 	AdoptOnly bool `json:"adoptOnly,omitempty"`
 	NewOnly   bool `json:"newOnly,omitempty"`
+	// Operation is what RequestOperation asks for; Progress is how far it is, Result what it came to.
+	Operation json.RawMessage `json:"operation,omitempty"`
+	Progress  json.RawMessage `json:"progress,omitempty"`
+	Result    json.RawMessage `json:"result,omitempty"`
 
 	State   RequestState `json:"state"`
 	Outcome string       `json:"outcome,omitempty"` // "created", "adopted", "removed", "absent", "released"
