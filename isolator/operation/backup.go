@@ -54,7 +54,7 @@ func (j *job) backup(ctx context.Context) (*client.OperationResult, error) {
 		return err
 	}
 	if sn, ok := d.(driver.Snapshotter); ok && facts.Snapshots {
-		err = j.backupSnapshot(ctx, d, sn, r.Snapshot, read)
+		err = j.backupSnapshot(ctx, d, sn, facts.Freeze, read)
 	} else if r.Snapshot != "" {
 		err = cannot(d, "make snapshots")
 	} else {
@@ -68,13 +68,14 @@ func (j *job) backup(ctx context.Context) (*client.OperationResult, error) {
 }
 
 // backupSnapshot reads a snapshot: the one of that name, or one that is made for it.
-func (j *job) backupSnapshot(ctx context.Context, d driver.Driver, sn driver.Snapshotter, name string, read func(context.Context, string) error) error {
+func (j *job) backupSnapshot(ctx context.Context, d driver.Driver, sn driver.Snapshotter, freeze bool, read func(context.Context, string) error) error {
 	r := j.op.Request
+	name := r.Snapshot
 	if name == "" {
 		name = "backup-" + j.op.ID
 		j.progress("making a snapshot", 0, 0)
 		err := j.p.o.Node.WithVolume(ctx, Wanted{Ref: j.ref(), UID: r.UID, Verb: r.Kind, Op: j.op.ID}, func(ctx context.Context, h Held) error {
-			_, err := j.takeSnapshot(ctx, sn, h, name)
+			_, err := j.takeSnapshot(ctx, sn, freeze, h, name)
 			return err
 		})
 		if err != nil {

@@ -111,7 +111,7 @@ func (j *job) snapshot(ctx context.Context) (*client.OperationResult, error) {
 	}
 	var out client.Snapshot
 	err = j.p.o.Node.WithVolume(ctx, Wanted{Ref: j.ref(), UID: r.UID, Verb: r.Kind, Op: j.op.ID}, func(ctx context.Context, h Held) error {
-		out, err = j.takeSnapshot(ctx, sn, h, r.Snapshot)
+		out, err = j.takeSnapshot(ctx, sn, facts.Freeze, h, r.Snapshot)
 		return err
 	})
 	if err != nil {
@@ -124,7 +124,7 @@ func (j *job) snapshot(ctx context.Context) (*client.OperationResult, error) {
 const freezing = "freezing"
 
 // takeSnapshot makes a snapshot of a volume that this node has to itself. One that may not be of one instant is removed again.
-func (j *job) takeSnapshot(ctx context.Context, sn driver.Snapshotter, h Held, name string) (client.Snapshot, error) {
+func (j *job) takeSnapshot(ctx context.Context, sn driver.Snapshotter, freeze bool, h Held, name string) (client.Snapshot, error) {
 	done, err := findSnapshot(ctx, sn, h, name)
 	if err != nil {
 		return client.Snapshot{}, err
@@ -145,7 +145,7 @@ func (j *job) takeSnapshot(ctx context.Context, sn driver.Snapshotter, h Held, n
 		j.p.o.Crash("snapshot.driver")
 		return err
 	}
-	if !h.Mounted {
+	if !h.Mounted || !freeze {
 		err := take(ctx)
 		return shown(h.Ref.Driver, info, false), err
 	}

@@ -85,7 +85,7 @@ func (j *job) cloneMounted(ctx context.Context, d driver.Driver, facts driver.Fa
 		return driver.Info{}, fault.New(fault.Conflict, "it is mounted at %s, and driver %s cannot make snapshots: stop what uses it first", h.Path, d.Name())
 	}
 	name := "clone-" + j.op.ID
-	if _, err := j.takeSnapshot(ctx, sn, h, name); err != nil {
+	if _, err := j.takeSnapshot(ctx, sn, facts.Freeze, h, name); err != nil {
 		return driver.Info{}, err
 	}
 	info, err := j.cloneOf(ctx, h.UID, name)
