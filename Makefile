@@ -11,13 +11,13 @@ CONSUL   := $(CACHE)/consul-1.19.2
 ROUNDS   ?= 20
 SEED     ?= 0
 RUNFLAGS ?= --agents 3 --example counter
-GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './.git/*')
+GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './dist/*' -not -path './.git/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test check fmt vulns bench torture consul clean
+.PHONY: help build run demo test check fmt vulns bench torture consul dist dcos-repo clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build holdfast, dvdcli and the examples' programs into bin/
 	@mkdir -p $(BIN); [ -x $(BIN)/holdfast ] || echo "building (the first time takes a minute or two)"
@@ -64,5 +64,12 @@ $(CONSUL):
 	@mkdir -p $(CACHE); echo "building $(CONSUL) (some minutes)"
 	@cd tools/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CONSUL).new.$$$$ github.com/hashicorp/consul && mv $(CONSUL).new.$$$$ $(CONSUL)
 
+dist: ## tarballs, .deb and .rpm for amd64 and arm64, SBOMs and checksums into dist/; the same commit gives the same bytes
+	@VERSION=$(VERSION) GO=$(GO) packaging/dist
+
+dcos-repo: ## a DC/OS package repository in dist/dcos-repo, to be served at ASSETS=http://host:port (needs make dist)
+	@test -n "$(ASSETS)" || { echo "give the URL at which the folder will be reached: make dcos-repo ASSETS=http://host:8000"; exit 2; }
+	@$(GO) run ./packaging/dcos/repo --version $(VERSION) --assets $(ASSETS) --artifact dist/holdfast-$(VERSION)-linux-amd64.tar.gz --out dist/dcos-repo
+
 clean: ## remove what build made
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist
