@@ -102,7 +102,3 @@ func (t *direct) capabilities(ctx context.Context, c command) ([]client.Capabili
 func (t *direct) status(context.Context, command) ([]client.VolumeStatus, error) {
 	return nil, fault.New(fault.Unavailable, "status: no isolator is installed on this node, and plugins do not say who has mounted what")
 }
-
-func (t *direct) cannot(_ context.Context, c command) error {
-	return fault.New(fault.Invalid, "%s volume %s/%s: the Docker volume plugin protocol has no %s; nothing was done", c.verb, c.driver, c.name, c.verb)
-}

@@ -17,6 +17,7 @@ type command struct {
 	explicitCreate bool
 	timeout        time.Duration
 	json           bool
+	snapshot, size string
 	owner          string // whose use an unmount ends; "" is Mesos's
 }
 
@@ -36,12 +37,15 @@ var verbs = map[string]struct {
 	"list":         {"Print the names of all volumes", false, false, time.Minute, false},
 	"capabilities": {"Print what a driver, or every driver of this node, can do", false, false, time.Minute, true},
 	"status":       {"Print what is mounted on this node, by whom and since when", false, false, time.Minute, true},
-	"snapshot":     {"Snapshot a volume", true, true, 110 * time.Second, false},
-	"resize":       {"Resize a volume", true, true, 110 * time.Second, false},
 	"version":      {"Print the version", false, false, time.Minute, true},
+
+	"snapshot":        {"Snapshot a volume and print the snapshot's name", true, true, 10 * time.Minute, false},
+	"snapshots":       {"List the snapshots of a volume, or of all", false, false, time.Minute, false},
+	"remove-snapshot": {"Remove a snapshot", true, true, 10 * time.Minute, false},
+	"resize":          {"Make a volume larger and print its size", true, true, 10 * time.Minute, false},
 }
 
-var verbOrder = []string{"create", "remove", "mount", "unmount", "path", "get", "list", "capabilities", "status", "snapshot", "resize", "version"}
+var verbOrder = []string{"create", "remove", "mount", "unmount", "path", "get", "list", "capabilities", "status", "snapshot", "snapshots", "remove-snapshot", "resize", "version"}
 
 // errHelp asks for the usage.
 type errHelp struct{ verb string }
@@ -76,7 +80,7 @@ func parse(args []string) (command, error) {
 			continue
 		case "o":
 			name = "output"
-		case "volumedriver", "volumename", "volumeopts", "timeout", "output", "owner":
+		case "volumedriver", "volumename", "volumeopts", "timeout", "output", "owner", "snapshot", "size":
 		default:
 			return c, fmt.Errorf("unknown flag: %s", a)
 		}
@@ -127,6 +131,10 @@ func (c *command) set(flag, value string) error {
 		c.json = value == "json"
 	case "owner":
 		c.owner = value
+	case "snapshot":
+		c.snapshot = value
+	case "size":
+		c.size = value
 	case "volumeopts":
 		k, v, found := strings.Cut(value, "=")
 		if !found || k == "" {
@@ -156,6 +164,10 @@ func (c *command) check() error {
 		return fmt.Errorf("missing volume name: give --volumename")
 	case c.owner != "" && c.verb != "unmount":
 		return fmt.Errorf("%s takes no --owner", c.verb)
+	case c.snapshot != "" && c.verb != "snapshot" && c.verb != "remove-snapshot":
+		return fmt.Errorf("%s takes no --snapshot", c.verb)
+	case c.size != "" && c.verb != "resize":
+		return fmt.Errorf("%s takes no --size", c.verb)
 	case !v.opts && len(c.options) > 0:
 		return fmt.Errorf("%s takes no --volumeopts", c.verb)
 	}
@@ -169,15 +181,17 @@ func usage() string {
 	var b strings.Builder
 	b.WriteString("dvdcli:\n  A Docker Volume Driver CLI\n\nUsage:\n  dvdcli [command] --volumedriver=DRIVER --volumename=NAME [flags]\n\nAvailable Commands:\n")
 	for _, v := range verbOrder {
-		fmt.Fprintf(&b, "  %-12s %s\n", v, verbs[v].what)
+		fmt.Fprintf(&b, "  %-15s %s\n", v, verbs[v].what)
 	}
-	b.WriteString(`  help         Print this text
+	b.WriteString(`  help            Print this text
 
 Flags:
       --volumedriver string   Volume driver
       --volumename string     Volume name
       --volumeopts key=value  Volume option for create and mount, may be repeated; the value may hold '=' and ','
       --explicitcreate        mount: fail if the volume does not exist (also: --explicitCreate)
+      --snapshot string       snapshot, remove-snapshot: name of the snapshot (default: one with the time in it)
+      --size string           resize: the new size, e.g. 20 (GiB) or 500MiB
       --owner string          unmount: end the use of this owner, as status shows it, instead of Mesos's
   -o, --output string         text or json; version is text always
       --timeout duration      Give up after this time (mount 110s, unmount 9m)

@@ -127,10 +127,3 @@ func (t *throughIsolator) status(ctx context.Context, _ command) (out []client.V
 	})
 	return out, err
 }
-
-func (t *throughIsolator) cannot(ctx context.Context, c command) error {
-	if _, err := t.capabilities(ctx, command{driver: c.driver}); err != nil {
-		return err
-	}
-	return fault.New(fault.Invalid, "%s volume %s/%s: the isolator of this node has no %s for any of its drivers; nothing was done", c.verb, c.driver, c.name, c.verb)
-}

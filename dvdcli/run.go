@@ -28,8 +28,7 @@ type backend interface {
 	list(ctx context.Context, c command) ([]string, error)
 	capabilities(ctx context.Context, c command) ([]client.Capability, error)
 	status(ctx context.Context, c command) ([]client.VolumeStatus, error)
-	// cannot says why there is no snapshot and no resize.
-	cannot(ctx context.Context, c command) error
+	operate(ctx context.Context, c command, r client.OperationRequest) (client.Operation, error)
 }
 
 func run(args []string, stdout, stderr io.Writer, e environ) int {
@@ -86,8 +85,9 @@ func perform(ctx context.Context, b backend, c command, stdout io.Writer) error 
 		return printCapabilities(ctx, b, c, stdout)
 	case "status":
 		return printStatus(ctx, b, c, stdout)
-	case "snapshot", "resize":
-		return b.cannot(ctx, c)
+	}
+	if operates[c.verb] {
+		return operate(ctx, b, c, stdout)
 	}
 	one := map[string]func(context.Context, command) (string, error){"mount": b.mount, "path": b.path, "get": b.get}[c.verb]
 	line, err := one(ctx, c)

@@ -13,6 +13,11 @@
 //	POST /v1/get        VolumeRequest  -> Volume
 //	POST /v1/path       VolumeRequest  -> {"path": "/…" or ""}
 //	POST /v1/list       {"driver": …}  -> {"volumes": [Volume…]}
+//	POST /v1/<kind>     OperationRequest -> Operation, for each kind of operation (snapshot, clone, resize, …; see Op…); it is answered at its
+//	                                     end, or with ?wait=SECONDS after that time at the latest, and goes on without its caller
+//	GET  /v1/operations                -> {"operations": [Operation…]}, newest first
+//	GET  /v1/operations/<id>?wait=S    -> Operation
+//	DELETE /v1/operations/<id>         -> {}; it is cancelled
 //	GET  /v1/status                    -> Status
 //	GET  /v1/capabilities              -> {"drivers": [Capability…]}
 //	GET  /v1/version                   -> {"version": …}
@@ -146,6 +151,9 @@ type Capability struct {
 	MultiAttach    bool   `json:"multiAttach"`
 	AttachLimit    int    `json:"attachLimit,omitempty"`
 	Verify         string `json:"verify,omitempty"`
+	Snapshots      bool   `json:"snapshots,omitempty"`
+	Clones         bool   `json:"clones,omitempty"`
+	Grows          string `json:"grows,omitempty"` // online, offline
 	Ready          bool   `json:"ready"`
 	Because        string `json:"because,omitempty"`
 }

@@ -133,6 +133,9 @@ type DriverFacts struct {
 	MultiAttach     bool   `json:"multiAttach"`
 	AttachLimit     int    `json:"attachLimit,omitempty"` // 0: none known
 	Verify          string `json:"verify"`                // "superblock" or "scan"
+	Snapshots       bool   `json:"snapshots,omitempty"`   // these three: what operations it can do
+	Clones          bool   `json:"clones,omitempty"`
+	Grows           string `json:"grows,omitempty"` // "online", "offline" or ""
 	Ready           bool   `json:"ready"`
 	NotReadyBecause string `json:"notReadyBecause,omitempty"`
 }

@@ -12,9 +12,8 @@ import (
 
 // job is one operation under way.
 type job struct {
-	p     *Operator
-	op    client.Operation // as it was begun; see now for what was edited since
-	shown time.Time
+	p  *Operator
+	op client.Operation // as it was begun; see now for what was edited since
 }
 
 func (j *job) ref() volume.Ref {

@@ -184,6 +184,7 @@ func (s *Server) routes() http.Handler {
 		}
 		answer(w, status, h)
 	})
+	s.operationRoutes(m)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, fault.New(fault.NotFound, "no such call: %s %.200s", r.Method, r.URL.Path))
 	})
