@@ -359,6 +359,10 @@ func poolOption(o *pool.Options, kv string) (known bool, err error) {
 		o.FS = v
 	case "size":
 		o.Size, err = volume.ParseSize(v)
+	case "copies":
+		if o.FullCopies = v == "full"; v != "full" && v != "shared" {
+			err = fmt.Errorf("copies=%s is neither shared nor full", v)
+		}
 	default:
 		return false, nil
 	}

@@ -270,3 +270,13 @@ func (d Device) Release(ctx context.Context, image *os.File, patience time.Durat
 	}
 	return fault.Wrap(fault.Unknown, clear(f), "detach %s", d.Path())
 }
+
+// Resize makes the device as large as its image is now. A file system on it may be mounted; it is not changed.
+func (d Device) Resize() error {
+	f, err := os.OpenFile(d.Path(), os.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fault.Wrap(fault.Unknown, err, "open loop device %s", d.Path())
+	}
+	defer f.Close()
+	return fault.Wrap(fault.Unknown, unix.IoctlSetInt(int(f.Fd()), unix.LOOP_SET_CAPACITY, 0), "resize %s", d.Path())
+}

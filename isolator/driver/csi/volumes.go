@@ -160,6 +160,9 @@ func (d *Driver) Create(ctx context.Context, w driver.Spec) (driver.Info, error)
 
 func (d *Driver) create(ctx context.Context, w driver.Spec) (driver.Info, error) {
 	none := driver.Info{}
+	if w.Source != nil {
+		return none, fault.New(fault.Invalid, "clones by CSI are not there yet")
+	}
 	if w.Owner != "" || w.Mode != "" {
 		return none, fault.New(fault.Invalid, "a CSI plugin cannot set owner and mode")
 	}

@@ -138,6 +138,9 @@ func (d *Driver) Create(ctx context.Context, s driver.Spec) (driver.Info, error)
 	if s.Owner != "" || s.Mode != "" {
 		return driver.Info{}, fault.New(fault.Invalid, "create volume %s/%s: a Docker volume plugin cannot set owner and mode", d.o.Name, s.Name)
 	}
+	if s.Source != nil {
+		return driver.Info{}, fault.New(fault.Invalid, "create volume %s/%s: a Docker volume plugin cannot clone", d.o.Name, s.Name)
+	}
 	body := struct {
 		Name string
 		Opts map[string]string

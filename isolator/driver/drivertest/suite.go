@@ -27,6 +27,8 @@ type Fixture struct {
 	KeepsUID bool
 	// Options are needed to create; nil for none.
 	Options map[string]string
+	// Later moves the driver's clock on, so that it measures anew what it does not measure at every call; nil where there is no need.
+	Later func()
 }
 
 // Run tries a driver. fresh is called for every part.
@@ -38,6 +40,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
 		{"facts", facts}, {"absent", absent}, {"life", life}, {"names", names}, {"exists", exists}, {"identity", identity},
 		{"mount never creates", neverCreates}, {"unmount is idempotent", unmountTwice}, {"content stays", contentStays},
 		{"list", list}, {"context", contextEnds}, {"side by side", sideBySide}, {"creation race", race}, {"adopt", adopt},
+		{"usage", usage}, {"growth", growth}, {"growth while mounted", growthMounted}, {"snapshots", snapshots}, {"snapshots while mounted", snapshotsMounted},
+		{"snapshots are read", snapshotsRead}, {"clones", clones}, {"no such powers", noSuchPowers},
 	}
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
-	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 // The back ends.
@@ -40,6 +39,18 @@ type backend interface {
 	unused(ctx context.Context, dir string) (release func(), err error)
 	// destroy deletes a directory of .new or .bin with all that is in it.
 	destroy(dir string) error
+	// usage says how full the content is.
+	usage(ctx context.Context, dir, target string, l label) (driver.Usage, error)
+	// grow makes the content larger and completes the label on the disk, which has the wish (Grow) before anything else is done. because says why
+	// it is left to the next mount, which calls for it by a label with Grow.
+	grow(ctx context.Context, dir, target string, l *label, size volume.Bytes) (because string, err error)
+	// copyTo copies the content, as it is at one instant, into another directory: a snapshot's, for good, or that of a clone.
+	copyTo(ctx context.Context, dir, target, to string, l label, forGood bool) error
+	// clone makes of a copied content of the source one that stands for itself, and completes the label.
+	clone(ctx context.Context, dir string, source label, l *label, own ownership) error
+	// peek makes a snapshot's content appear read-only at target, where it must through a copy of it that is kept in copyDir. Again is success.
+	peek(ctx context.Context, dir, copyDir, target string, l label) error
+	unpeek(ctx context.Context, copyDir, target string) error
 }
 
 // poolRecord is the file .pool.json: what was settled when the pool was made. A pool without one was made before there were other back ends
@@ -73,7 +84,7 @@ func (p *Pool) chooseBackend() (backend, error) {
 	}
 	switch r.Backend {
 	case Dir:
-		return dirBack{p}, nil
+		return newDirBack(p), nil
 	case Btrfs:
 		return newBtrfs(p)
 	case Loop:
@@ -179,53 +190,3 @@ func recordPool(path string, r poolRecord) (poolRecord, error) {
 	}
 	return r, fault.Wrap(fault.Unavailable, err, "record the back end")
 }
-
-// dirBack keeps volumes in plain directories.
-type dirBack struct{ p *Pool }
-
-func (dirBack) facts(*driver.Facts) {}
-
-func (dirBack) size(s volume.Bytes) (volume.Bytes, error) { return s, nil }
-
-func (dirBack) fill(_ context.Context, dir string, _ *label, own ownership) error {
-	data := filepath.Join(dir, dataDir)
-	if err := os.Mkdir(data, 0o755); err != nil {
-		return fault.Wrap(writeClass(err), err, "make its data directory")
-	}
-	return finishData(data, own)
-}
-
-func finishData(data string, own ownership) error {
-	if err := own.apply(data); err != nil {
-		return err
-	}
-	return fault.Wrap(fault.Unknown, syncDir(data), "sync its data directory")
-}
-
-func (b dirBack) mount(ctx context.Context, dir string, _ label, target string) error {
-	data := filepath.Join(dir, dataDir)
-	if fi, err := os.Lstat(data); err != nil || !fi.IsDir() {
-		return fault.New(fault.Conflict, "its data directory %s is not there", data)
-	}
-	if !b.p.binds {
-		return nil
-	}
-	return bind(ctx, data, target)
-}
-
-func (b dirBack) unmount(ctx context.Context, dir, target string) error {
-	// By way of the directory above the data: whoever looks for users of those must not find us.
-	if _, err := os.Lstat(dir); err == nil {
-		if err := mount.Sync(dir); err != nil {
-			return err
-		}
-	}
-	if !b.p.binds {
-		return nil
-	}
-	return unbind(ctx, target)
-}
-
-func (dirBack) unused(context.Context, string) (func(), error) { return func() {}, nil }
-
-func (dirBack) destroy(dir string) error { return os.RemoveAll(dir) }

@@ -23,13 +23,15 @@ type kind struct {
 	name string
 	o    pool.Options
 	size string // of a small volume
-	btrf bool
+	on   string // the file system that the pool must lie on
 }
 
 var kinds = []kind{
-	{name: "loop ext4", o: pool.Options{Backend: pool.Loop, FS: "ext4"}, size: "16m"},
+	{name: "loop ext4", o: pool.Options{Backend: pool.Loop, FS: "ext4", FullCopies: true}, size: "16m"},
 	{name: "loop xfs", o: pool.Options{Backend: pool.Loop, FS: "xfs"}, size: "300m"},
-	{name: "btrfs", o: pool.Options{Backend: pool.Btrfs}, size: "16m", btrf: true},
+	{name: "btrfs", o: pool.Options{Backend: pool.Btrfs}, size: "16m", on: "btrfs"},
+	{name: "loop ext4 on xfs", o: pool.Options{Backend: pool.Loop, FS: "ext4"}, size: "16m", on: "xfs"},
+	{name: "loop xfs on btrfs", o: pool.Options{Backend: pool.Loop, FS: "xfs"}, size: "300m", on: "btrfs"},
 }
 
 func eachKind(t *testing.T, f func(t *testing.T, k kind)) {
@@ -44,8 +46,8 @@ func (k kind) fresh(t testing.TB) pool.Options {
 	t.Helper()
 	o := k.o
 	o.Dir, o.Mounts = real(t, t.TempDir()), real(t, t.TempDir())
-	if k.btrf {
-		mountBtrfs(t, o.Dir)
+	if k.on != "" {
+		mountOwn(t, o.Dir, k.on)
 	}
 	t.Cleanup(func() { nothingLeft(t, o.Dir) })
 	return o
@@ -60,18 +62,19 @@ func real(t testing.TB, dir string) string {
 	return dir
 }
 
-func mountBtrfs(t testing.TB, dir string) {
+func mountOwn(t testing.TB, dir, kind string) {
 	t.Helper()
-	image := filepath.Join(t.TempDir(), "btrfs")
+	image := filepath.Join(t.TempDir(), kind)
 	f, err := os.Create(image)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := f.Truncate(512 << 20); err != nil {
+	if err := f.Truncate(2 << 30); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.btrfs", "-q", image).CombinedOutput(); err != nil {
+	sector := map[string]string{"xfs": "-ssize=4096", "btrfs": "-s4096"}[kind]
+	if out, err := exec.Command("mkfs."+kind, "-q", sector, image).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if err := loop.Lock(f); err != nil {
@@ -82,12 +85,12 @@ func mountBtrfs(t testing.TB, dir string) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	if err := unix.Mount(d.Path(), dir, "btrfs", 0, ""); err != nil {
+	if err := unix.Mount(d.Path(), dir, kind, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount btrfs: %v", err)
+			t.Errorf("unmount the pool: %v", err)
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 		}
 		// Whatever else was started on this machine meanwhile may have a copy of the mount.

@@ -2,38 +2,41 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/btrfs"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 // btrfsBack keeps volumes in subvolumes of a btrfs. It is dirBack in all that subvolumes share with directories.
-type btrfsBack struct{ dirBack }
+type btrfsBack struct{ *dirBack }
 
 func newBtrfs(p *Pool) (backend, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(p.o.Dir, &st); err != nil {
+	is, err := btrfs.Is(p.o.Dir)
+	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "look at %s", p.o.Dir)
 	}
-	if int64(uint32(st.Type)) != unix.BTRFS_SUPER_MAGIC {
+	if !is {
 		return nil, fault.New(fault.Unavailable, "%s does not lie on a btrfs", p.o.Dir)
 	}
 	if !p.binds {
 		return nil, fault.New(fault.Unavailable, "back end btrfs deletes subvolumes and mounts, which needs root")
 	}
-	return btrfsBack{dirBack{p}}, nil
+	return btrfsBack{newDirBack(p)}, nil
 }
 
-// facts: a subvolume has no superblock of its own, so that scanning is all the proof there is, as with directories.
-func (btrfsBack) facts(f *driver.Facts) { f.MultiAttach = false }
+// facts: a subvolume has no superblock of its own, so that scanning is all the proof there is, as with directories. Nothing is frozen: it would
+// be the whole pool, and the snapshot would wait for the thaw.
+func (btrfsBack) facts(f *driver.Facts) {
+	f.MultiAttach = false
+	f.LimitsSize, f.Snapshots, f.Clones, f.Grows = true, true, true, driver.GrowsOnline
+}
 
 func (btrfsBack) size(s volume.Bytes) (volume.Bytes, error) {
 	if s < 0 || (s > 0 && s < 1<<20) {
@@ -43,40 +46,39 @@ func (btrfsBack) size(s volume.Bytes) (volume.Bytes, error) {
 }
 
 func (b btrfsBack) fill(_ context.Context, dir string, l *label, own ownership) error {
-	if err := onDir(dir, func(fd int) error { return unixIoctl(fd, subvolCreate, named(dataDir)) }); err != nil {
+	if err := btrfs.Create(dir, dataDir); err != nil {
 		return fault.Wrap(writeClass(err), err, "make its subvolume")
 	}
+	return b.finish(dir, l.Size, own)
+}
+
+func (b btrfsBack) finish(dir string, size volume.Bytes, own ownership) error {
 	data := filepath.Join(dir, dataDir)
-	if l.Size > 0 {
-		if err := limit(data, l.Size); err != nil {
-			return fault.Wrap(writeClass(err), err, "limit its size to %d bytes", l.Size)
+	if size > 0 {
+		if err := btrfs.Limit(data, size); err != nil {
+			return fault.Wrap(writeClass(err), err, "limit its size to %d bytes", size)
 		}
 	}
 	return finishData(data, own)
 }
 
-// limit sets the size of a subvolume, switching quotas on when they are not yet.
-func limit(data string, size volume.Bytes) error {
-	return onDir(data, func(fd int) error {
-		args := qgroupLimit{flags: limitReferenced, maxReferenced: uint64(size)} // qgroup 0 is that of the subvolume
-		err := unixIoctl(fd, qgroupLimitCall, unsafe.Pointer(&args))
-		if !errors.Is(err, unix.ENOTCONN) && !errors.Is(err, unix.EINVAL) {
-			return err
-		}
-		on := quotaControl{cmd: quotaEnable}
-		if err := unixIoctl(fd, quotaCall, unsafe.Pointer(&on)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return err
-		}
-		args = qgroupLimit{flags: limitReferenced, maxReferenced: uint64(size)}
-		return unixIoctl(fd, qgroupLimitCall, unsafe.Pointer(&args))
-	})
+func (b btrfsBack) subvolume(dir string) (string, error) {
+	data := filepath.Join(dir, dataDir)
+	if !btrfs.IsSubvolume(data) {
+		return "", fault.New(fault.Conflict, "its subvolume %s is not there", data)
+	}
+	return data, nil
 }
 
+// mount also carries out a growth that a crash left undone.
 func (b btrfsBack) mount(ctx context.Context, dir string, l label, target string) error {
-	var st unix.Stat_t
-	data := filepath.Join(dir, dataDir)
-	if err := unix.Lstat(data, &st); err != nil || st.Ino != subvolInode {
-		return fault.New(fault.Conflict, "its subvolume %s is not there", data)
+	if _, err := b.subvolume(dir); err != nil {
+		return err
+	}
+	if l.Grow > 0 {
+		if _, err := b.grow(ctx, dir, target, &l, l.Grow); err != nil {
+			return err
+		}
 	}
 	return b.dirBack.mount(ctx, dir, l, target)
 }
@@ -90,59 +92,82 @@ func (b btrfsBack) unused(_ context.Context, dir string) (func(), error) {
 	return func() {}, err
 }
 
-// destroy deletes the subvolume at once instead of file by file, which the kernel does behind us; subvolumes that its user made inside
-// are deleted as directories.
+// destroy deletes the subvolume at once; where its user made subvolumes inside, they go as directories do.
 func (btrfsBack) destroy(dir string) error {
-	_ = onDir(dir, func(fd int) error { return unixIoctl(fd, subvolDestroy, named(dataDir)) })
+	_ = btrfs.Destroy(dir, dataDir)
 	return os.RemoveAll(dir)
 }
 
-// What linux/btrfs.h says and golang.org/x/sys does not have.
-const (
-	subvolCreate    = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
-	subvolDestroy   = 0x5000940f // BTRFS_IOC_SNAP_DESTROY
-	quotaCall       = 0xc0109428 // BTRFS_IOC_QUOTA_CTL
-	qgroupLimitCall = 0x8030942b // BTRFS_IOC_QGROUP_LIMIT
-	quotaEnable     = 1          // BTRFS_QUOTA_CTL_ENABLE
-	limitReferenced = 1          // BTRFS_QGROUP_LIMIT_MAX_RFER
-	subvolInode     = 256        // of every subvolume's root
-)
-
-type subvolArgs struct {
-	_    int64
-	name [4088]byte
-}
-
-type quotaControl struct {
-	cmd uint64
-	_   uint64
-}
-
-type qgroupLimit struct {
-	id            uint64
-	flags         uint64
-	maxReferenced uint64
-	_             [3]uint64
-}
-
-func named(name string) unsafe.Pointer {
-	a := new(subvolArgs)
-	copy(a.name[:len(a.name)-1], name)
-	return unsafe.Pointer(a)
-}
-
-func unixIoctl(fd int, call uint, arg unsafe.Pointer) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(call), uintptr(arg)); errno != 0 {
-		return errno
+func (b btrfsBack) grow(_ context.Context, dir, _ string, l *label, size volume.Bytes) (string, error) {
+	data, err := b.subvolume(dir)
+	if err != nil {
+		return "", err
 	}
-	return nil
+	if l.Grow != size {
+		l.Grow = size
+		if err := writeLabel(dir, *l); err != nil {
+			return "", err
+		}
+	}
+	crashAt("grow.recorded")
+	if err := btrfs.Limit(data, size); err != nil {
+		return "", fault.Wrap(fault.Unknown, err, "limit its size to %d bytes", size)
+	}
+	crashAt("grow.done")
+	l.Size, l.Grow = size, 0
+	return "", writeLabel(dir, *l)
 }
 
-func onDir(dir string, f func(fd int) error) error {
-	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+func (b btrfsBack) copyTo(_ context.Context, dir, _, to string, _ label, forGood bool) error {
+	data, err := b.subvolume(dir)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return f(int(d.Fd()))
+	err = btrfs.Snapshot(data, to, dataDir, forGood)
+	return fault.Wrap(writeClass(err), err, "copy its subvolume")
+}
+
+func (b btrfsBack) clone(_ context.Context, dir string, _ label, l *label, own ownership) error {
+	crashAt("clone.copied")
+	return b.finish(dir, l.Size, own)
+}
+
+// peek shows the read-only subvolume itself.
+func (b btrfsBack) peek(ctx context.Context, dir, _, target string, _ label) error {
+	data, err := b.subvolume(dir)
+	if err != nil {
+		return err
+	}
+	if err := mount.Show(ctx, data, target); err != nil {
+		return err
+	}
+	return mount.ReadOnly(ctx, target)
+}
+
+func (b btrfsBack) unpeek(ctx context.Context, _, target string) error {
+	return mount.Hide(ctx, target)
+}
+
+// usage is what the quota group counts, and a count of the files where quotas are off.
+func (b btrfsBack) usage(ctx context.Context, dir, target string, l label) (driver.Usage, error) {
+	data, err := b.subvolume(dir)
+	if err != nil {
+		return driver.Usage{}, err
+	}
+	used, counted, err := btrfs.Referenced(data)
+	if err != nil {
+		return driver.Usage{}, fault.Wrap(fault.Unknown, err, "read its quota group")
+	}
+	if !counted {
+		return b.dirBack.usage(ctx, dir, target, l)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(data, &st); err != nil {
+		return driver.Usage{}, fault.Wrap(fault.Unknown, err, "look at the pool's free space")
+	}
+	u := driver.Usage{Size: l.Size, Used: used, Available: volume.Bytes(st.Bavail) * volume.Bytes(st.Bsize)}
+	if l.Size > 0 {
+		u.Available = min(u.Available, max(0, l.Size-used))
+	}
+	return u, nil
 }

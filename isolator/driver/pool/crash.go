@@ -1,13 +1,10 @@
 package pool
 
-import (
-	"os"
-	"syscall"
-)
+import "github.com/holdfast-io/holdfast/isolator/image"
 
 // CrashVariable names the environment variable that makes the process kill itself (SIGKILL) when it comes to a step of the loop back end. Tests
 // set it.
-const CrashVariable = "HOLDFAST_POOL_CRASH_AT"
+const CrashVariable = image.CrashVariable
 
 // CrashSteps are the places where a kill must lose and leak nothing, in the order of a volume's life.
 var CrashSteps = []string{
@@ -16,12 +13,13 @@ var CrashSteps = []string{
 	"unmount.unbound", "unmount.detached",
 }
 
-var crashStep = os.Getenv(CrashVariable)
-
-func crashAt(step string) {
-	if crashStep == "" || crashStep != step {
-		return
-	}
-	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {} // until the signal is there
+// MoreCrashSteps are those of growing, copying and giving back: the first as a mounted volume comes by them, the second as one does that is not mounted.
+var MoreCrashSteps = struct{ Mounted, Unmounted []string }{
+	Mounted: []string{"grow.recorded", "grow.larger", "grow.device", "grow.done",
+		"snapshot.copied", "snapshot.labelled", "placed"},
+	Unmounted: []string{"grow.recorded", "grow.larger", "regrow.attached", "regrow.staged", "regrow.filled", "regrow.resized", "grow.done",
+		"snapshot.copied", "snapshot.labelled", "placed",
+		"clone.copied", "clone.attached", "clone.staged", "clone.filled", "clone.unbound", "clone.detached", "clone.named"},
 }
+
+func crashAt(step string) { image.CrashAt(step) }

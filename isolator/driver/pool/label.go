@@ -29,6 +29,9 @@ type label struct {
 	Instance string       `json:"node,omitempty"`       // uid of the node that made it
 	FS       string       `json:"fs,omitempty"`         // of the volume's own file system, its type
 	FSUUID   string       `json:"fsUuid,omitempty"`     // and its UUID
+	Grow     volume.Bytes `json:"grow,omitempty"`       // the size that it is about to get: begun, or left to the next mount
+	Snapshot string       `json:"snapshot,omitempty"`   // its name, in the label of a snapshot
+	Taken    *time.Time   `json:"taken,omitempty"`      // and when that was taken
 }
 
 const (

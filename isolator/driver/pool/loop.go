@@ -1,10 +1,7 @@
 package pool
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,48 +12,61 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/image"
 	"github.com/holdfast-io/holdfast/isolator/loop"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 const imageFile = "image"
 
-// patience is how long the end of a file system is waited for after its last unmount, the calls of a stuck process not counted.
-const patience = time.Second
-
-// loopBack keeps each volume in a file system of its own in a sparse file. The file system's root holds a second label and data/, which is
-// what tasks get; so the root of a volume is as empty as that of a directory, and an image that was exchanged is noticed.
-//
-// A mount goes by way of a staging point ".<name>" beside the target: the whole file system there, data/ bound to the target, the
-// staging mount removed. A process that was killed in between leaves a device, and perhaps the staging mount, which unmount takes down by
-// name and image.
+// loopBack keeps each volume in a file system of its own in a sparse file (isolator/image). The file system's root holds a second label beside data/, so that an
+// image that was exchanged is noticed.
 type loopBack struct {
-	p  *Pool
-	fs fileSystem
+	p        *Pool
+	fs       image.FS
+	reflinks bool // files of the pool can share blocks
 }
 
 func newLoop(p *Pool, name string) (backend, error) {
-	f, ok := fileSystems[name]
-	if !ok {
-		return nil, fault.New(fault.Invalid, "file system %q is neither ext4 nor xfs", name)
+	f, err := image.Lookup(name)
+	if err != nil {
+		return nil, err
 	}
 	if !p.binds {
 		return nil, fault.New(fault.Unavailable, "back end loop mounts file systems, which needs root")
 	}
-	return &loopBack{p: p, fs: f}, nil
+	return &loopBack{p: p, fs: f, reflinks: image.Reflinks(filepath.Join(p.o.Dir, newDir))}, nil
+}
+
+func (b *loopBack) image(dir, target string) image.Image {
+	return image.Image{Path: filepath.Join(dir, imageFile), Target: target, FS: b.fs}
+}
+
+// hidden is the image of a directory of .new, .bin and the like, which is never shown.
+func (b *loopBack) hidden(dir string) image.Image {
+	return b.image(dir, filepath.Join(b.p.o.Mounts, filepath.Base(dir)))
 }
 
 func (b *loopBack) facts(f *driver.Facts) {
 	f.Verify, f.FlushOnUnmount, f.SelfAttach = driver.VerifySuperblock, true, true
 	f.MultiAttach = false // two kernels in one ext4 destroy it
+	f.LimitsSize, f.Freeze = true, true
+	f.Snapshots, f.Clones = b.copies(), b.copies()
+	f.Grows = driver.GrowsOnline
+	if b.fs.Name == "ext4" && !image.MayGrowShown() {
+		f.Grows = driver.GrowsOffline
+	}
 }
+
+// copies tells whether images may be copied at all.
+func (b *loopBack) copies() bool { return b.reflinks || b.p.o.FullCopies }
 
 func (b *loopBack) size(s volume.Bytes) (volume.Bytes, error) {
 	if s <= 0 {
 		return 0, fault.New(fault.Invalid, "a volume of this pool needs a size (option size=…): its file system is made in that size")
 	}
-	if s < b.fs.least {
-		return 0, fault.New(fault.Invalid, "size %d is less than the %d bytes that %s needs", s, b.fs.least, b.fs.name)
+	if s < b.fs.Least {
+		return 0, fault.New(fault.Invalid, "size %d is less than the %d bytes that %s needs", s, b.fs.Least, b.fs.Name)
 	}
 	if s > 1<<50 {
 		return 0, fault.New(fault.Invalid, "size %d is more than a pebibyte", s)
@@ -66,29 +76,28 @@ func (b *loopBack) size(s volume.Bytes) (volume.Bytes, error) {
 
 // fill makes the image, and once mounts it to make what is in it.
 func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership) error {
-	if err := b.room(); err != nil {
+	if err := b.room(b.fs.Metadata); err != nil {
 		return err
 	}
-	l.FS, l.FSUUID = b.fs.name, uuid.NewString()
-	path := filepath.Join(dir, imageFile)
-	image, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	l.FS, l.FSUUID = b.fs.Name, uuid.NewString()
+	i := b.hidden(dir)
+	file, err := os.OpenFile(i.Path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return fault.Wrap(writeClass(err), err, "make its image")
 	}
-	defer image.Close()
-	if err := image.Truncate(int64(l.Size)); err != nil {
+	defer file.Close()
+	if err := file.Truncate(int64(l.Size)); err != nil {
 		return fault.Wrap(writeClass(err), err, "make its image of %d bytes", l.Size)
 	}
 	crashAt("create.image")
-	if err := b.fs.make(ctx, dir, l.FSUUID); err != nil {
+	if err := b.fs.Make(ctx, i.Path, l.FSUUID, false); err != nil {
 		return err
 	}
 	crashAt("create.made")
-	if err := loop.Lock(image); err != nil {
+	if err := loop.Lock(file); err != nil {
 		return err
 	}
-	target := filepath.Join(b.p.o.Mounts, filepath.Base(dir))
-	device, err := b.attached(ctx, "create", image, target, l.FS, func(stage string) error {
+	return b.once(ctx, "create", i, file, "", func(stage string) error {
 		data := filepath.Join(stage, dataDir)
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return fault.Wrap(writeClass(err), err, "make its data directory")
@@ -96,11 +105,20 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 		if err := finishData(data, own); err != nil {
 			return err
 		}
-		return writeLabel(stage, label{V: 1, UID: l.UID, Name: l.Name, Cluster: l.Cluster, Created: l.Created, FSUUID: l.FSUUID})
+		return writeLabel(stage, inner(*l))
 	})
-	// Also when it went well: nothing of it is mounted until somebody mounts it.
-	_ = image.Close() // the lock is the device's alone now
-	if serr := b.settle(ctx, "create", path, target, device); err == nil {
+}
+
+// inner is the label in the image.
+func inner(l label) label {
+	return label{V: 1, UID: l.UID, Name: l.Name, Cluster: l.Cluster, Created: l.Created, FSUUID: l.FSUUID}
+}
+
+// once mounts a locked image for the time of f only, and lets go of the lock.
+func (b *loopBack) once(ctx context.Context, verb string, i image.Image, file *os.File, options string, f func(stage string) error) error {
+	device, err := i.Attached(ctx, verb, file, options, f)
+	_ = file.Close() // the lock is the device's alone now
+	if serr := i.Settle(ctx, verb, device); err == nil {
 		err = serr
 	}
 	return err
@@ -108,191 +126,69 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 
 // room refuses to begin what a full pool would leave half done. A sparse image takes its space later, and a pool can be given away
 // more than once: this says nothing of that.
-func (b *loopBack) room() error {
+func (b *loopBack) room(need uint64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(b.p.o.Dir, &st); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "look at the pool's free space")
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < b.fs.metadata {
-		return fault.New(fault.Unavailable, "the pool is full: %d bytes are free in %s", free, b.p.o.Dir)
+	if free := st.Bavail * uint64(st.Bsize); free < need {
+		return fault.New(fault.Unavailable, "the pool is full: %d bytes are free in %s, and %d are needed", free, b.p.o.Dir, need)
 	}
 	return nil
 }
 
-// attached makes a device of a locked image, mounts it at the staging point and calls f. It undoes nothing, and gives the device, nil when there
-// is none.
-func (b *loopBack) attached(ctx context.Context, verb string, image *os.File, target, fsType string, f func(stage string) error) (*loop.Device, error) {
-	device, open, err := loop.Attach(image)
-	if err != nil {
-		return nil, err
-	}
-	defer open.Close() // until then no other image can be behind the device's name
-	crashAt(verb + ".attached")
-	stage := stageOf(target)
-	if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return &device, fault.Wrap(writeClass(err), err, "make mount point")
-	}
-	err = mount.Within(ctx, "mount "+stage, func() error {
-		err := unix.Mount(device.Path(), stage, fsType, unix.MS_NOSUID|unix.MS_NODEV, b.fs.options)
-		if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EINVAL) {
-			return fault.Wrap(fault.Conflict, err, "its %s is damaged and must be repaired by hand (fsck on %s)", fsType, image.Name())
-		}
-		return fault.Wrap(fault.Unknown, err, "mount its %s", fsType)
-	})
-	crashAt(verb + ".staged")
-	if err == nil {
-		err = f(stage)
-	}
-	crashAt(verb + ".filled")
-	if err == nil {
-		err = unbind(ctx, stage)
-	}
-	return &device, err
-}
-
-func stageOf(target string) string {
-	return filepath.Join(filepath.Dir(target), "."+filepath.Base(target))
-}
-
 func (b *loopBack) mount(ctx context.Context, dir string, l label, target string) error {
-	image, err := loop.OpenImage(filepath.Join(dir, imageFile))
+	i := b.image(dir, target)
+	file, err := loop.OpenImage(i.Path)
 	if err != nil {
 		return fault.Wrap(fault.Conflict, err, "open its image")
 	}
-	defer image.Close()
-	at, err := mount.Is(target)
-	if err != nil {
+	defer file.Close()
+	if at, err := i.Shown(file); err != nil || at {
 		return err
 	}
-	if at {
-		return sameImage(image, target)
-	}
-	if err := b.lock(ctx, image, target); err != nil {
+	if err := i.Take(ctx, file); err != nil {
 		return err
 	}
-	if err := b.checkImage(image, l); err != nil {
+	if err := b.checkImage(i, file, l); err != nil {
 		return err
 	}
-	device, err := b.attached(ctx, "mount", image, target, l.FS, func(stage string) error {
-		if err := checkInside(stage, l); err != nil {
+	if l.Grow > 0 {
+		if err := b.finishGrow(ctx, i, file, dir, &l); err != nil {
 			return err
 		}
-		return bind(ctx, filepath.Join(stage, dataDir), target)
+	}
+	return b.show(ctx, "mount", i, file, "", func(stage string) error { return checkInside(stage, l) })
+}
+
+// show mounts a locked image at its target, or leaves nothing.
+func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *os.File, options string, check func(stage string) error) error {
+	device, err := i.Attached(ctx, verb, file, options, func(stage string) error {
+		if err := check(stage); err != nil {
+			return err
+		}
+		return mount.Show(ctx, filepath.Join(stage, dataDir), i.Target)
 	})
 	if err == nil {
 		return nil
 	}
-	_ = image.Close() // the lock is the device's alone now
-	if uerr := b.settle(ctx, "undo", image.Name(), target, device); uerr != nil {
+	_ = file.Close() // the lock is the device's alone now
+	if uerr := i.Settle(ctx, "undo", device); uerr != nil {
 		return fault.Op(err, "%v (and it could not be undone: %v)", err, uerr)
 	}
 	return err
 }
 
-// sameImage tells whether it is this image that is mounted.
-func sameImage(image *os.File, target string) error {
-	device, err := deviceAt(target)
-	if err != nil {
-		return err
-	}
-	devices, err := loop.Devices(image.Name())
-	if err != nil {
-		return err
-	}
-	for _, d := range devices {
-		if device != nil && d == *device {
-			return nil
-		}
-	}
-	return fault.New(fault.Conflict, "something else is mounted at %s", target)
-}
-
-// deviceAt gives the loop device that is mounted at a place, nil when it is none.
-func deviceAt(point string) (*loop.Device, error) {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, point, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
-	if err != nil {
-		return nil, fault.Wrap(fault.Unknown, err, "look at %s", point)
-	}
-	d, ok := loop.Of(unix.Mkdev(st.Dev_major, st.Dev_minor))
-	if !ok {
-		return nil, nil
-	}
-	return &d, nil
-}
-
-// lock takes the image for a new device. What dead processes left attached is detached, if its file system is gone.
-func (b *loopBack) lock(ctx context.Context, image *os.File, target string) error {
-	err := loop.Lock(image)
-	if !fault.Is(err, fault.Conflict) {
-		return err
-	}
-	if is, merr := mount.Is(target); merr != nil || is {
-		return firstError(merr, err)
-	}
-	return b.releaseAll(ctx, image, target)
-}
-
-// releaseAll detaches every device of an image and ends with the image's lock, which proves that none is left.
-func (b *loopBack) releaseAll(ctx context.Context, image *os.File, target string) error {
-	devices, err := loop.Devices(image.Name())
-	if err != nil {
-		return err
-	}
-	for _, d := range devices {
-		if err := b.release(ctx, d, image, target); err != nil {
-			return err
-		}
-	}
-	return lockSoon(ctx, image)
-}
-
-// release detaches a device whose file system is gone. Copies of our own mount in the namespaces of processes that were started
-// meanwhile are removed; whatever else keeps the file system alive is a user, and the volume is not unmounted.
-func (b *loopBack) release(ctx context.Context, d loop.Device, image *os.File, target string) error {
-	err := d.Release(ctx, image, 50*time.Millisecond)
-	if !fault.Is(err, fault.Conflict) {
-		return err
-	}
-	stage := stageOf(target)
-	if err := mount.UnmountElsewhere(ctx, d.Number(), func(p string) bool { return p == target || p == stage }); err != nil {
-		return err
-	}
-	return d.Release(ctx, image, patience)
-}
-
-// lockSoon waits a moment for those who only look at a device: it stays attached as long as they do.
-func lockSoon(ctx context.Context, image *os.File) error {
-	for end := time.Now().Add(patience); ; {
-		err := loop.Lock(image)
-		if !fault.Is(err, fault.Conflict) || time.Now().After(end) || ctx.Err() != nil {
-			return err
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
 // checkImage makes sure, before anything is mounted, that the image is the one that was made for this volume.
-func (b *loopBack) checkImage(image *os.File, l label) error {
-	fi, err := image.Stat()
+func (b *loopBack) checkImage(i image.Image, file *os.File, l label) error {
+	fi, err := file.Stat()
 	if err != nil {
 		return fault.Wrap(fault.Unknown, err, "look at its image")
 	}
-	if l.FS != b.fs.name || fi.Size() != int64(l.Size) {
+	if l.FS != b.fs.Name || (fi.Size() != int64(l.Size) && (l.Grow == 0 || fi.Size() != int64(l.Grow))) {
 		return fault.New(fault.Conflict, "its image has %d bytes, its label says %d bytes of %s", fi.Size(), l.Size, l.FS)
 	}
-	head := make([]byte, 4096)
-	if _, err := image.ReadAt(head, 0); err != nil {
-		return fault.Wrap(fault.Unknown, err, "read its image")
-	}
-	found, ok := b.fs.identify(head)
-	if !ok {
-		return fault.New(fault.Conflict, "its image holds no %s", l.FS)
-	}
-	if found != l.FSUUID {
-		return fault.New(fault.Conflict, "its image holds file system %s, its label says %s", found, l.FSUUID)
-	}
-	return nil
+	return i.Identify(file, l.FSUUID)
 }
 
 // checkInside compares the label in the file system with the one beside the image. An adopted volume has a new uid outside, and
@@ -316,117 +212,263 @@ func checkInside(stage string, l label) error {
 }
 
 func (b *loopBack) unmount(ctx context.Context, dir, target string) error {
-	var device *loop.Device
-	if at, err := mount.Is(target); err != nil {
-		return err
-	} else if at {
-		if device, err = deviceAt(target); err != nil {
-			return err
-		}
-	}
-	return b.settle(ctx, "unmount", filepath.Join(dir, imageFile), target, device)
-}
-
-// settle takes down everything of an image: the mounts at target and at the staging point, then its device, which is only let go when no
-// file system is mounted from it in any namespace and the image is flushed. hint is the device, if known.
-func (b *loopBack) settle(ctx context.Context, verb, path, target string, hint *loop.Device) error {
-	for _, point := range []string{stageOf(target), target} {
-		if err := unbind(ctx, point); err != nil {
-			return err
-		}
-	}
-	crashAt(verb + ".unbound")
-	image, err := loop.OpenImage(path)
-	if fault.Is(err, fault.NotFound) {
-		return b.orphaned(path)
-	}
+	i := b.image(dir, target)
+	device, err := i.Device()
 	if err != nil {
 		return err
 	}
-	defer image.Close()
-	if hint != nil {
-		if err := b.release(ctx, *hint, image, target); err != nil {
-			return err
-		}
-	}
-	crashAt(verb + ".detached")
-	err = loop.Lock(image)
-	if fault.Is(err, fault.Conflict) {
-		err = b.releaseAll(ctx, image, target)
-	}
-	if err != nil {
-		return err
-	}
-	return fault.Wrap(fault.Unknown, image.Sync(), "flush its image")
-}
-
-// orphaned refuses to call unmounted what is still attached although its image was taken away.
-func (b *loopBack) orphaned(path string) error {
-	devices, err := loop.Devices(path)
-	if err != nil || len(devices) == 0 {
-		return err
-	}
-	return fault.New(fault.Conflict, "its image %s is gone while %s shows it: it cannot be flushed", path, devices[0].Path())
+	return i.Settle(ctx, "unmount", device)
 }
 
 func (b *loopBack) unused(ctx context.Context, dir string) (func(), error) {
-	image, err := loop.OpenImage(filepath.Join(dir, imageFile))
+	file, err := b.hidden(dir).Open(ctx)
 	if fault.Is(err, fault.NotFound) {
 		return func() {}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lock(ctx, image, filepath.Join(b.p.o.Mounts, filepath.Base(dir))); err != nil {
-		_ = image.Close()
-		return nil, err
-	}
-	return func() { _ = image.Close() }, nil
+	return func() { _ = file.Close() }, nil
 }
 
 // destroy deletes an image, after what a killed maker left of it was taken down.
 func (b *loopBack) destroy(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	path := filepath.Join(dir, imageFile)
-	if err := b.settle(ctx, "destroy", path, filepath.Join(b.p.o.Mounts, filepath.Base(dir)), nil); err != nil {
+	if err := b.hidden(dir).Settle(ctx, "destroy", nil); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
 }
 
-// fileSystem is how one kind of file system is made, known and mounted.
-type fileSystem struct {
-	name     string
-	least    volume.Bytes // the smallest that mkfs makes
-	metadata uint64       // space that a new one takes at once, about
-	command  string
-	debian   string // package
-	args     func(uuid string) []string
-	options  string
-	magic    []byte
-	magicAt  int
-	uuidAt   int
-}
-
-var fileSystems = map[string]fileSystem{
-	"ext4": {name: "ext4", least: 8 << 20, metadata: 4 << 20, command: "mkfs.ext4", debian: "e2fsprogs",
-		args: func(id string) []string {
-			return []string{"-q", "-F", "-b", "4096", "-m", "0", "-e", "remount-ro", "-U", id, "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", imageFile}
-		},
-		magic: []byte{0x53, 0xef}, magicAt: 1024 + 0x38, uuidAt: 1024 + 0x68},
-	"xfs": {name: "xfs", least: 300 << 20, metadata: 16 << 20, command: "mkfs.xfs", debian: "xfsprogs",
-		args: func(id string) []string {
-			return []string{"-q", "-K", "-s", "size=4096", "-m", "uuid=" + id, imageFile}
-		},
-		magic: []byte("XFSB"), magicAt: 0, uuidAt: 32},
-}
-
-// identify finds the file system's UUID in the first 4 KiB of an image.
-func (f fileSystem) identify(head []byte) (string, bool) {
-	if !bytes.Equal(head[f.magicAt:f.magicAt+len(f.magic)], f.magic) {
-		return "", false
+// grow enlarges the image and then the file system, now where that is possible and at the next mount otherwise. The label knows the
+// wish before anything is done.
+func (b *loopBack) grow(ctx context.Context, dir, target string, l *label, size volume.Bytes) (string, error) {
+	i := b.image(dir, target)
+	file, err := loop.OpenImage(i.Path)
+	if err != nil {
+		return "", fault.Wrap(fault.Conflict, err, "open its image")
 	}
-	id, err := uuid.FromBytes(head[f.uuidAt : f.uuidAt+16])
-	return id.String(), err == nil
+	defer file.Close()
+	shown, err := i.Shown(file)
+	if err != nil {
+		return "", err
+	}
+	if !shown {
+		if err := i.Take(ctx, file); err != nil {
+			return "", err
+		}
+	}
+	if err := b.checkImage(i, file, *l); err != nil {
+		return "", err
+	}
+	if err := b.room(uint64(size - l.Size)); err != nil {
+		return "", err
+	}
+	if l.Grow != size {
+		l.Grow = size
+		if err := writeLabel(dir, *l); err != nil {
+			return "", err
+		}
+	}
+	crashAt("grow.recorded")
+	if !shown {
+		return "", b.finishGrow(ctx, i, file, dir, l)
+	}
+	device, err := i.Device()
+	if err != nil || device == nil {
+		return "", firstError(err, fault.New(fault.Unavailable, "it was unmounted just now"))
+	}
+	if err := enlarge(file, size); err != nil {
+		return "", err
+	}
+	because, err := i.GrowShown(*device, size)
+	if err != nil || because != "" {
+		return because, err
+	}
+	return "", b.grown(dir, l)
+}
+
+// finishGrow carries out the label's wish on a locked image that is not mounted.
+func (b *loopBack) finishGrow(ctx context.Context, i image.Image, file *os.File, dir string, l *label) error {
+	if err := enlarge(file, l.Grow); err != nil {
+		return err
+	}
+	if err := i.GrowTaken(ctx, file, l.Grow); err != nil {
+		return err
+	}
+	return b.grown(dir, l)
+}
+
+// enlarge makes the file larger, and its size durable: the file system must never be larger than its file.
+func enlarge(file *os.File, size volume.Bytes) error {
+	fi, err := file.Stat()
+	if err == nil && fi.Size() < int64(size) {
+		if err = file.Truncate(int64(size)); err == nil {
+			err = file.Sync()
+		}
+	}
+	crashAt("grow.larger")
+	return fault.Wrap(writeClass(err), err, "enlarge its image to %d bytes", size)
+}
+
+func (b *loopBack) grown(dir string, l *label) error {
+	crashAt("grow.done")
+	l.Size, l.Grow = l.Grow, 0
+	return writeLabel(dir, *l)
+}
+
+// copyTo copies the image as it is now. Where it is mounted, that is what reached the storage: all, when the file system is synced or
+// frozen. A full copy needs the image for itself.
+func (b *loopBack) copyTo(ctx context.Context, dir, target, to string, l label, _ bool) error {
+	if !b.copies() {
+		return fault.New(fault.Invalid, "the file system of pool %s cannot share blocks between files (reflink: xfs, btrfs); full copies are made only with --pool …,copies=full", b.p.o.Name)
+	}
+	i := b.image(dir, target)
+	file, err := loop.OpenImage(i.Path)
+	if err != nil {
+		return fault.Wrap(fault.Conflict, err, "open its image")
+	}
+	defer file.Close()
+	shown, err := i.Shown(file)
+	if err != nil {
+		return err
+	}
+	if shown && !b.reflinks {
+		return fault.New(fault.Conflict, "it is mounted, and the file system of pool %s cannot share blocks: the full copy is made only while it is not mounted", b.p.o.Name)
+	}
+	switch {
+	case shown:
+		err = mount.Sync(i.Target)
+	case l.Snapshot == "": // nobody writes to a snapshot, and many may copy it
+		err = i.Take(ctx, file)
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.checkImage(i, file, l); err != nil {
+		return err
+	}
+	if err := b.room(b.fs.Metadata); err != nil {
+		return err
+	}
+	return image.Copy(ctx, i.Path, filepath.Join(to, imageFile), b.p.o.FullCopies)
+}
+
+// clone makes of the copied image in dir a volume of its own: its journal replayed, the label inside it and its UUID new, its size as wished.
+func (b *loopBack) clone(ctx context.Context, dir string, source label, l *label, own ownership) error {
+	crashAt("clone.copied")
+	i := b.hidden(dir)
+	file, err := i.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fi, err := file.Stat()
+	if err != nil {
+		return fault.Wrap(fault.Unknown, err, "look at its image")
+	}
+	wish := l.Size
+	l.FS, l.FSUUID, l.Size = b.fs.Name, uuid.NewString(), source.Size
+	if volume.Bytes(fi.Size()) > l.Size { // its growth was under way
+		wish = max(wish, volume.Bytes(fi.Size()))
+	}
+	err = b.once(ctx, "clone", i, file, b.fs.TwinOptions(), func(stage string) error {
+		if err := checkInside(stage, source); err != nil {
+			return err
+		}
+		if err := finishData(filepath.Join(stage, dataDir), own); err != nil {
+			return err
+		}
+		return writeLabel(stage, inner(*l))
+	})
+	if err != nil {
+		return err
+	}
+	crashAt("clone.named")
+	if err := b.fs.SetUUID(ctx, i.Path, l.FSUUID); err != nil {
+		return err
+	}
+	if file, err = i.Open(ctx); err != nil {
+		return err
+	}
+	defer file.Close()
+	if wish > l.Size {
+		if err := enlarge(file, wish); err != nil {
+			return err
+		}
+		if err := i.GrowTaken(ctx, file, wish); err != nil {
+			return err
+		}
+		l.Size = wish
+	}
+	return firstError(i.Identify(file, l.FSUUID), fault.Wrap(fault.Unknown, file.Sync(), "flush its image"))
+}
+
+// peek shows a snapshot by way of a copy, in which the journal is replayed.
+func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l label) error {
+	i := b.image(copyDir, target)
+	if err := os.Mkdir(copyDir, 0o700); err != nil && !os.IsExist(err) {
+		return fault.Wrap(writeClass(err), err, "make a copy of the snapshot")
+	}
+	file, err := loop.OpenImage(i.Path)
+	if err == nil {
+		defer file.Close()
+		if at, err := i.Shown(file); err != nil || at {
+			return err
+		}
+		if err := i.Take(ctx, file); err != nil {
+			return err
+		}
+		if err := os.Remove(i.Path); err != nil { // perhaps cut off by a crash
+			return fault.Wrap(fault.Unknown, err, "make a copy of the snapshot")
+		}
+	}
+	if err := image.Copy(ctx, filepath.Join(dir, imageFile), i.Path, b.p.o.FullCopies); err != nil {
+		return err
+	}
+	if file, err = i.Open(ctx); err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := i.Identify(file, l.FSUUID); err != nil {
+		return err
+	}
+	err = b.show(ctx, "peek", i, file, b.fs.TwinOptions(), func(stage string) error { return checkInside(stage, l) })
+	if err != nil {
+		return err
+	}
+	return mount.ReadOnly(ctx, target)
+}
+
+func (b *loopBack) unpeek(ctx context.Context, copyDir, target string) error {
+	i := b.image(copyDir, target)
+	device, err := i.Device()
+	if err != nil {
+		return err
+	}
+	if err := i.Settle(ctx, "unpeek", device); err != nil {
+		return err
+	}
+	return fault.Wrap(fault.Unknown, os.RemoveAll(copyDir), "remove the copy of the snapshot")
+}
+
+// usage asks the file system where it is mounted here, and its superblock otherwise.
+func (b *loopBack) usage(_ context.Context, dir, target string, l label) (driver.Usage, error) {
+	i := b.image(dir, target)
+	at, err := mount.Is(target)
+	if err != nil {
+		return driver.Usage{}, err
+	}
+	if !at {
+		c, err := i.Counts()
+		return driver.Usage{Size: l.Size, Used: c.Size - c.Free, Available: c.Free, Inodes: c.Inodes, InodesUsed: c.Inodes - c.InodesFree}, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(target, &st); err != nil {
+		return driver.Usage{}, fault.Wrap(fault.Unknown, err, "look at its file system")
+	}
+	block := volume.Bytes(st.Frsize)
+	return driver.Usage{Size: l.Size, Used: volume.Bytes(st.Blocks-st.Bfree) * block, Available: volume.Bytes(st.Bavail) * block,
+		Inodes: st.Files, InodesUsed: st.Files - st.Ffree}, nil
 }

@@ -154,7 +154,7 @@ func TestHeavyLoopSizes(t *testing.T) {
 // An image that is another volume's, empty, of another size or gone is not mounted, and nothing is left attached.
 func TestHeavyWrongImage(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
-		if k.btrf {
+		if k.o.Backend == pool.Btrfs {
 			t.Skip("it has no images")
 		}
 		p, o, uid := k.one(t)
@@ -214,7 +214,7 @@ func TestHeavyWrongInnerLabel(t *testing.T) {
 // mount is removed there.
 func TestHeavyAliveElsewhere(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
-		if k.btrf {
+		if k.o.Backend == pool.Btrfs {
 			t.Skip("a subvolume has no superblock of its own")
 		}
 		p, o, uid := k.one(t)
@@ -275,7 +275,7 @@ func inNamespace(t *testing.T, script string) (next, end func()) {
 // later over its own.
 func TestHeavyNoDirtyPages(t *testing.T) {
 	eachKind(t, func(t *testing.T, k kind) {
-		if k.btrf {
+		if k.o.Backend == pool.Btrfs {
 			t.Skip("it has no images")
 		}
 		p, o, uid := k.one(t)

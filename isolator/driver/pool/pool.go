@@ -6,6 +6,7 @@
 //	<pool>/<name>/…             its content, as the back end keeps it
 //	<pool>/.new/                volumes being made; a finished one is renamed into place
 //	<pool>/.bin/                volumes that were removed, until the bin is emptied
+//	<pool>/.snap/<name>/<snap>/ snapshots, kept as volumes are
 //
 // Several isolators may work on one pool. A volume appears and disappears by one rename of its whole directory, which
 // the file system orders: of two creations one wins, and nobody ever sees half a volume.
@@ -55,6 +56,9 @@ type Options struct {
 	FS      string
 	// Size is what a volume gets whose creator says nothing of its size; 0: nothing, which Loop refuses.
 	Size volume.Bytes
+	// FullCopies lets snapshots and clones of a Loop pool be full copies where its file system cannot share blocks between files. They take
+	// as long and as much room as the volume has content, and are made only while it is not mounted.
+	FullCopies bool
 	// Binds says whether volumes are bind-mounted; nil means as root only.
 	Binds *bool
 	Now   func() time.Time // nil: time.Now
@@ -73,6 +77,11 @@ var (
 	_ driver.Sweeper = (*Pool)(nil)
 	_ driver.Placer  = (*Pool)(nil)
 	_ driver.Backer  = (*Pool)(nil)
+
+	_ driver.Measurer       = (*Pool)(nil)
+	_ driver.Grower         = (*Pool)(nil)
+	_ driver.Snapshotter    = (*Pool)(nil)
+	_ driver.SnapshotReader = (*Pool)(nil)
 )
 
 const (
@@ -204,8 +213,11 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 		}
 		l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode,
 			Created: p.o.Now().UTC(), Instance: p.o.Node}
+		if err := p.build(ctx, dir, &l, own, s.Source); err != nil {
+			return err
+		}
 		info = p.info(s.Name, l)
-		return p.build(ctx, dir, l, own)
+		return nil
 	})
 	if err != nil {
 		return driver.Info{}, err
@@ -220,6 +232,9 @@ func (p *Pool) settleSize(s *driver.Spec) (err error) {
 			return err
 		}
 	}
+	if s.Size == 0 && s.Source != nil {
+		return nil // the source's
+	}
 	if s.Size == 0 {
 		s.Size = p.o.Size
 	}
@@ -228,9 +243,62 @@ func (p *Pool) settleSize(s *driver.Spec) (err error) {
 }
 
 // build makes the whole volume beside the others and moves it into place.
-func (p *Pool) build(ctx context.Context, dir string, l label, own ownership) (err error) {
+func (p *Pool) build(ctx context.Context, dir string, l *label, own ownership, from *driver.Source) error {
+	return p.appear(l.Name, dir, func(tmp string) (err error) {
+		if from == nil {
+			err = p.back.fill(ctx, tmp, l, own)
+		} else {
+			err = p.fillFrom(ctx, tmp, l, own, *from)
+		}
+		if err != nil {
+			return err
+		}
+		return writeLabel(tmp, *l)
+	})
+}
+
+// fillFrom makes the content by copying that of a volume or a snapshot.
+func (p *Pool) fillFrom(ctx context.Context, tmp string, l *label, own ownership, from driver.Source) error {
+	source, dir, target, err := p.copied(from)
+	if err != nil {
+		return err
+	}
+	if l.Size == 0 {
+		l.Size = source.Size
+	}
+	if l.Size < source.Size {
+		return fault.New(fault.Invalid, "its source has %d bytes, which do not go into %d", source.Size, l.Size)
+	}
+	if err := p.back.copyTo(ctx, dir, target, tmp, source, false); err != nil {
+		return err
+	}
+	return p.back.clone(ctx, tmp, source, l, own)
+}
+
+// copied finds what a clone begins as.
+func (p *Pool) copied(from driver.Source) (l label, dir, target string, err error) {
+	if err := volume.CheckName(from.Volume); err != nil {
+		return l, "", "", fault.Op(err, "source")
+	}
+	if from.Snapshot == "" {
+		l, err = p.source(from.Volume, from.UID)
+		return l, filepath.Join(p.o.Dir, from.Volume), p.target(from.Volume), fault.Op(err, "source")
+	}
+	if err := volume.CheckName(from.Snapshot); err != nil {
+		return l, "", "", fault.Op(err, "source")
+	}
+	l, err = p.readSnapshot(from.Volume, from.Snapshot)
+	if err == nil && from.UID != "" && l.UID != from.UID {
+		err = fault.New(fault.Conflict, "snapshot %s is of volume %s with uid %s, not %s", from.Snapshot, from.Volume, l.UID, from.UID)
+	}
+	dir = p.snapshotDir(from.Volume, from.Snapshot)
+	return l, dir, filepath.Join(p.o.Mounts, peekPrefix(from.Volume, from.Snapshot)), fault.Op(err, "source")
+}
+
+// appear has f make a directory that nobody sees, and moves it to its place, or leaves nothing.
+func (p *Pool) appear(name, dir string, f func(tmp string) error) (err error) {
 	// The node's uid in the name tells Sweep whose leavings these are.
-	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), l.Name+"."+p.o.Node+".")
+	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), name+"."+p.o.Node+".")
 	if err != nil {
 		return fault.Wrap(writeClass(err), err, "make its directory")
 	}
@@ -240,14 +308,11 @@ func (p *Pool) build(ctx context.Context, dir string, l label, own ownership) (e
 			err = fault.Wrap(fault.Unavailable, err, "nothing was made")
 		}
 	}()
-	if err := p.back.fill(ctx, tmp, &l, own); err != nil {
+	if err := f(tmp); err != nil {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return fault.Wrap(writeClass(err), err, "make its directory")
-	}
-	if err := writeLabel(tmp, l); err != nil {
-		return err
 	}
 	if err := renameNew(tmp, dir); err != nil {
 		// On a network file system the rename may have happened and only its answer been lost.
@@ -256,7 +321,8 @@ func (p *Pool) build(ctx context.Context, dir string, l label, own ownership) (e
 		return err
 	}
 	placed = true
-	return fault.Wrap(fault.Unknown, syncDir(p.o.Dir), "sync the pool")
+	crashAt("placed")
+	return fault.Wrap(fault.Unknown, syncDir(filepath.Dir(dir)), "sync the pool")
 }
 
 // renameNew renames and never replaces. Where the file system cannot promise that (NFS), a plain rename does: it replaces only an
@@ -331,46 +397,9 @@ func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 	return path, nil
 }
 
-// bind mounts data at target unless that is so already.
-func bind(ctx context.Context, data, target string) error {
-	if err := os.Mkdir(target, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fault.Wrap(writeClass(err), err, "make mount point")
-	}
-	at, err := mount.Is(target)
-	if err != nil {
-		return err
-	}
-	if at {
-		same, err := mount.SameDir(data, target)
-		if err != nil || !same {
-			return firstError(err, fault.New(fault.Conflict, "something else is mounted at %s", target))
-		}
-		return nil
-	}
-	return mount.Bind(ctx, data, target)
-}
-
 // Unmount writes out what was written and removes the mount. Success means that nobody on this node writes through it any more.
 func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
 	return p.do(ctx, "unmount", name, func(dir string) error { return p.back.unmount(ctx, dir, p.target(name)) })
-}
-
-// unbind removes what is mounted at a mount point of ours, and the point.
-func unbind(ctx context.Context, target string) error {
-	for range 16 { // mounts may lie on top of each other when a crash came at a bad time
-		at, err := mount.Is(target)
-		if err != nil {
-			return err
-		}
-		if !at {
-			_ = os.Remove(target)
-			return nil
-		}
-		if err := mount.Unmount(ctx, target); err != nil {
-			return err
-		}
-	}
-	return fault.New(fault.Unknown, "%s is still a mount point", target)
 }
 
 // Path gives the mount point while it is mounted; without bind mounts that is always.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +33,9 @@ func open(t *testing.T, o pool.Options) *pool.Pool {
 func TestSuitePlain(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
 		dir := t.TempDir()
-		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir}), KeepsUID: true,
+		var late atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir, Now: now}), KeepsUID: true, Later: func() { late.Add(int64(time.Hour)) },
 			Again: func() driver.Driver { return open(t, pool.Options{Dir: dir}) }}
 	})
 }
@@ -41,7 +44,9 @@ func TestHeavySuiteBind(t *testing.T) {
 	heavy.Require(t, heavy.Root)
 	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
 		dir := t.TempDir()
-		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir, Mounts: t.TempDir()}), KeepsUID: true,
+		var late atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(late.Load())) }
+		return drivertest.Fixture{Driver: open(t, pool.Options{Dir: dir, Mounts: t.TempDir(), Now: now}), KeepsUID: true, Later: func() { late.Add(int64(time.Hour)) },
 			Again: func() driver.Driver { return open(t, pool.Options{Dir: dir, Mounts: t.TempDir()}) }}
 	})
 }

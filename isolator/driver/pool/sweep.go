@@ -2,6 +2,8 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,12 +16,25 @@ import (
 const abandoned = 24 * time.Hour
 
 // Sweep deletes volumes that were removed before a time, and what dead makers left in .new: this node's own,
-// and others' when they are old.
+// and others' when they are old. Of what was begun to grow the next mount takes care.
 func (p *Pool) Sweep(ctx context.Context, removedBefore time.Time) error {
-	if err := p.sweepNew(ctx); err != nil {
-		return err
-	}
-	return p.sweepBin(ctx, removedBefore)
+	return errors.Join(p.sweepNew(ctx), p.sweepPeeks(ctx), p.sweepBin(ctx, removedBefore))
+}
+
+// sweepPeeks deletes the copies of snapshots that this node does not show any more.
+func (p *Pool) sweepPeeks(ctx context.Context) error {
+	dir := filepath.Join(p.o.Dir, peekDir)
+	return eachEntry(ctx, dir, func(e os.DirEntry) error {
+		base, mine := strings.CutSuffix(e.Name(), "."+p.o.Node)
+		fi, err := e.Info()
+		if err != nil || !mine || !p.binds || p.o.Now().Sub(fi.ModTime()) < time.Minute {
+			return nil
+		}
+		if at, err := p.mountedAt(base); err != nil || at {
+			return err
+		}
+		return p.back.unpeek(ctx, filepath.Join(dir, e.Name()), p.target(base))
+	})
 }
 
 func (p *Pool) sweepNew(ctx context.Context) error {
@@ -63,6 +78,9 @@ func removedAt(dir string) (time.Time, bool) {
 
 func eachEntry(ctx context.Context, dir string, f func(os.DirEntry) error) error {
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "sweep %s", dir)
 	}
