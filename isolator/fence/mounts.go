@@ -1,8 +1,6 @@
 package fence
 
 import (
-	"bufio"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,6 +23,7 @@ type mountLine struct {
 	device string
 	root   string // which directory of the file system is mounted
 	point  string // where, from the root of the reader
+	local  bool   // its file system asks no server, so that looking at a file of it cannot hang
 }
 
 // place gives what a path below the mount point is in file system terms; false when the path is not below it.
@@ -42,12 +41,18 @@ type mountTable struct {
 	proc string
 
 	mu         sync.Mutex
-	namespaces map[string][]mountLine // by the name of the namespace, in mount order
+	namespaces map[string]*namespace // by the name of the namespace
 	ids        map[uint64]mountLine
 }
 
+// namespace is the mounts of one.
+type namespace struct {
+	lines  []mountLine    // in mount order
+	points map[string]int // mount point to the latest line
+}
+
 func newMountTable(proc string) *mountTable {
-	return &mountTable{proc: proc, namespaces: map[string][]mountLine{}, ids: map[uint64]mountLine{}}
+	return &mountTable{proc: proc, namespaces: map[string]*namespace{}, ids: map[uint64]mountLine{}}
 }
 
 // load reads the mounts of a namespace through one of its processes, once.
@@ -62,37 +67,59 @@ func (t *mountTable) load(ns, process string) error {
 	if err != nil {
 		return err
 	}
+	read := &namespace{lines: lines, points: make(map[string]int, len(lines))}
+	for i, l := range lines {
+		read.points[l.point] = i
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.namespaces[ns] = lines
+	t.namespaces[ns] = read
 	for _, l := range lines {
 		t.ids[l.id] = l
 	}
 	return nil
 }
 
+// readMounts reads a mountinfo. A node may have thousands of mounts, and this is done for each look for users, so it copies the text once.
 func readMounts(path string) ([]mountLine, error) {
-	f, err := os.Open(path)
+	raw, err := readWhole(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	var out []mountLine
-	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, 16<<10), 1<<20)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 {
-			continue
+	text := string(raw)
+	out := make([]mountLine, 0, strings.Count(text, "\n"))
+	for len(text) > 0 {
+		var line string
+		line, text, _ = strings.Cut(text, "\n")
+		if m, ok := parseMount(line); ok {
+			out = append(out, m)
 		}
-		id, err := strconv.ParseUint(fields[0], 10, 64)
-		if err != nil {
-			continue
-		}
-		out = append(out, mountLine{id: id, device: fields[2], root: unescape(fields[3]), point: unescape(fields[4])})
 	}
-	return out, lines.Err()
+	return out, nil
 }
+
+// parseMount reads "36 35 98:0 /root /point options tags… - type source options".
+func parseMount(line string) (m mountLine, ok bool) {
+	var id string
+	id, line, _ = strings.Cut(line, " ")
+	_, line, _ = strings.Cut(line, " ") // the parent
+	m.device, line, _ = strings.Cut(line, " ")
+	m.root, line, _ = strings.Cut(line, " ")
+	m.point, line, ok = strings.Cut(line, " ")
+	var err error
+	if m.id, err = strconv.ParseUint(id, 10, 64); err != nil || !ok {
+		return m, false
+	}
+	m.root, m.point = unescape(m.root), unescape(m.point)
+	_, line, _ = strings.Cut(line, " - ")
+	kind, _, _ := strings.Cut(line, " ")
+	m.local = !strings.HasPrefix(m.device, "0:") || localKinds[kind]
+	return m, true
+}
+
+// localKinds are file systems without a block device of their own that ask no server either.
+var localKinds = map[string]bool{"btrfs": true, "overlay": true, "tmpfs": true, "devtmpfs": true, "proc": true, "sysfs": true, "ramfs": true, "devpts": true,
+	"cgroup": true, "cgroup2": true, "mqueue": true, "hugetlbfs": true, "zfs": true}
 
 func (t *mountTable) byID(id uint64) (mountLine, bool) {
 	t.mu.Lock()
@@ -103,41 +130,47 @@ func (t *mountTable) byID(id uint64) (mountLine, bool) {
 
 // locate resolves a path in a namespace by its mounts alone, without touching any file system: the deepest mount point above it
 // counts, and of several at one place the latest.
-func (t *mountTable) locate(ns, path string) (place, bool) {
+func (t *mountTable) locate(ns, path string) (mountLine, place, bool) {
 	t.mu.Lock()
-	lines := t.namespaces[ns]
+	n := t.namespaces[ns]
 	t.mu.Unlock()
-	best := -1
-	for i, l := range lines {
-		if within(path, l.point) && (best < 0 || len(l.point) >= len(lines[best].point)) {
-			best = i
+	if n == nil {
+		return mountLine{}, place{}, false
+	}
+	for above := path; ; above = above[:strings.LastIndexByte(above, '/')] {
+		if above == "" {
+			above = "/"
+		}
+		if i, ok := n.points[above]; ok {
+			p, ok := n.lines[i].place(path)
+			return n.lines[i], p, ok
+		}
+		if above == "/" || above[0] != '/' {
+			return mountLine{}, place{}, false
 		}
 	}
-	if best < 0 {
-		return place{}, false
-	}
-	return lines[best].place(path)
 }
 
-// madeAround tells whether a namespace shows the target, or a part of it, at a mount point where our own does not: somebody has mounted it
+// madeAround gives the targets that a namespace shows, wholly or in part, at a mount point where our own does not: somebody has mounted them
 // there for the processes of that namespace. A copy of our own mounts is not that, and neither is one of the target's own mount point from
 // before it was unmounted here.
-func (t *mountTable) madeAround(ns, self, managed string, target place) bool {
+func (t *mountTable) madeAround(ns, self string, in func(place) []int, managed func(target int) string) []int {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.namespaces[ns] {
-		if l.point == managed || !(place{l.device, l.root}).in(target) {
-			continue
-		}
-		if !hasMount(t.namespaces[self], l) {
-			return true
+	other, own := t.namespaces[ns], t.namespaces[self]
+	t.mu.Unlock()
+	var out []int
+	for _, l := range other.lines {
+		for _, target := range in(place{l.device, l.root}) {
+			if l.point != managed(target) && !own.has(l) {
+				out = append(out, target)
+			}
 		}
 	}
-	return false
+	return out
 }
 
-func hasMount(lines []mountLine, m mountLine) bool {
-	for _, l := range lines {
+func (n *namespace) has(m mountLine) bool {
+	for _, l := range n.lines {
 		if l.point == m.point && l.device == m.device && l.root == m.root {
 			return true
 		}

@@ -1,20 +1,20 @@
 package fence
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,22 +33,7 @@ func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, e
 	if err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "list the processes")
 	}
-	work := make(chan int)
-	var wg sync.WaitGroup
-	for range max(2, runtime.GOMAXPROCS(0)) {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for pid := range work {
-				f.bounded(ctx, s, pid)
-			}
-		}()
-	}
-	for _, pid := range pids {
-		work <- pid
-	}
-	close(work)
-	wg.Wait()
+	f.lookAtAll(ctx, s, pids)
 	if err := ctx.Err(); err != nil {
 		return nil, fault.Wrap(fault.Unknown, err, "look for users: not all processes were looked at")
 	}
@@ -56,16 +41,11 @@ func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, e
 }
 
 func processes(proc string) ([]int, error) {
-	d, err := os.Open(proc)
+	names, err := readNames(proc)
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
+	pids := make([]int, 0, len(names))
 	for _, n := range names {
 		if pid, err := strconv.Atoi(n); err == nil && pid > 0 {
 			pids = append(pids, pid)
@@ -79,20 +59,23 @@ func processes(proc string) ([]int, error) {
 type scan struct {
 	proc    string
 	targets []Target
-	places  []targetPlace // where each target is, in file system terms
-	self    string        // our own mount namespace
+	places  map[place][]int // where targets are, in file system terms
+	self    string          // our own mount namespace
 	table   *mountTable
+	links   bool // a target is a plain directory, which tasks may reach by links
 
 	mu        sync.Mutex
 	users     map[string][]Process
 	unchecked int
 	hung      int
-	links     map[string]bool // sandbox + "\x00" + target path -> a link leads there
-	agents    map[int]string  // process -> endpoint of the Mesos agent that started it, "" for none
+	around    map[string][]int // namespace -> targets that it was made around
+	linked    map[string]bool  // sandbox + "\x00" + target path -> a link leads there
+	agents    map[int]string   // process -> endpoint of the Mesos agent that started it, "" for none
 }
 
 func newScan(proc string, targets []Target) (*scan, error) {
-	s := &scan{proc: proc, targets: targets, users: map[string][]Process{}, links: map[string]bool{}, agents: map[int]string{}}
+	s := &scan{proc: proc, targets: targets, places: map[place][]int{}, users: map[string][]Process{}, around: map[string][]int{},
+		linked: map[string]bool{}, agents: map[int]string{}}
 	var err error
 	if s.self, err = os.Readlink(filepath.Join(proc, "self/ns/mnt")); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "look at the own mount namespace")
@@ -109,22 +92,18 @@ func newScan(proc string, targets []Target) (*scan, error) {
 	return s, s.findPlaces()
 }
 
-// targetPlace is where a target lies. One with a file system of its own lies on all devices that show it, and nowhere when there is none: then the
-// path is that of an empty mount point.
-type targetPlace struct {
-	target int
-	place
-}
-
+// findPlaces says where the targets are. One with a file system of its own lies on all devices that show it, and nowhere when there is none:
+// then the path is that of an empty mount point.
 func (s *scan) findPlaces() error {
 	var attached loop.Table
 	for i, t := range s.targets {
+		m, p, ok := s.table.locate(s.self, t.Path)
+		s.links = s.links || m.point != t.Path
 		if t.Verify != VerifySuperblock {
-			p, ok := s.table.locate(s.self, t.Path)
 			if !ok {
 				return fault.New(fault.Unavailable, "find the file system of %s", t.Path)
 			}
-			s.places = append(s.places, targetPlace{i, p})
+			s.places[p] = append(s.places[p], i)
 			continue
 		}
 		if attached == nil {
@@ -138,10 +117,29 @@ func (s *scan) findPlaces() error {
 			return err
 		}
 		for _, d := range devices {
-			s.places = append(s.places, targetPlace{i, place{d.Number(), "/"}})
+			p := place{d.Number(), "/"}
+			s.places[p] = append(s.places[p], i)
 		}
 	}
 	return nil
+}
+
+// in gives the targets that a place lies in.
+func (s *scan) in(p place) []int {
+	var out []int
+	for above := p; ; above.path = above.path[:strings.LastIndexByte(above.path, '/')] {
+		if above.path == "" {
+			above.path = "/"
+		}
+		if here := s.places[above]; out == nil {
+			out = here
+		} else if len(here) > 0 {
+			out = append(slices.Clone(out), here...)
+		}
+		if above.path == "/" || above.path[0] != '/' {
+			return out
+		}
+	}
 }
 
 func (s *scan) usages() map[string]Usage {
@@ -156,31 +154,119 @@ func (s *scan) usages() map[string]Usage {
 	return out
 }
 
-// bounded looks at one process and gives up on it after scanLimit: reading a process that is stuck in the kernel may never end. The
+// lookAtAll looks at processes and gives up on one after scanLimit: reading a process that is stuck in the kernel may never end. The
 // goroutine that is lost then ends with its process; as long as it has not, no second one is lost on it.
-func (f *Fence) bounded(ctx context.Context, s *scan, pid int) {
-	if ctx.Err() != nil {
+func (f *Fence) lookAtAll(ctx context.Context, s *scan, pids []int) {
+	r := looks{f: f, s: s, pids: pids, all: make(chan struct{})}
+	r.left.Store(int64(len(pids)))
+	if len(pids) == 0 {
 		return
 	}
-	if before := f.stillLooking(pid); before != nil {
-		s.adopt(before, pid)
-		s.count(&s.hung)
-		return
+	for range max(2, runtime.GOMAXPROCS(0)) {
+		r.begin(ctx)
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); s.look(pid) }()
-	timer := time.NewTimer(scanLimit)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return
-	case <-timer.C:
-		s.count(&s.hung)
-	case <-ctx.Done():
+	tick := time.NewTicker(scanLimit / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.all:
+			return
+		case <-tick.C:
+			r.giveUp(ctx, time.Now().Add(-scanLimit))
+		case <-ctx.Done():
+			r.giveUp(ctx, time.Now())
+			return
+		}
 	}
-	f.mu.Lock()
-	f.looking[pid] = lookUnderWay{done, s}
-	f.mu.Unlock()
+}
+
+// looks are those of one scan, done by a few workers side by side.
+type looks struct {
+	f    *Fence
+	s    *scan
+	pids []int
+	next atomic.Int64
+	left atomic.Int64
+	all  chan struct{} // closed when left is 0
+
+	mu      sync.Mutex
+	workers []*worker
+}
+
+// worker looks at one process after another until it is given up.
+type worker struct {
+	mu    sync.Mutex
+	pid   int // 0 between two
+	since time.Time
+	lost  chan struct{} // not nil once it was given up; closed when it comes back all the same
+}
+
+func (r *looks) begin(ctx context.Context) {
+	w := &worker{}
+	r.mu.Lock()
+	r.workers = append(r.workers, w)
+	r.mu.Unlock()
+	go func() {
+		var b buffers
+		for ctx.Err() == nil {
+			i := r.next.Add(1) - 1
+			if i >= int64(len(r.pids)) || !r.look(w, r.pids[i], &b) {
+				return
+			}
+		}
+	}()
+}
+
+// look looks at one process; false when the worker was given up meanwhile.
+func (r *looks) look(w *worker, pid int, b *buffers) bool {
+	if before := r.f.stillLooking(pid); before != nil {
+		r.s.adopt(before, pid)
+		r.s.count(&r.s.hung)
+		r.done()
+		return true
+	}
+	w.mu.Lock()
+	w.pid, w.since = pid, time.Now()
+	w.mu.Unlock()
+	r.s.look(pid, b)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pid = 0
+	if w.lost != nil {
+		close(w.lost)
+		return false
+	}
+	r.done()
+	return true
+}
+
+func (r *looks) done() {
+	if r.left.Add(-1) == 0 {
+		close(r.all)
+	}
+}
+
+// giveUp replaces the workers that have been at one process since before a time.
+func (r *looks) giveUp(ctx context.Context, before time.Time) {
+	r.mu.Lock()
+	workers := slices.Clone(r.workers)
+	r.mu.Unlock()
+	for _, w := range workers {
+		w.mu.Lock()
+		stuck := w.pid != 0 && w.lost == nil && w.since.Before(before)
+		if stuck {
+			w.lost = make(chan struct{})
+			r.f.mu.Lock()
+			r.f.looking[w.pid] = lookUnderWay{w.lost, r.s}
+			r.f.mu.Unlock()
+		}
+		w.mu.Unlock()
+		if stuck {
+			r.s.count(&r.s.hung)
+			r.begin(ctx)
+			r.done()
+		}
+	}
 }
 
 // lookUnderWay is a look at a process that did not come back in time.
@@ -227,39 +313,78 @@ func (s *scan) count(n *int) {
 }
 
 // look finds out whether one process uses a target.
-func (s *scan) look(pid int) {
+func (s *scan) look(pid int, b *buffers) {
+	dir := s.proc + "/" + strconv.Itoa(pid)
 	st, err := readStat(s.proc, pid)
-	if err != nil || st.state == 'Z' || st.state == 'X' || st.kernel {
-		return // gone, ended, or the kernel's own
+	if err != nil || st.kernel {
+		return // gone, or the kernel's own
 	}
-	dir := filepath.Join(s.proc, strconv.Itoa(pid))
-	ns, err := os.Readlink(dir + "/ns/mnt")
+	if st.state != 'Z' && st.state != 'X' {
+		s.lookAt(pid, dir, st, b)
+		return
+	}
+	if st.threads < 2 {
+		return
+	}
+	// Its first thread has ended, and the others go on with all that is open.
+	tasks, err := processes(dir + "/task")
+	if err != nil {
+		return
+	}
+	for _, tid := range tasks {
+		if tid != pid {
+			s.lookAt(pid, dir+"/task/"+strconv.Itoa(tid), st, b)
+		}
+	}
+}
+
+// lookAt looks at a process by the directory of it, or of one of its threads.
+func (s *scan) lookAt(pid int, dir string, st stat, b *buffers) {
+	ns, err := b.readlink(dir + "/ns/mnt")
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			s.count(&s.unchecked)
 		}
 		return
 	}
-	if err := s.table.load(ns, strconv.Itoa(pid)); err != nil {
+	if err := s.table.load(ns, strings.TrimPrefix(dir, s.proc+"/")); err != nil {
 		ns = "" // its mounts cannot be read: only what mount ids tell
 	}
-	agent := s.agentOf(pid, st.parent)
 	found := func(i int, how string) {
-		if t := s.targets[i]; t.Agent == "" || agent == "" || agent == t.Agent {
-			s.record(t, Process{PID: pid, Start: st.start, Command: st.command, How: how})
-		}
-	}
-	if ns != "" && ns != s.self {
-		for _, p := range s.places {
-			if s.table.madeAround(ns, s.self, s.targets[p.target].Path, p.place) {
-				found(p.target, "mount namespace")
+		t := s.targets[i]
+		if t.Agent != "" {
+			if agent := s.agentOf(pid, st.parent); agent != "" && agent != t.Agent {
+				return
 			}
 		}
+		s.record(t, Process{PID: pid, Start: st.start, Command: st.command, How: how})
 	}
-	if s.references(dir, ns, found) {
+	if ns != "" && ns != s.self {
+		for _, i := range s.madeAround(ns) {
+			found(i, "mount namespace")
+		}
+	}
+	if s.references(dir, ns, b, found) {
 		s.count(&s.unchecked)
 	}
-	s.sandboxLinks(pid, found)
+	if s.links {
+		s.sandboxLinks(pid, found)
+	}
+}
+
+// madeAround gives the targets that a namespace was made around, worked out once for each namespace.
+func (s *scan) madeAround(ns string) []int {
+	s.mu.Lock()
+	out, known := s.around[ns]
+	s.mu.Unlock()
+	if known {
+		return out
+	}
+	out = s.table.madeAround(ns, s.self, s.in, func(i int) string { return s.targets[i].Path })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.around[ns] = out
+	return out
 }
 
 // record notes a user at once, so that it is known even if the rest of the process cannot be looked at. The first reason found stays.
@@ -275,39 +400,32 @@ func (s *scan) record(t Target, p Process) {
 }
 
 // references goes through all that a process may have in a target. denied tells that some of it was not shown.
-func (s *scan) references(dir, ns string, found func(int, string)) (denied bool) {
+func (s *scan) references(dir, ns string, b *buffers, found func(int, string)) (denied bool) {
 	for _, link := range []string{"cwd", "root", "exe"} {
-		path, err := os.Readlink(dir + "/" + link)
+		path, err := b.readlink(dir + "/" + link)
 		if err != nil {
 			denied = denied || errors.Is(err, fs.ErrPermission)
 			continue
 		}
-		s.match(ref{dir + "/" + link, path, linkMountID(s.proc, dir+"/"+link), link}, ns, found)
+		s.match(ref{dir + "/" + link, path, "", link}, ns, found)
 	}
-	fds, err := os.Open(dir + "/fd")
-	if err != nil {
-		denied = denied || errors.Is(err, fs.ErrPermission)
-	} else {
-		names, _ := fds.Readdirnames(-1)
-		_ = fds.Close()
-		for _, n := range names {
-			if path, err := os.Readlink(dir + "/fd/" + n); err == nil && path[0] == '/' {
-				s.match(ref{dir + "/fd/" + n, path, fdMountID(dir + "/fdinfo/" + n), "fd " + n}, ns, found)
-			}
+	names, err := readNames(dir + "/fd")
+	denied = denied || errors.Is(err, fs.ErrPermission)
+	for _, n := range names {
+		if path, err := b.readlink(dir + "/fd/" + n); err == nil && strings.HasPrefix(path, "/") { // no socket, no pipe
+			s.match(ref{dir + "/fd/" + n, path, dir + "/fdinfo/" + n, "fd " + n}, ns, found)
 		}
 	}
-	for _, path := range mappedFiles(dir + "/maps") {
-		s.match(ref{"", path, 0, "map"}, ns, found)
-	}
+	b.mapped(dir+"/maps", func(path string) { s.match(ref{"", path, "", "map"}, ns, found) })
 	return denied
 }
 
 // ref is something that a process refers to.
 type ref struct {
-	link  string // in /proc, leads there; "" when there is none
-	path  string // as the kernel shows it: from the root of the namespace of the mount that it goes through
-	mount uint64 // id of that mount, 0 when not known
-	how   string
+	link   string // in /proc, leads there; "" when there is none
+	path   string // as the kernel shows it: from the root of the namespace of the mount that it goes through
+	fdinfo string // in /proc, tells the mount that it goes through; "" when there is none
+	how    string
 }
 
 // match tells found of each target in which a reference lies.
@@ -316,27 +434,47 @@ func (s *scan) match(r ref, ns string, found func(int, string)) {
 		return // a socket, a pipe, memory
 	}
 	path := strings.TrimSuffix(r.path, " (deleted)")
-	p, ok := place{}, false
-	if r.mount != 0 {
-		m, known := s.table.byID(r.mount)
+	guess, p, ok := mountLine{}, place{}, false
+	if ns != "" {
+		guess, p, ok = s.table.locate(ns, path)
+	}
+	// What a path means by its namespace is not always what was opened: another mount may lie over it by now, or none may show it any more.
+	if id := r.mountID(s.proc, ok && guess.local); id != 0 && id != guess.id {
+		m, known := s.table.byID(id)
 		if !known && s.detached(r.link, path, r.how, found) {
 			return
 		}
 		if known {
-			p, ok = m.place(path)
+			if through, below := m.place(path); below {
+				p, ok = through, true
+			}
 		}
-	}
-	if !ok && ns != "" {
-		p, ok = s.table.locate(ns, path)
 	}
 	if !ok {
 		return
 	}
-	for _, t := range s.places {
-		if p.in(t.place) {
-			found(t.target, r.how)
+	for _, t := range s.in(p) {
+		found(t, r.how)
+	}
+}
+
+// mountID gives the mount that a reference goes through, 0 when that cannot be told. quick tells that its file may be looked at, because its
+// file system asks nobody; for what may hang there is only fdinfo, and a thread that can be lost.
+func (r ref) mountID(proc string, quick bool) uint64 {
+	if r.link == "" {
+		return 0
+	}
+	if quick && proc == "/proc" {
+		const noSync = unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, r.link, noSync, unix.STATX_MNT_ID, &st) == nil && st.Mask&unix.STATX_MNT_ID != 0 {
+			return st.Mnt_id
 		}
 	}
+	if r.fdinfo != "" {
+		return fdMountID(r.fdinfo)
+	}
+	return linkMountID(proc, r.link)
 }
 
 // detached looks at a file behind a mount that no namespace shows any more (umount -l). Its path begins at that mount's root, which
@@ -371,17 +509,12 @@ func (s *scan) detached(link, path, how string, found func(int, string)) bool {
 // onOwnDevice is detached for the targets that have a device of their own.
 func (s *scan) onOwnDevice(link, how string, found func(int, string)) (hit bool) {
 	var st unix.Stat_t
-	for _, p := range s.places {
-		if s.targets[p.target].Verify != VerifySuperblock {
-			continue
-		}
-		if st.Dev == 0 {
-			if err := unix.Stat(link, &st); err != nil {
-				return false
-			}
-		}
-		if p.device == fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)) {
-			found(p.target, how+" through a detached mount")
+	if !slices.ContainsFunc(s.targets, func(t Target) bool { return t.Verify == VerifySuperblock }) || unix.Stat(link, &st) != nil {
+		return false
+	}
+	for _, i := range s.places[place{fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), "/"}] {
+		if s.targets[i].Verify == VerifySuperblock {
+			found(i, how+" through a detached mount")
 			hit = true
 		}
 	}
@@ -409,16 +542,16 @@ func (s *scan) sandboxLinks(pid int, found func(int, string)) {
 		}
 	}
 	for i, t := range s.targets {
-		if s.linked(sandbox, candidates, t.Path) {
+		if s.leadsTo(sandbox, candidates, t.Path) {
 			found(i, "sandbox link")
 		}
 	}
 }
 
-func (s *scan) linked(sandbox string, candidates []string, target string) bool {
+func (s *scan) leadsTo(sandbox string, candidates []string, target string) bool {
 	key := sandbox + "\x00" + target
 	s.mu.Lock()
-	hit, known := s.links[key]
+	hit, known := s.linked[key]
 	s.mu.Unlock()
 	if known {
 		return hit
@@ -437,7 +570,7 @@ func (s *scan) linked(sandbox string, candidates []string, target string) bool {
 		}
 	}
 	s.mu.Lock()
-	s.links[key] = hit
+	s.linked[key] = hit
 	s.mu.Unlock()
 	return hit
 }
@@ -475,12 +608,7 @@ func (s *scan) agentOf(pid, parent int) string {
 
 // environment reads what a process began with; nil when it may not be read.
 func environment(proc string, pid int) map[string]string {
-	f, err := os.Open(filepath.Join(proc, strconv.Itoa(pid), "environ"))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	raw, err := readWhole(proc + "/" + strconv.Itoa(pid) + "/environ")
 	if err != nil || !bytes.Contains(raw, []byte("MESOS_")) {
 		return nil
 	}
@@ -493,40 +621,18 @@ func environment(proc string, pid int) map[string]string {
 	return env
 }
 
-// mappedFiles gives the files that a process has mapped, each once.
-func mappedFiles(path string) []string {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	var out []string
-	last := ""
-	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, 8<<10), 64<<10)
-	for lines.Scan() {
-		i := bytes.IndexByte(lines.Bytes(), '/')
-		if i < 0 {
-			continue
-		}
-		if p := unescape(string(lines.Bytes()[i:])); p != last {
-			out, last = append(out, p), p
-		}
-	}
-	return out
-}
-
 type stat struct {
 	command string
 	state   byte
 	parent  int
+	threads int
 	start   uint64
 	kernel  bool
 }
 
 // readStat reads /proc/<pid>/stat. The command is in parentheses and may itself hold any character.
 func readStat(proc string, pid int) (stat, error) {
-	raw, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	raw, err := readWhole(proc + "/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return stat{}, err
 	}
@@ -541,6 +647,7 @@ func readStat(proc string, pid int) (stat, error) {
 	s := stat{command: string(raw[open+1 : end]), state: fields[0][0]}
 	s.parent, _ = strconv.Atoi(fields[1])
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)
+	s.threads, _ = strconv.Atoi(fields[17])
 	s.kernel = flags&0x00200000 != 0 // PF_KTHREAD
 	s.start, err = strconv.ParseUint(fields[19], 10, 64)
 	return s, err
@@ -548,7 +655,7 @@ func readStat(proc string, pid int) (stat, error) {
 
 // fdMountID reads the mount that an open file was opened through, 0 when it is not told.
 func fdMountID(path string) uint64 {
-	raw, err := os.ReadFile(path)
+	raw, err := readWhole(path)
 	if err != nil {
 		return 0
 	}
