@@ -2,6 +2,7 @@ package isolator
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -99,13 +100,32 @@ func (s *Service) target(v journal.Volume) fence.Target {
 func (s *Service) tellWatchdog() error {
 	s.watching.Lock() // an older list must not overwrite a newer one
 	defer s.watching.Unlock()
-	var list []fence.Target
+	var list []json.RawMessage
+	told := make(map[volume.Ref]watched, len(s.told))
 	for _, v := range s.journal.Volumes() {
-		if active(v) && !v.Shared && !v.Gone && v.Path != "" {
-			list = append(list, s.target(v))
+		if !active(v) || v.Shared || v.Gone || v.Path == "" {
+			continue
 		}
+		w, same := s.told[v.Ref]
+		if same = same && w.path == v.Path && w.epoch == v.Epoch && w.uid == v.UID; !same {
+			raw, err := json.Marshal(s.target(v))
+			if err != nil {
+				return fault.Wrap(fault.Internal, err, "tell the watchdog what is mounted")
+			}
+			w = watched{path: v.Path, epoch: v.Epoch, uid: v.UID, raw: raw}
+		}
+		told[v.Ref] = w
+		list = append(list, w.raw)
 	}
+	s.told = told
 	return fault.Op(s.state.SetMounts(list), "tell the watchdog what is mounted")
+}
+
+// watched is what the watchdog was told of a volume, kept because there may be a thousand of them and one has changed.
+type watched struct {
+	path, uid string
+	epoch     volume.Epoch
+	raw       json.RawMessage // a fence.Target
 }
 
 // fenceUsers stops the users of a volume.

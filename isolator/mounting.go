@@ -53,6 +53,7 @@ type mounting struct {
 	user  map[string]string
 	begun int64 // boot clock
 	v     journal.Volume
+	seen  *lease.ClaimVersion // the claim as it was read last, to be used once; nil when it was not
 }
 
 // Mount mounts a volume and gives its path. With a grant among the options the claim must be granted to this node in that epoch, or held
@@ -118,6 +119,7 @@ func (m *mounting) granted(ctx context.Context) (string, error) {
 		}
 	}
 	claim, err := m.s.auth.Claim(ctx, m.grant.VolumeUID)
+	m.seen = &claim
 	switch {
 	case err != nil:
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
@@ -146,7 +148,8 @@ func (m *mounting) hold(ctx context.Context) error {
 	m.v.Generation = s.keeper.Generation()
 	err := s.persist(ctx, "take claim of "+m.req.Ref.String(), func(ctx context.Context) error {
 		_, err := s.auth.Hold(ctx, lease.HoldArgs{VolumeUID: m.v.UID, Epoch: m.v.Epoch, Nonce: m.v.Nonce, Node: s.nodeUID,
-			Generation: m.v.Generation, Grade: s.grade(), Owner: m.grant.Task})
+			Generation: m.v.Generation, Grade: s.grade(), Owner: m.grant.Task, Seen: m.seen})
+		m.seen = nil
 		return err
 	})
 	if fault.Is(err, fault.Unknown) {
@@ -193,6 +196,7 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 	if err := m.s.tellWatchdog(); err != nil {
 		return "", m.undo(ctx, err)
 	}
+	expected := m.v.Path
 	path, err := m.callDriver(ctx)
 	if err != nil {
 		return "", m.undo(ctx, err)
@@ -207,8 +211,10 @@ func (m *mounting) attach(ctx context.Context) (string, error) {
 	if err := m.s.journal.Append("mount", "driver", journal.Done, m.v); err != nil {
 		return "", m.undo(ctx, err)
 	}
-	if err := m.s.tellWatchdog(); err != nil {
-		return "", m.undo(ctx, err)
+	if path != expected { // what the watchdog was told before the mount is else still right
+		if err := m.s.tellWatchdog(); err != nil {
+			return "", m.undo(ctx, err)
+		}
 	}
 	crashAt("mount.done")
 	m.s.log.Info("mounted", zap.Stringer("volume", m.v.Ref), zap.Uint64("epoch", uint64(m.v.Epoch)), zap.String("path", path),

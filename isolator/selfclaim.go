@@ -39,6 +39,7 @@ func (m *mounting) unasked(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
 	}
+	m.seen = &claim
 	m.v = journal.Volume{Ref: m.req.Ref, UID: claim.VolumeUID, Self: true, Shared: claim.Shared}
 	if !claim.Shared {
 		if err := m.selfClaim(ctx, ""); err != nil {
@@ -116,7 +117,8 @@ func (m *mounting) selfClaim(ctx context.Context, newUID string) error {
 	crashAt("mount.checked")
 	err := s.persist(ctx, "claim "+m.req.Ref.String(), func(ctx context.Context) error {
 		cv, _, err := s.auth.SelfClaim(ctx, lease.SelfClaimArgs{Ref: m.req.Ref, NewUID: newUID, Nonce: m.v.Nonce, Node: s.nodeUID,
-			Generation: m.v.Generation, Grade: s.grade(), Policy: s.o.SelfPolicy, Owner: m.req.Owner})
+			Generation: m.v.Generation, Grade: s.grade(), Policy: s.o.SelfPolicy, Owner: m.req.Owner, Seen: m.seen})
+		m.seen = nil
 		if err == nil {
 			m.v.UID, m.v.Epoch = cv.VolumeUID, cv.Epoch
 		}

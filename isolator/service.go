@@ -13,6 +13,7 @@ package isolator
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"sort"
@@ -73,7 +74,7 @@ type Fencer interface {
 type watchState interface {
 	SetDeadline(generation uint64, d time.Duration)
 	Deadline() (generation uint64, d time.Duration)
-	SetMounts(t []fence.Target) error
+	SetMounts(targets []json.RawMessage) error
 	Drain()
 	Close() error
 }
@@ -158,6 +159,7 @@ type Service struct {
 	operations *operation.Operator
 
 	watching sync.Mutex // held while the watchdog's list is made and written
+	told     map[volume.Ref]watched
 }
 
 // Open reads the node's state and prepares a Service; Run starts it. Nothing is mounted or unmounted before

@@ -2,6 +2,7 @@ package isolator
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,10 +115,17 @@ func (f *fakeState) Deadline() (uint64, time.Duration) {
 	return f.generation, f.deadline
 }
 
-func (f *fakeState) SetMounts(t []fence.Target) error {
+func (f *fakeState) SetMounts(raws []json.RawMessage) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mounts = t
+	f.mounts = nil
+	for _, raw := range raws {
+		var t fence.Target
+		if err := json.Unmarshal(raw, &t); err != nil {
+			return err
+		}
+		f.mounts = append(f.mounts, t)
+	}
 	return nil
 }
 

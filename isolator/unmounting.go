@@ -152,7 +152,8 @@ func (s *Service) detach(ctx context.Context, v *journal.Volume, how takeDown) e
 		return err
 	}
 	v.Gone = true
-	s.noteAnyway("unmount", "release", journal.Intent, *v)
+	// Not waited for: a process that is killed leaves what it has written, and after a crash of the machine nothing is mounted anyway.
+	s.noteAnyway("unmount", "release", journal.Done, *v)
 	if err := s.tellWatchdog(); err != nil {
 		s.log.Warn("watchdog's list", zap.Error(err))
 	}

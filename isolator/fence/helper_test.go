@@ -3,6 +3,7 @@ package fence
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -81,7 +82,7 @@ func playIsolator(state, path string) error {
 		return err
 	}
 	s.SetDeadline(7, s.now()+500*time.Millisecond)
-	if err := s.SetMounts([]Target{{VolumeUID: "v", Path: path, Verify: VerifyScan}}); err != nil {
+	if err := s.SetMounts(encoded(Target{VolumeUID: "v", Path: path, Verify: VerifyScan})); err != nil {
 		return err
 	}
 	go func() { _ = KeepWatchdog(context.Background(), s, []string{os.Args[0], "watchdog"}, nil) }()
@@ -89,6 +90,14 @@ func playIsolator(state, path string) error {
 		time.Sleep(time.Millisecond)
 	}
 	return nil
+}
+
+func encoded(targets ...Target) []json.RawMessage {
+	out := make([]json.RawMessage, len(targets))
+	for i, t := range targets {
+		out[i], _ = json.Marshal(t)
+	}
+	return out
 }
 
 func bindPrivately(from, to string, open bool) error {

@@ -38,8 +38,6 @@ func join(root, rest string) string { return filepath.Clean(root + "/" + rest) }
 
 // mountTable holds the mounts of every namespace that was met in a scan. The kernel's mount ids are unique over all of them.
 type mountTable struct {
-	proc string
-
 	mu         sync.Mutex
 	namespaces map[string]*namespace // by the name of the namespace
 	ids        map[uint64]mountLine
@@ -51,19 +49,19 @@ type namespace struct {
 	points map[string]int // mount point to the latest line
 }
 
-func newMountTable(proc string) *mountTable {
-	return &mountTable{proc: proc, namespaces: map[string]*namespace{}, ids: map[uint64]mountLine{}}
+func newMountTable() *mountTable {
+	return &mountTable{namespaces: map[string]*namespace{}, ids: map[uint64]mountLine{}}
 }
 
-// load reads the mounts of a namespace through one of its processes, once.
-func (t *mountTable) load(ns, process string) error {
+// load reads the mounts of a namespace from the mountinfo of one of its processes, once.
+func (t *mountTable) load(ns string, dir int, path string) error {
 	t.mu.Lock()
 	_, known := t.namespaces[ns]
 	t.mu.Unlock()
 	if known {
 		return nil
 	}
-	lines, err := readMounts(filepath.Join(t.proc, process, "mountinfo"))
+	lines, err := readMounts(dir, path)
 	if err != nil {
 		return err
 	}
@@ -81,8 +79,8 @@ func (t *mountTable) load(ns, process string) error {
 }
 
 // readMounts reads a mountinfo. A node may have thousands of mounts, and this is done for each look for users, so it copies the text once.
-func readMounts(path string) ([]mountLine, error) {
-	raw, err := readWhole(path)
+func readMounts(dir int, path string) ([]mountLine, error) {
+	raw, err := readWhole(dir, path)
 	if err != nil {
 		return nil, err
 	}

@@ -17,24 +17,24 @@ type buffers struct {
 }
 
 // readlink gives what a link of /proc says.
-func (b *buffers) readlink(path string) (string, error) {
-	n, err := again(func() (int, error) { return unix.Readlink(path, b.link[:]) })
+func (b *buffers) readlink(dir int, path string) (string, error) {
+	n, err := again(func() (int, error) { return unix.Readlinkat(dir, path, b.link[:]) })
 	if err != nil {
 		return "", err
 	}
 	return string(b.link[:n]), nil
 }
 
-// mapped calls f with the files that a process has mapped; those that follow each other are told once.
-func (b *buffers) mapped(path string, f func(path string)) {
-	if b.maps == nil {
-		b.maps = make([]byte, 64<<10)
-	}
-	fd, err := open(path)
+// mapped calls f with the files of certain devices that a process has mapped; those that follow each other are told once.
+func (b *buffers) mapped(dir int, path string, device func(major, minor uint32) bool, f func(path string)) {
+	fd, err := openAt(dir, path)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
+	if b.maps == nil {
+		b.maps = make([]byte, 64<<10)
+	}
 	var last []byte
 	kept := 0 // the beginning of a line whose end was not read yet
 	for {
@@ -50,7 +50,7 @@ func (b *buffers) mapped(path string, f func(path string)) {
 			}
 			line := text[:end]
 			text = text[end+1:]
-			if i := bytes.IndexByte(line, '/'); i >= 0 && !bytes.Equal(line[i:], last) {
+			if i := bytes.IndexByte(line, '/'); i >= 0 && !bytes.Equal(line[i:], last) && device(deviceOf(line)) {
 				last = append(last[:0], line[i:]...)
 				f(unescape(string(last)))
 			}
@@ -61,9 +61,30 @@ func (b *buffers) mapped(path string, f func(path string)) {
 	}
 }
 
+// deviceOf reads the fourth field of a line of maps, two hexadecimal numbers.
+func deviceOf(line []byte) (major, minor uint32) {
+	for range 3 {
+		line = line[bytes.IndexByte(line, ' ')+1:]
+	}
+	n := &major
+	for _, c := range line {
+		switch {
+		case c == ':':
+			n = &minor
+		case c >= '0' && c <= '9':
+			*n = *n<<4 | uint32(c-'0')
+		case c >= 'a' && c <= 'f':
+			*n = *n<<4 | uint32(c-'a'+10)
+		default:
+			return major, minor
+		}
+	}
+	return major, minor
+}
+
 // readWhole reads a file of /proc.
-func readWhole(path string) ([]byte, error) {
-	fd, err := open(path)
+func readWhole(dir int, path string) ([]byte, error) {
+	fd, err := openAt(dir, path)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +110,8 @@ func readWhole(path string) ([]byte, error) {
 }
 
 // readNames lists a directory of /proc.
-func readNames(path string) ([]string, error) {
-	fd, err := open(path)
+func readNames(dir int, path string) ([]string, error) {
+	fd, err := openAt(dir, path)
 	if err != nil {
 		return nil, err
 	}
@@ -109,8 +130,8 @@ func readNames(path string) ([]string, error) {
 	}
 }
 
-func open(path string) (int, error) {
-	return again(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+func openAt(dir int, path string) (int, error) {
+	return again(func() (int, error) { return unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
 }
 
 // again repeats a call that a signal has interrupted.

@@ -41,7 +41,7 @@ func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, e
 }
 
 func processes(proc string) ([]int, error) {
-	names, err := readNames(proc)
+	names, err := readNames(unix.AT_FDCWD, proc)
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +59,10 @@ func processes(proc string) ([]int, error) {
 type scan struct {
 	proc    string
 	targets []Target
-	places  map[place][]int // where targets are, in file system terms
-	self    string          // our own mount namespace
+	places  map[place][]int    // where targets are, in file system terms
+	devices map[[2]uint32]bool // major and minor of the devices that they are on
+	kernel  map[int]bool       // the kernel's own processes
+	self    string             // our own mount namespace
 	table   *mountTable
 	links   bool // a target is a plain directory, which tasks may reach by links
 
@@ -74,14 +76,14 @@ type scan struct {
 }
 
 func newScan(proc string, targets []Target) (*scan, error) {
-	s := &scan{proc: proc, targets: targets, places: map[place][]int{}, users: map[string][]Process{}, around: map[string][]int{},
+	s := &scan{proc: proc, targets: targets, places: map[place][]int{}, devices: map[[2]uint32]bool{}, kernel: kernelThreads(proc), users: map[string][]Process{}, around: map[string][]int{},
 		linked: map[string]bool{}, agents: map[int]string{}}
 	var err error
 	if s.self, err = os.Readlink(filepath.Join(proc, "self/ns/mnt")); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "look at the own mount namespace")
 	}
-	s.table = newMountTable(proc)
-	if err := s.table.load(s.self, "self"); err != nil {
+	s.table = newMountTable()
+	if err := s.table.load(s.self, unix.AT_FDCWD, proc+"/self/mountinfo"); err != nil {
 		return nil, fault.Wrap(fault.Unavailable, err, "read the own mounts")
 	}
 	for _, t := range targets {
@@ -89,7 +91,34 @@ func newScan(proc string, targets []Target) (*scan, error) {
 			return nil, err
 		}
 	}
-	return s, s.findPlaces()
+	err = s.findPlaces()
+	for p := range s.places {
+		var device [2]uint32
+		if _, serr := fmt.Sscanf(p.device, "%d:%d", &device[0], &device[1]); serr != nil {
+			return nil, fault.New(fault.Internal, "device %q of a target", p.device)
+		}
+		s.devices[device] = true
+	}
+	return s, err
+}
+
+// kernelThreads gives the kernel's own processes, the children of its process 2, in one look. What it leaves out is found out one by one.
+func kernelThreads(proc string) map[int]bool {
+	out := map[int]bool{}
+	if st, err := readStat(proc, 2); err != nil || !st.kernel {
+		return out // this is a container's /proc
+	}
+	raw, err := readWhole(unix.AT_FDCWD, proc+"/2/task/2/children")
+	if err != nil {
+		return out
+	}
+	out[2] = true
+	for _, f := range strings.Fields(string(raw)) {
+		if pid, err := strconv.Atoi(f); err == nil {
+			out[pid] = true
+		}
+	}
+	return out
 }
 
 // findPlaces says where the targets are. One with a file system of its own lies on all devices that show it, and nowhere when there is none:
@@ -207,10 +236,10 @@ func (r *looks) begin(ctx context.Context) {
 	r.workers = append(r.workers, w)
 	r.mu.Unlock()
 	go func() {
-		var b buffers
+		b := &buffers{}
 		for ctx.Err() == nil {
 			i := r.next.Add(1) - 1
-			if i >= int64(len(r.pids)) || !r.look(w, r.pids[i], &b) {
+			if i >= int64(len(r.pids)) || !r.look(w, r.pids[i], b) {
 				return
 			}
 		}
@@ -314,61 +343,110 @@ func (s *scan) count(n *int) {
 
 // look finds out whether one process uses a target.
 func (s *scan) look(pid int, b *buffers) {
-	dir := s.proc + "/" + strconv.Itoa(pid)
-	st, err := readStat(s.proc, pid)
-	if err != nil || st.kernel {
-		return // gone, or the kernel's own
-	}
-	if st.state != 'Z' && st.state != 'X' {
-		s.lookAt(pid, dir, st, b)
+	if s.kernel[pid] {
 		return
 	}
-	if st.threads < 2 {
+	// All that follows goes through this one directory, which never shows another process that gets the id later.
+	dir, err := unix.Open(s.proc+"/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return
 	}
-	// Its first thread has ended, and the others go on with all that is open.
-	tasks, err := processes(dir + "/task")
+	defer unix.Close(dir)
+	who := &suspect{scan: s, pid: pid, dir: dir}
+	exe, err := b.readlink(dir, "exe")
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		if s.lives(who) {
+			s.count(&s.unchecked)
+		}
+		return
+	case err != nil && !s.lives(who):
+		if who.known && who.st.threads > 1 && !who.st.kernel {
+			s.lookAtThreads(who, b)
+		}
+		return
+	}
+	s.lookAt(who, "", exe, b)
+}
+
+// lives tells whether a process that shows no program is one all the same: neither the kernel's own, nor at its end.
+func (s *scan) lives(who *suspect) bool {
+	return who.know() == nil && !who.st.kernel && who.st.state != 'Z' && who.st.state != 'X'
+}
+
+// lookAtThreads looks at a process whose first thread has ended while the others go on with all that is open.
+func (s *scan) lookAtThreads(who *suspect, b *buffers) {
+	tasks, err := readNames(who.dir, "task")
 	if err != nil {
 		return
 	}
 	for _, tid := range tasks {
-		if tid != pid {
-			s.lookAt(pid, dir+"/task/"+strconv.Itoa(tid), st, b)
+		if tid == strconv.Itoa(who.pid) {
+			continue
+		}
+		if exe, err := b.readlink(who.dir, "task/"+tid+"/exe"); err == nil {
+			s.lookAt(who, "task/"+tid+"/", exe, b)
 		}
 	}
 }
 
-// lookAt looks at a process by the directory of it, or of one of its threads.
-func (s *scan) lookAt(pid int, dir string, st stat, b *buffers) {
-	ns, err := b.readlink(dir + "/ns/mnt")
+// suspect is a process that is being looked at.
+type suspect struct {
+	scan  *scan
+	pid   int
+	dir   int // its directory in /proc
+	st    stat
+	known bool
+}
+
+// know reads what is needed of a process only when there is something to say of it.
+func (w *suspect) know() error {
+	if w.known {
+		return nil
+	}
+	raw, err := readWhole(w.dir, "stat")
+	if err == nil {
+		w.st, err = parseStat(raw, w.pid)
+	}
+	w.known = err == nil
+	return err
+}
+
+func (w *suspect) found(i int, how string) {
+	if w.know() != nil {
+		return // it has ended
+	}
+	t := w.scan.targets[i]
+	if t.Agent != "" {
+		if agent := w.scan.agentOf(w.pid, w.st.parent); agent != "" && agent != t.Agent {
+			return
+		}
+	}
+	w.scan.record(t, Process{PID: w.pid, Start: w.st.start, Command: w.st.command, How: how})
+}
+
+// lookAt looks at a process, or at one of its threads by the way there from the process's directory.
+func (s *scan) lookAt(who *suspect, way, exe string, b *buffers) {
+	ns, err := b.readlink(who.dir, way+"ns/mnt")
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
+		if errors.Is(err, fs.ErrPermission) && s.lives(who) {
 			s.count(&s.unchecked)
 		}
 		return
 	}
-	if err := s.table.load(ns, strings.TrimPrefix(dir, s.proc+"/")); err != nil {
+	if err := s.table.load(ns, who.dir, way+"mountinfo"); err != nil {
 		ns = "" // its mounts cannot be read: only what mount ids tell
-	}
-	found := func(i int, how string) {
-		t := s.targets[i]
-		if t.Agent != "" {
-			if agent := s.agentOf(pid, st.parent); agent != "" && agent != t.Agent {
-				return
-			}
-		}
-		s.record(t, Process{PID: pid, Start: st.start, Command: st.command, How: how})
 	}
 	if ns != "" && ns != s.self {
 		for _, i := range s.madeAround(ns) {
-			found(i, "mount namespace")
+			who.found(i, "mount namespace")
 		}
 	}
-	if s.references(dir, ns, b, found) {
+	if s.references(who, way, exe, ns, b) {
 		s.count(&s.unchecked)
 	}
 	if s.links {
-		s.sandboxLinks(pid, found)
+		s.sandboxLinks(who)
 	}
 }
 
@@ -400,31 +478,38 @@ func (s *scan) record(t Target, p Process) {
 }
 
 // references goes through all that a process may have in a target. denied tells that some of it was not shown.
-func (s *scan) references(dir, ns string, b *buffers, found func(int, string)) (denied bool) {
-	for _, link := range []string{"cwd", "root", "exe"} {
-		path, err := b.readlink(dir + "/" + link)
+func (s *scan) references(who *suspect, way, exe, ns string, b *buffers) (denied bool) {
+	s.match(ref{who.dir, way + "exe", exe, "", "exe"}, ns, who.found)
+	for _, link := range []string{"cwd", "root"} {
+		path, err := b.readlink(who.dir, way+link)
 		if err != nil {
 			denied = denied || errors.Is(err, fs.ErrPermission)
 			continue
 		}
-		s.match(ref{dir + "/" + link, path, "", link}, ns, found)
+		s.match(ref{who.dir, way + link, path, "", link}, ns, who.found)
 	}
-	names, err := readNames(dir + "/fd")
+	names, err := readNames(who.dir, way+"fd")
 	denied = denied || errors.Is(err, fs.ErrPermission)
 	for _, n := range names {
-		if path, err := b.readlink(dir + "/fd/" + n); err == nil && strings.HasPrefix(path, "/") { // no socket, no pipe
-			s.match(ref{dir + "/fd/" + n, path, dir + "/fdinfo/" + n, "fd " + n}, ns, found)
+		if path, err := b.readlink(who.dir, way+"fd/"+n); err == nil && strings.HasPrefix(path, "/") { // no socket, no pipe
+			s.match(ref{who.dir, way + "fd/" + n, path, way + "fdinfo/" + n, "fd " + n}, ns, who.found)
 		}
 	}
-	b.mapped(dir+"/maps", func(path string) { s.match(ref{"", path, "", "map"}, ns, found) })
+	b.mapped(who.dir, way+"maps", s.hasDevice, func(path string) { s.match(ref{path: path, how: "map"}, ns, who.found) })
 	return denied
+}
+
+// hasDevice tells whether a target lies on a device.
+func (s *scan) hasDevice(major, minor uint32) bool {
+	return s.devices[[2]uint32{major, minor}]
 }
 
 // ref is something that a process refers to.
 type ref struct {
-	link   string // in /proc, leads there; "" when there is none
+	dir    int    // of the process
+	link   string // below it, leads there; "" when there is none
 	path   string // as the kernel shows it: from the root of the namespace of the mount that it goes through
-	fdinfo string // in /proc, tells the mount that it goes through; "" when there is none
+	fdinfo string // below it, tells the mount that it goes through; "" when there is none
 	how    string
 }
 
@@ -441,7 +526,7 @@ func (s *scan) match(r ref, ns string, found func(int, string)) {
 	// What a path means by its namespace is not always what was opened: another mount may lie over it by now, or none may show it any more.
 	if id := r.mountID(s.proc, ok && guess.local); id != 0 && id != guess.id {
 		m, known := s.table.byID(id)
-		if !known && s.detached(r.link, path, r.how, found) {
+		if !known && s.detached(r, path, found) {
 			return
 		}
 		if known {
@@ -467,55 +552,42 @@ func (r ref) mountID(proc string, quick bool) uint64 {
 	if quick && proc == "/proc" {
 		const noSync = unix.AT_STATX_DONT_SYNC | unix.AT_NO_AUTOMOUNT
 		var st unix.Statx_t
-		if unix.Statx(unix.AT_FDCWD, r.link, noSync, unix.STATX_MNT_ID, &st) == nil && st.Mask&unix.STATX_MNT_ID != 0 {
+		if unix.Statx(r.dir, r.link, noSync, unix.STATX_MNT_ID, &st) == nil && st.Mask&unix.STATX_MNT_ID != 0 {
 			return st.Mnt_id
 		}
 	}
 	if r.fdinfo != "" {
-		return fdMountID(r.fdinfo)
+		return fdMountID(r.dir, r.fdinfo)
 	}
-	return linkMountID(proc, r.link)
+	return linkMountID(proc, r)
 }
 
 // detached looks at a file behind a mount that no namespace shows any more (umount -l). Its path begins at that mount's root, which
 // is not known, so the file is looked for under each target by every end of that path.
-func (s *scan) detached(link, path, how string, found func(int, string)) bool {
-	var file os.FileInfo
-	hit := s.onOwnDevice(link, how, found)
+func (s *scan) detached(r ref, path string, found func(int, string)) bool {
+	how := r.how + " through a detached mount"
+	var file unix.Stat_t
+	if unix.Fstatat(r.dir, r.link, &file, 0) != nil {
+		return false
+	}
+	hit := false
+	for _, i := range s.places[place{fmt.Sprintf("%d:%d", unix.Major(file.Dev), unix.Minor(file.Dev)), "/"}] {
+		if s.targets[i].Verify == VerifySuperblock {
+			found(i, how)
+			hit = true
+		}
+	}
 	for i, t := range s.targets {
 		if t.Verify == VerifySuperblock {
 			continue
 		}
 		for rest, more := path, true; more; rest, more = behindFirst(rest) {
-			candidate, err := os.Lstat(filepath.Join(t.Path, rest))
-			if err != nil {
-				continue
-			}
-			if file == nil {
-				if file, err = os.Stat(link); err != nil {
-					return hit
-				}
-			}
-			if os.SameFile(file, candidate) {
-				found(i, how+" through a detached mount")
+			var candidate unix.Stat_t
+			if unix.Lstat(filepath.Join(t.Path, rest), &candidate) == nil && candidate.Dev == file.Dev && candidate.Ino == file.Ino {
+				found(i, how)
 				hit = true
 				break
 			}
-		}
-	}
-	return hit
-}
-
-// onOwnDevice is detached for the targets that have a device of their own.
-func (s *scan) onOwnDevice(link, how string, found func(int, string)) (hit bool) {
-	var st unix.Stat_t
-	if !slices.ContainsFunc(s.targets, func(t Target) bool { return t.Verify == VerifySuperblock }) || unix.Stat(link, &st) != nil {
-		return false
-	}
-	for _, i := range s.places[place{fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)), "/"}] {
-		if s.targets[i].Verify == VerifySuperblock {
-			found(i, how+" through a detached mount")
-			hit = true
 		}
 	}
 	return hit
@@ -529,8 +601,8 @@ func behindFirst(path string) (string, bool) {
 
 // sandboxLinks finds a Mesos task that reaches a target through a link in its sandbox (as an ordinary user has no bind mounts), even
 // while it has nothing open.
-func (s *scan) sandboxLinks(pid int, found func(int, string)) {
-	env := environment(s.proc, pid)
+func (s *scan) sandboxLinks(who *suspect) {
+	env := environment(who.dir, "environ")
 	sandbox := env["MESOS_SANDBOX"]
 	if sandbox == "" || !filepath.IsAbs(sandbox) {
 		return
@@ -543,7 +615,7 @@ func (s *scan) sandboxLinks(pid int, found func(int, string)) {
 	}
 	for i, t := range s.targets {
 		if s.leadsTo(sandbox, candidates, t.Path) {
-			found(i, "sandbox link")
+			who.found(i, "sandbox link")
 		}
 	}
 }
@@ -589,7 +661,7 @@ func (s *scan) agentOf(pid, parent int) string {
 			break
 		}
 		line = append(line, pid)
-		if agent = environment(s.proc, pid)["MESOS_AGENT_ENDPOINT"]; agent != "" {
+		if agent = environment(unix.AT_FDCWD, s.proc+"/"+strconv.Itoa(pid)+"/environ")["MESOS_AGENT_ENDPOINT"]; agent != "" {
 			break
 		}
 		st, err := readStat(s.proc, parent)
@@ -607,8 +679,8 @@ func (s *scan) agentOf(pid, parent int) string {
 }
 
 // environment reads what a process began with; nil when it may not be read.
-func environment(proc string, pid int) map[string]string {
-	raw, err := readWhole(proc + "/" + strconv.Itoa(pid) + "/environ")
+func environment(dir int, path string) map[string]string {
+	raw, err := readWhole(dir, path)
 	if err != nil || !bytes.Contains(raw, []byte("MESOS_")) {
 		return nil
 	}
@@ -632,10 +704,14 @@ type stat struct {
 
 // readStat reads /proc/<pid>/stat. The command is in parentheses and may itself hold any character.
 func readStat(proc string, pid int) (stat, error) {
-	raw, err := readWhole(proc + "/" + strconv.Itoa(pid) + "/stat")
+	raw, err := readWhole(unix.AT_FDCWD, proc+"/"+strconv.Itoa(pid)+"/stat")
 	if err != nil {
 		return stat{}, err
 	}
+	return parseStat(raw, pid)
+}
+
+func parseStat(raw []byte, pid int) (stat, error) {
 	open, end := bytes.IndexByte(raw, '('), bytes.LastIndexByte(raw, ')')
 	if open < 0 || end < open {
 		return stat{}, fault.New(fault.Internal, "stat of process %d cannot be read", pid)
@@ -649,13 +725,14 @@ func readStat(proc string, pid int) (stat, error) {
 	flags, _ := strconv.ParseUint(fields[6], 10, 64)
 	s.threads, _ = strconv.Atoi(fields[17])
 	s.kernel = flags&0x00200000 != 0 // PF_KTHREAD
+	var err error
 	s.start, err = strconv.ParseUint(fields[19], 10, 64)
 	return s, err
 }
 
 // fdMountID reads the mount that an open file was opened through, 0 when it is not told.
-func fdMountID(path string) uint64 {
-	raw, err := readWhole(path)
+func fdMountID(dir int, path string) uint64 {
+	raw, err := readWhole(dir, path)
 	if err != nil {
 		return 0
 	}
@@ -669,11 +746,11 @@ func fdMountID(path string) uint64 {
 }
 
 // linkMountID is fdMountID for the links cwd, root and exe, by opening what they lead to without touching it.
-func linkMountID(proc, link string) uint64 {
-	fd, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
+func linkMountID(proc string, r ref) uint64 {
+	fd, err := unix.Openat(r.dir, r.link, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}
 	defer unix.Close(fd)
-	return fdMountID(filepath.Join(proc, "self/fdinfo", strconv.Itoa(fd)))
+	return fdMountID(unix.AT_FDCWD, filepath.Join(proc, "self/fdinfo", strconv.Itoa(fd)))
 }

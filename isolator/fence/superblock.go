@@ -186,7 +186,7 @@ func onDevice(point string, d loop.Device, do func(fd int) error) error {
 
 // pointOf gives a place where a device is mounted in our own namespace, "" when there is none.
 func (f *Fence) pointOf(d loop.Device) (string, error) {
-	lines, err := readMounts(f.o.Proc + "/self/mountinfo")
+	lines, err := readMounts(unix.AT_FDCWD, f.o.Proc+"/self/mountinfo")
 	if err != nil {
 		return "", err
 	}

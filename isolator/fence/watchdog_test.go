@@ -61,14 +61,14 @@ func TestState(t *testing.T) {
 	}
 	s.SetDeadline(3, 5*time.Second)
 	for n := range 5 {
-		if err := s.SetMounts(make([]Target, n)); err != nil {
+		if err := s.SetMounts(encoded(make([]Target, n)...)); err != nil {
 			t.Fatal(err)
 		}
 		if l, err := s.Mounts(); err != nil || len(l) != n {
 			t.Fatalf("%d: %v %v", n, l, err)
 		}
 	}
-	if err := s.SetMounts(make([]Target, 100_000)); err == nil {
+	if err := s.SetMounts(encoded(make([]Target, 100_000)...)); err == nil {
 		t.Error("a list that does not fit was taken")
 	}
 	if err := s.Close(); err != nil {

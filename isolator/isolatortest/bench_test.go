@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/holdfast-io/holdfast/isolator/client"
+	"github.com/holdfast-io/holdfast/isolator/driver/dockertest"
 )
 
 // pairs is how many mounts with their unmounts one iteration does, so that a single one tells something.
@@ -22,11 +24,7 @@ func BenchmarkMountUnmount(b *testing.B) {
 		b.Skip("needs the program curl")
 	}
 	m := benchMachine(b)
-	bin := filepath.Join(m.dir, "dvdcli")
-	build := exec.Command("go", "build", "-trimpath", "-o", bin, "github.com/holdfast-io/holdfast/dvdcli")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	bin := buildDvdcli(b, m.dir)
 	m.pair(b, "v") // creates it
 	run := func(b *testing.B, name string, args ...string) {
 		cmd := exec.Command(name, args...)
@@ -52,6 +50,59 @@ func BenchmarkMountUnmount(b *testing.B) {
 			run(b, bin, "version")
 		}
 	})
+}
+
+// BenchmarkAgainstDirect takes a volume of one Docker plugin through dvdcli mount and dvdcli unmount, in turn by way of the isolator (claim, journal and
+// look for users included) and by dvdcli itself. The ratio is what the isolator costs.
+func BenchmarkAgainstDirect(b *testing.B) {
+	m := newMachine(b, 0)
+	plugins := filepath.Join(m.dir, "plugins")
+	if _, err := dockertest.Start(plugins, "bench"); err != nil {
+		b.Fatal(err)
+	}
+	m.args = []string{"-plugin-dir", plugins}
+	m.start("")
+	bin := buildDvdcli(b, m.dir)
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, client.SocketVariable+"=") })
+	pair := func(name string, env ...string) time.Duration {
+		begun := time.Now()
+		for _, call := range []string{"mount", "unmount"} {
+			cmd := exec.Command(bin, call, "--volumedriver=bench", "--volumename="+name)
+			cmd.Env = env
+			if out, err := cmd.CombinedOutput(); err != nil {
+				b.Fatalf("%v: %s", err, out)
+			}
+		}
+		return time.Since(begun)
+	}
+	through := append(slices.Clone(env), client.SocketVariable+"="+m.socket)
+	direct := append(slices.Clone(env), "HOLDFAST_PLUGIN_DIR="+plugins)
+	pair("t", through...) // creates it
+	pair("d", direct...)
+	for b.Loop() {
+		var isolator, itself []time.Duration
+		for range 4 * pairs {
+			isolator = append(isolator, pair("t", through...))
+			itself = append(itself, pair("d", direct...))
+		}
+		slices.Sort(isolator)
+		slices.Sort(itself)
+		median := func(d []time.Duration) float64 { return float64(d[len(d)/2].Microseconds()) / 1000 }
+		b.ReportMetric(float64(isolator[0].Microseconds())/float64(itself[0].Microseconds()), "ratio-of-best")
+		b.ReportMetric(median(isolator), "ms/isolator")
+		b.ReportMetric(median(itself), "ms/direct")
+		b.ReportMetric(median(isolator)/median(itself), "ratio")
+	}
+}
+
+func buildDvdcli(t testing.TB, dir string) string {
+	t.Helper()
+	bin := filepath.Join(dir, "dvdcli")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, "github.com/holdfast-io/holdfast/dvdcli")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }
 
 // BenchmarkBesideMounted mounts a volume beside n that are mounted already: latency should not grow.

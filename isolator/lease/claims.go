@@ -28,6 +28,8 @@ type HoldArgs struct {
 	Generation uint64 // of the node's lease
 	Grade      Grade  // of the node's fence now; "" takes the node record's
 	Owner      string // "" keeps the grant's
+	// Seen is the claim as it was just read, which saves another read: the transaction fails if it has changed since. nil reads it.
+	Seen *ClaimVersion
 }
 
 // SelfClaimArgs are the arguments of SelfClaim.
@@ -40,6 +42,7 @@ type SelfClaimArgs struct {
 	Grade      Grade
 	Policy     Policy // for a new claim, or one that has none
 	Owner      string
+	Seen       *ClaimVersion // as in HoldArgs; of the volume Ref
 }
 
 // RekeyArgs are the arguments of Rekey.
@@ -175,7 +178,7 @@ func (a *Authority) Hold(ctx context.Context, h HoldArgs) (ClaimVersion, error) 
 	if h.Nonce == "" || h.Epoch == 0 || h.Generation == 0 {
 		return ClaimVersion{}, fault.New(fault.Invalid, "a hold needs an epoch, a nonce and a lease generation")
 	}
-	return a.move(ctx, h.VolumeUID, h.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideHold(c, n.Node, h) })
+	return a.moveFrom(ctx, h.Seen, h.VolumeUID, h.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideHold(c, n.Node, h) })
 }
 
 // SelfClaim takes a claim without a grant (stock Marathon, `docker run`): free(e) -> held(e+1). When the volume is
@@ -193,11 +196,11 @@ func (a *Authority) SelfClaim(ctx context.Context, s SelfClaimArgs) (cv ClaimVer
 	if err != nil {
 		return ClaimVersion{}, false, err
 	}
-	for {
-		known, _, err := a.byRef(ctx, s.Ref)
+	for seen := s.Seen; ; seen = nil {
+		known, err := a.known(ctx, s.Ref, seen)
 		switch {
 		case err == nil:
-			cv, err := a.move(ctx, known.VolumeUID, s.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideSelf(c, n.Node, s) })
+			cv, err := a.moveFrom(ctx, seen, known.VolumeUID, s.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideSelf(c, n.Node, s) })
 			return cv, created || (err == nil && cv.VolumeUID == s.NewUID && cv.Nonce == s.Nonce && cv.Epoch == 1), err
 		case !fault.Is(err, fault.NotFound) || s.NewUID == "":
 			return ClaimVersion{}, false, err
@@ -207,6 +210,14 @@ func (a *Authority) SelfClaim(ctx context.Context, s SelfClaimArgs) (cv ClaimVer
 			return cv, err == nil, err
 		}
 	}
+}
+
+// known is ClaimByRef for who may have read it just now.
+func (a *Authority) known(ctx context.Context, ref volume.Ref, seen *ClaimVersion) (ClaimVersion, error) {
+	if seen != nil && seen.Ref == ref && !seen.Tombstone {
+		return *seen, nil
+	}
+	return a.ClaimByRef(ctx, ref)
 }
 
 var errKnownNow = errors.New("the volume has become known")
@@ -318,9 +329,14 @@ func (a *Authority) Tombstone(ctx context.Context, uid string) (ClaimVersion, er
 // move makes one transition of one claim. When node is given, its record is read, handed to decide, and checked in the
 // transaction; a renewal that comes between only costs another try.
 func (a *Authority) move(ctx context.Context, uid, node string, decide func(Claim, *NodeVersion) (Claim, bool, error)) (ClaimVersion, error) {
+	return a.moveFrom(ctx, nil, uid, node, decide)
+}
+
+// moveFrom is move for who may have read the claim just now. A claim that turns out to be older than the register is read again.
+func (a *Authority) moveFrom(ctx context.Context, seen *ClaimVersion, uid, node string, decide func(Claim, *NodeVersion) (Claim, bool, error)) (ClaimVersion, error) {
 	var out ClaimVersion
 	err := a.transact(ctx, func(ctx context.Context) ([]Op, func([]Entry), error) {
-		cv, err := a.Claim(ctx, uid)
+		cv, err := a.seenOrRead(ctx, seen, uid)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -333,7 +349,16 @@ func (a *Authority) move(ctx context.Context, uid, node string, decide func(Clai
 			nv = &n
 		}
 		out = cv
+		fresh := seen == nil
+		seen = nil // from now on it is read
 		next, write, err := decide(cv.Claim, nv)
+		if !fresh && (err != nil || !write) { // only a transaction shows that what was seen still stands
+			if out, err = a.Claim(ctx, uid); err != nil {
+				return nil, nil, err
+			}
+			next, write, err = decide(out.Claim, nv)
+			cv = out
+		}
 		if err != nil {
 			return nil, nil, final(a.named(ctx, err))
 		}
@@ -348,6 +373,13 @@ func (a *Authority) move(ctx context.Context, uid, node string, decide func(Clai
 		return ops, func(e []Entry) { out = ClaimVersion{next, e[0].Version} }, nil
 	})
 	return out, err
+}
+
+func (a *Authority) seenOrRead(ctx context.Context, seen *ClaimVersion, uid string) (ClaimVersion, error) {
+	if seen != nil && seen.VolumeUID == uid {
+		return *seen, nil
+	}
+	return a.Claim(ctx, uid)
 }
 
 // named puts the holder's host name into an error that names a holder.
