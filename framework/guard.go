@@ -223,6 +223,10 @@ func (g *guard) refuses(e scheduler.Event) error {
 		why = g.instance(e.Instance)
 	case scheduler.MoveInstance:
 		why = g.instance(e.Instance)
+	case scheduler.PauseInstance:
+		why = g.instance(e.Instance)
+	case scheduler.ReplaceInstance:
+		why = g.instance(e.Instance)
 	case scheduler.RemoveVolume:
 		why = g.volumes[e.Volume]
 	}

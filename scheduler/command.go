@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -30,6 +31,12 @@ func (w *work) command(e Event) *Reply {
 		return w.removeApp(e)
 	case PutGroup:
 		return w.putGroup(e)
+	case PauseDeployment:
+		return w.pauseDeployment(e)
+	case PauseInstance:
+		return w.pauseInstance(e)
+	case ReplaceInstance:
+		return w.replaceInstance(e)
 	case RestartInstance:
 		return w.restartInstance(e.Instance, false)
 	case MoveInstance:
@@ -78,6 +85,11 @@ func (w *work) locked(apps []state.AppID, force bool) error {
 		fault.Detail{Path: "/deployments", Errors: ids})
 }
 
+// from is the beginning of an app's change: what it is.
+func from(a *state.App) state.AppChange {
+	return state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances, FromBase: a.Base, FromSkip: a.Skip}
+}
+
 // deploy records a deployment of changes that are being made to apps, and gives its reply. edited are the apps' new records. Nothing
 // to do makes no record: the deployment is over before it began.
 func (w *work) deploy(changes []state.AppChange, edited []*state.App, version string) *Reply {
@@ -96,6 +108,7 @@ func (w *work) deploy(changes []state.AppChange, edited []*state.App, version st
 		}
 	}
 	for _, a := range edited {
+		a.Alike = w.alike(a)
 		w.putApp(a)
 		w.apps.add(a.ID)
 	}
@@ -128,6 +141,9 @@ func (w *work) checkPuts(puts []AppPut, create, force bool) error {
 		given[p.Def.App] = true
 		ids = append(ids, p.Def.App)
 		if err := checkInstances(p.Instances); err != nil {
+			return err
+		}
+		if err := withinBounds(p.Instances, p.Def.Spec.Rollout); err != nil {
 			return err
 		}
 		if create && w.app(p.Def.App) != nil {
@@ -202,8 +218,9 @@ func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 	a := &state.App{ID: p.Def.App, Version: p.Def.Version, Instances: p.Instances, LastScalingAt: w.now, LastConfigChangeAt: w.now}
 	if old != nil {
 		a = w.editApp(old.ID)
-		c.FromVersion, c.FromInstances = old.Version, old.Instances
+		c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip = old.Version, old.Instances, old.Base, old.Skip
 		a.Removed, a.Wipe, a.Instances = false, false, p.Instances
+		a.Skip = rollout.Reskip(old.Skip, old.Instances, p.Instances)
 		if d := w.def(old.ID, old.Version); d != nil && sameDef(d, p.Def) {
 			c.ToVersion = old.Version
 			if old.Instances != p.Instances {
@@ -217,22 +234,30 @@ func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 		}
 	}
 	w.put(state.KindDef, state.DefID(p.Def.App, p.Def.Version), p.Def)
+	w.rebase(a, old)
 	if old != nil {
-		w.forgetDefs(p.Def.App, old.Version)
+		if d := w.def(old.ID, old.Version); d != nil {
+			c.Light = runsAlike(&d.Spec, &p.Def.Spec)
+			c.Repartition = c.Light && (a.Base != "" || old.Base != "") && (a.Base != old.Base || d.Spec.Rollout.Partition != p.Def.Spec.Rollout.Partition)
+		}
+		w.forgetDefs(p.Def.App, old.Version, a.Base)
 	}
 	return a, c
 }
 
-// KeptDefs is how many versions of an app's definition are kept.
-const KeptDefs = 25
+// KeptDefs is how many versions of an app's definition are kept, unless Config.MaxVersions says otherwise; as Marathon does.
+const KeptDefs = 50
 
 // forgetDefs takes the oldest definitions away that nothing uses: not the app before and after this change, no run, no instance.
-func (w *work) forgetDefs(app state.AppID, before string) {
-	spare := len(w.s.Defs[app]) + 1 - KeptDefs
+func (w *work) forgetDefs(app state.AppID, keep ...string) {
+	spare := len(w.s.Defs[app]) + 1 - cmp.Or(w.env.Config.MaxVersions, KeptDefs)
 	if spare <= 0 {
 		return
 	}
-	used := map[string]bool{before: true}
+	used := map[string]bool{}
+	for _, v := range keep {
+		used[v] = true
+	}
 	for _, i := range w.instancesOf(app) {
 		used[i.Version] = true
 		if i.Run != nil {
@@ -339,6 +364,12 @@ func (w *work) scaleApp(e ScaleApp) *Reply {
 	if err != nil {
 		return refuse(err)
 	}
+	var skip []int
+	if len(e.Kill) > 0 {
+		if skip, e.Instances, err = w.named(a, e.Kill); err != nil {
+			return refuse(err)
+		}
+	}
 	if err := checkInstances(e.Instances); err != nil {
 		return refuse(err)
 	}
@@ -354,12 +385,48 @@ func (w *work) scaleApp(e ScaleApp) *Reply {
 			return refuse(err)
 		}
 	}
-	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances, ToVersion: a.Version, ToInstances: e.Instances}
+	if err := withinBounds(e.Instances, w.spec(a.ID, a.Version).Rollout); err != nil {
+		return refuse(err)
+	}
+	c := from(a)
+	c.ToVersion, c.ToInstances = a.Version, e.Instances
 	n := w.editApp(a.ID)
+	n.Skip = rollout.Reskip(slices.Concat(a.Skip, skip), a.Instances, e.Instances)
 	if n.Instances != e.Instances {
 		n.Instances, n.LastScalingAt = e.Instances, w.now
 	}
 	return w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
+}
+
+// named gives the numbers of the instances that are to go by name when an app is scaled down, and how many are left then.
+func (w *work) named(a *state.App, ids []state.InstanceID) (skip []int, left int, err error) {
+	left = a.Instances
+	for _, id := range ids {
+		i := w.instance(id)
+		if i == nil || i.App != a.ID {
+			return nil, 0, fault.New(fault.NotFound, "instance %s of app %s does not exist", id, a.ID)
+		}
+		if i.Goal == state.GoalStop || slices.Contains(skip, i.Ordinal) {
+			continue
+		}
+		skip = append(skip, i.Ordinal)
+		left--
+	}
+	return skip, max(0, left), nil
+}
+
+// withinBounds refuses a number of instances below minInstances or above maxInstances.
+func withinBounds(n int, r state.Rollout) error {
+	text := ""
+	switch {
+	case n < r.Min:
+		text = fmt.Sprintf("got %d, expected %d or more (minInstances)", n, r.Min)
+	case r.Max > 0 && n > r.Max:
+		text = fmt.Sprintf("got %d, expected %d or less (maxInstances)", n, r.Max)
+	default:
+		return nil
+	}
+	return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/instances", Errors: []string{text}})
 }
 
 func (w *work) restartApp(e RestartApp) *Reply {
@@ -375,7 +442,8 @@ func (w *work) restartApp(e RestartApp) *Reply {
 	}
 	n := w.editApp(a.ID)
 	n.Restart++
-	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances, ToVersion: a.Version, ToInstances: a.Instances, ToRestart: n.Restart}
+	c := from(a)
+	c.ToVersion, c.ToInstances, c.ToRestart = a.Version, a.Instances, n.Restart
 	return w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
 }
 
@@ -389,8 +457,7 @@ func (w *work) removeApp(e RemoveApp) *Reply {
 	}
 	n := w.editApp(a.ID)
 	n.Removed, n.Wipe = true, n.Wipe || e.Wipe
-	c := state.AppChange{App: a.ID, FromVersion: a.Version, FromInstances: a.Instances}
-	r := w.deploy([]state.AppChange{c}, []*state.App{n}, a.Version)
+	r := w.deploy([]state.AppChange{from(a)}, []*state.App{n}, a.Version)
 	if n.Wipe {
 		for _, v := range w.s.VolumesOf(a.ID) {
 			r.Volumes = append(r.Volumes, v.UID)
@@ -504,18 +571,20 @@ func (w *work) cancelDeployment(e CancelDeployment) *Reply {
 			continue // removed already, with its definitions
 		}
 		n := w.editApp(c.App)
-		back := state.AppChange{App: c.App, FromVersion: n.Version, FromInstances: n.Instances, ToVersion: c.FromVersion, ToInstances: c.FromInstances}
+		back := from(n)
+		back.ToVersion, back.ToInstances = c.FromVersion, c.FromInstances
 		switch {
 		case c.FromVersion == "":
 			n.Removed = true
 		case c.ToVersion == "":
 			n.Removed, n.Wipe = false, false
-			n.Version, n.Instances = c.FromVersion, c.FromInstances
+			n.Version, n.Instances, n.Base, n.Skip = c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip
 		default:
 			if n.Version != c.FromVersion {
 				n.LastConfigChangeAt = w.now
 			}
-			n.Version, n.Instances = c.FromVersion, c.FromInstances
+			n.Version, n.Instances, n.Base, n.Skip = c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip
+			back.Light, back.Repartition = c.Light, c.Repartition
 		}
 		if back.FromVersion == back.ToVersion && back.FromInstances == back.ToInstances {
 			back.ToInstances = c.FromInstances

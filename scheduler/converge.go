@@ -11,21 +11,26 @@ import (
 // changeBatch bounds how many instances one Step creates, stops or restarts.
 const changeBatch = 50
 
-// up tells whether an instance runs as wanted: running, and healthy where health is checked.
+// up tells whether an instance runs as wanted: running, and healthy and ready where that is checked.
 func (w *work) up(i *state.Instance) bool {
-	if i.Phase != state.PhaseRunning {
+	if i.Phase != state.PhaseRunning || i.Run.Idle || i.Paused {
 		return false
 	}
-	return len(w.spec(i.App, i.Run.Version).HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)
+	s := w.spec(i.App, i.Run.Version)
+	return (len(s.HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)) && (len(s.ReadinessChecks) == 0 || i.Run.Ready)
 }
 
 // upCount counts the wanted instances of one version that are up.
 func (w *work) upCount(app state.AppID, version string, st *state.Stats) int {
-	c := st.Versions[version]
-	if len(w.spec(app, version).HealthChecks) > 0 {
-		return c.Healthy
+	return st.Versions[version].Up(w.spec(app, version))
+}
+
+// upAll counts the wanted instances that are up, of whatever version.
+func (w *work) upAll(app state.AppID, st *state.Stats) (up int) {
+	for v := range st.Versions {
+		up += w.upCount(app, v, st)
 	}
-	return c.Running
+	return up
 }
 
 // converge brings an app nearer to what is wanted: how many instances, of which version. It costs little when there is nothing to do.
@@ -53,7 +58,7 @@ func (w *work) convergeNow(a *state.App) {
 	extra := w.extra(a, n, st)
 	if wanted := st.Total - st.Stopping; wanted < n+extra {
 		w.grow(a, n+extra)
-	} else if wanted > n+extra {
+	} else if wanted > n+extra || w.misplaced(a, n+extra) {
 		w.shrink(a, n+extra)
 	}
 	if !a.Removed && w.outdated(a, st) > 0 {
@@ -61,10 +66,29 @@ func (w *work) convergeNow(a *state.App) {
 	}
 }
 
-// outdated counts the wanted instances that a rolling restart has not come to yet.
+// misplaced tells whether an instance runs under a number that is not wanted, though there are as many as are wanted: what was left out was
+// put back, or the other way round.
+func (w *work) misplaced(a *state.App, n int) bool {
+	list := w.s.InstancesOf(a.ID)
+	for at := len(list) - 1; at >= 0; at-- {
+		i := w.instance(list[at].ID)
+		if i == nil || i.Goal == state.GoalStop {
+			continue
+		}
+		if !rollout.Wants(i.Ordinal, n, a.Skip) {
+			return true
+		}
+		if len(a.Skip) == 0 {
+			return false // the highest one is wanted, so all are
+		}
+	}
+	return false
+}
+
+// outdated counts the wanted instances that a rolling restart has not come to yet. Paused ones are left alone until they are resumed.
 func (w *work) outdated(a *state.App, st *state.Stats) int {
-	wanted := st.Total - st.Stopping
-	return wanted - min(st.Versions[a.Version].Total, st.Restarts[a.Restart])
+	total, _ := w.current(a, st)
+	return st.Total - st.Stopping - st.Paused - min(total, st.Restarts[a.Restart])
 }
 
 // extra is how many instances beyond the wanted ones an app may have now: numbers that help through a rolling restart, and go away
@@ -75,11 +99,12 @@ func (w *work) extra(a *state.App, n int, st *state.Stats) int {
 		return 0
 	}
 	spec := w.spec(a.ID, a.Version)
-	x := rollout.Extra(n, n, spec.Upgrade, spec.Exclusive())
+	x := rollout.Extra(n, n, spec.Upgrade, spec.Exclusive() || spec.Rollout.Serial, spec.Rollout.Max)
+	_, up := w.current(a, st)
 	switch {
 	case have == 0:
 		return min(x, old)
-	case old > 0 || w.upCount(a.ID, a.Version, st) < n+have:
+	case old > 0 || up < n+have-st.Paused:
 		return min(x, have) // those that help go on helping
 	}
 	return 0
@@ -94,53 +119,73 @@ func (w *work) restarting(a *state.App) bool {
 	return slices.Contains(d.Steps[d.Step].Actions, state.DeploymentAction{Action: rollout.Restart, App: a.ID})
 }
 
-// grow creates the numbers that are missing, lowest first. One that was being stopped is wanted again.
+// grow creates the numbers that are missing, lowest first; for a serial app each waits for those before it to be up. One that was being
+// stopped is wanted again.
 func (w *work) grow(a *state.App, n int) {
 	at := map[int]*state.Instance{}
 	for _, i := range w.instancesOf(a.ID) {
 		at[i.Ordinal] = i
 	}
-	for ordinal := range n {
+	r := w.spec(a.ID, a.Version).Rollout
+	for _, ordinal := range rollout.Ordinals(n, a.Skip) {
 		i := at[ordinal]
 		if i != nil && i.Goal == state.GoalRun {
+			if r.Serial && !i.Paused && !w.up(i) {
+				return
+			}
 			continue
 		}
 		if !w.spend(a.ID) {
 			return
 		}
-		var c *state.Instance
-		if i != nil {
-			c = w.edit(i)
-			c.Goal = state.GoalRun
-		} else {
-			c = &state.Instance{ID: state.NewInstanceID(a.ID, ordinal), App: a.ID, Ordinal: ordinal, Goal: state.GoalRun,
-				Phase: state.PhaseWaiting, Since: w.now, CreatedAt: w.now}
-			// One that was scaled away before goes on counting where its volumes say it was: an app may take a
-			// lower incarnation for an old run of itself.
-			for _, v := range w.s.VolumesOfInstance(c.ID) {
-				c.Incarnation = max(c.Incarnation, uint64(v.Epoch))
-			}
+		w.makeInstance(a, i, ordinal, w.targetOf(a, ordinal))
+		if r.Serial {
+			return
 		}
-		c.Version, c.RestartSeen = a.Version, a.Restart
-		w.putInstance(c)
-		w.instances.add(c.ID)
 	}
 }
 
-// shrink stops the highest numbers.
+// makeInstance makes the instance of a number, or wants the one that was being stopped again.
+func (w *work) makeInstance(a *state.App, i *state.Instance, ordinal int, version string) {
+	var c *state.Instance
+	if i != nil {
+		c = w.edit(i)
+		c.Goal = state.GoalRun
+	} else {
+		c = &state.Instance{ID: state.NewInstanceID(a.ID, ordinal), App: a.ID, Ordinal: ordinal, Goal: state.GoalRun,
+			Phase: state.PhaseWaiting, Since: w.now, CreatedAt: w.now}
+		// One that was scaled away before goes on counting where its volumes say it was: an app may take a
+		// lower incarnation for an old run of itself.
+		for _, v := range w.s.VolumesOfInstance(c.ID) {
+			c.Incarnation = max(c.Incarnation, uint64(v.Epoch))
+		}
+	}
+	c.Version, c.RestartSeen = version, a.Restart
+	w.putInstance(c)
+	w.instances.add(c.ID)
+}
+
+// shrink stops the numbers that are not wanted, the highest first; for a serial app one after the other.
 func (w *work) shrink(a *state.App, n int) {
+	serial := w.spec(a.ID, a.Version).Rollout.Serial
+	if serial && w.statsOf(a.ID).Stopping > 0 {
+		return
+	}
 	list := w.instancesOf(a.ID)
-	for at := len(list) - 1; at >= 0 && list[at].Ordinal >= n; at-- {
-		if list[at].Goal == state.GoalStop {
+	for at := len(list) - 1; at >= 0; at-- {
+		if list[at].Goal == state.GoalStop || rollout.Wants(list[at].Ordinal, n, a.Skip) {
 			continue
 		}
 		if !w.spend(a.ID) {
 			return
 		}
 		c := w.edit(list[at])
-		c.Goal = state.GoalStop
+		c.Goal, c.Paused, c.Pin = state.GoalStop, false, ""
 		w.putInstance(c)
 		w.instances.add(c.ID)
+		if serial {
+			return
+		}
 	}
 }
 
@@ -156,40 +201,53 @@ func (w *work) spend(app state.AppID) bool {
 }
 
 // roll takes instances to the wanted version, or through a restart order: those that are not up at once, the others as many at a
-// time as the upgrade strategy lets be down, the highest numbers first.
+// time as the upgrade strategy lets be down, the highest numbers first; for a serial app one at a time, each up before the next.
 func (w *work) roll(a *state.App, n, extra int) {
-	st := w.statsOf(a.ID)
-	up := 0
-	for _, v := range sortedKeys(st.Versions) {
-		up += w.upCount(a.ID, v, st)
-	}
-	may := rollout.MayBeDown(n, extra, w.spec(a.ID, a.Version).Upgrade) - (n - up)
+	st, spec := w.statsOf(a.ID), w.spec(a.ID, a.Version)
+	up := w.upAll(a.ID, st)
+	spare := up - rollout.Least(n, extra, spec)
 	if extra == 0 {
-		may = min(may, rollout.MayBeDown(n, 0, w.spec(a.ID, a.Version).Upgrade))
+		spare = min(spare, n-rollout.Least(n, 0, spec))
 	}
 	list := w.instancesOf(a.ID)
+	if spec.Rollout.Serial && !w.quiet(a, list) {
+		return
+	}
 	for at := len(list) - 1; at >= 0; at-- {
 		i := list[at]
-		if i.Goal == state.GoalStop || (i.Version == a.Version && i.RestartSeen >= a.Restart) {
+		if i.Goal == state.GoalStop || i.Paused || w.asWanted(a, i) && i.RestartSeen >= a.Restart {
 			continue
 		}
 		if w.up(i) {
-			if may <= 0 {
+			if spare <= 0 {
 				continue
 			}
-			may--
+			spare--
 		}
 		if !w.spend(a.ID) {
 			return
 		}
 		w.renew(a, i)
+		if spec.Rollout.Serial {
+			return
+		}
 	}
+}
+
+// quiet tells whether a serial rollout may go on to its next instance: none is being stopped, and all that it has come to are up.
+func (w *work) quiet(a *state.App, list []*state.Instance) bool {
+	for _, i := range list {
+		if i.Goal == state.GoalStop || !i.Paused && w.asWanted(a, i) && i.RestartSeen >= a.Restart && !w.up(i) {
+			return false
+		}
+	}
+	return true
 }
 
 // renew takes one instance to the app's version and restart order.
 func (w *work) renew(a *state.App, i *state.Instance) {
 	reason := "its app was restarted"
-	if i.Version != a.Version {
+	if !w.asWanted(a, i) {
 		reason = "its app has a new version"
 	}
 	if i.Phase == state.PhaseGranting {
@@ -197,7 +255,7 @@ func (w *work) renew(a *state.App, i *state.Instance) {
 		i = w.instance(i.ID)
 	}
 	c := w.edit(i)
-	c.Version, c.RestartSeen = a.Version, a.Restart
+	c.Version, c.RestartSeen = w.targetOf(a, i.Ordinal), a.Restart
 	c.Failures, c.BackoffUntil = 0, time.Time{}
 	disown(c, reason)
 	switch c.Phase {
@@ -246,6 +304,9 @@ func (w *work) turn(a *state.App) bool {
 	d := w.deployment(a.Deployment)
 	if d == nil {
 		return true
+	}
+	if d.Paused {
+		return false
 	}
 	if d.Step >= len(d.Steps) {
 		return true
@@ -315,9 +376,11 @@ func (w *work) stepDone(d *state.Deployment, step int) bool {
 	return true
 }
 
-// settled tells whether an app is as wanted: as many instances, all up, of the wanted version, and none stopping.
+// settled tells whether an app is as wanted: as many instances, all up, of the wanted version, and none stopping. One that is paused for
+// repair keeps nobody waiting.
 func (w *work) settled(a *state.App) bool {
 	st := w.statsOf(a.ID)
-	n := a.Instances
-	return st.Total == n && st.Stopping == 0 && st.Versions[a.Version].Total == n && w.upCount(a.ID, a.Version, st) == n && (n == 0 || st.Restarts[a.Restart] == n)
+	n := a.Instances - st.Paused
+	total, up := w.current(a, st)
+	return st.Total == a.Instances && st.Stopping == 0 && total == n && up == n && (n == 0 || st.Restarts[a.Restart] == n)
 }

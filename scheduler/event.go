@@ -98,10 +98,12 @@ type (
 		// Create refuses (Exists) an app that is there.
 		Create bool
 	}
-	// ScaleApp changes the number of instances only.
+	// ScaleApp changes the number of instances only. Kill names instances that are to go instead of the highest numbers; then there are as
+	// many fewer as it names, and Instances says nothing.
 	ScaleApp struct {
 		App       state.AppID
 		Instances int
+		Kill      []state.InstanceID
 		Force     bool
 	}
 	// RestartApp restarts every instance under the app's upgrade strategy.
@@ -119,6 +121,18 @@ type (
 	RestartInstance struct{ Instance state.InstanceID }
 	// MoveInstance is RestartInstance that avoids the agent it is on.
 	MoveInstance struct{ Instance state.InstanceID }
+	// PauseInstance stops the current run and starts an idle command in its place, with the same volumes on the same agent, so that a person
+	// can repair the data; or, with Resume, ends that.
+	PauseInstance struct {
+		Instance state.InstanceID
+		Resume   bool
+	}
+	// ReplaceInstance is MoveInstance for one whose volumes can follow it. One with local volumes gets new, empty ones, which Discard has to
+	// allow.
+	ReplaceInstance struct {
+		Instance state.InstanceID
+		Discard  bool
+	}
 	// RemoveVolume deletes a volume and its data. Refused while an instance that wants to run uses it.
 	RemoveVolume struct{ Volume state.VolumeUID }
 	// PutGroup changes apps and groups in one deployment, in the order of their dependencies: Changes are created or updated, Remove are
@@ -138,6 +152,11 @@ type (
 		Deployment state.DeploymentID
 		Force      bool
 	}
+	// PauseDeployment keeps a deployment from going on, or lets it. What it has begun goes on.
+	PauseDeployment struct {
+		Deployment state.DeploymentID
+		Resume     bool
+	}
 	// ResetDelay ends an app's backoff now (DELETE /v2/queue/{id}/delay).
 	ResetDelay struct{ App state.AppID }
 )
@@ -146,6 +165,18 @@ type (
 type AppPut struct {
 	Def       *state.Def
 	Instances int
+}
+
+// Health is what the framework's own checks say of a run, told only when it decides something: they are asked often, and hardly ever say
+// anything new.
+type Health struct {
+	Task state.TaskID
+	// Healthy is what its health checks say together; nil: as before.
+	Healthy *bool
+	// Ready: its readiness checks have passed.
+	Ready bool
+	// Kill says why the run is to be ended, "" for not at all.
+	Kill string
 }
 
 // Tick asks for what time alone makes due. The loop sends one at Plan.Wake and at least every few seconds.
@@ -175,4 +206,8 @@ func (RemoveVolume) event()     {}
 func (PutGroup) event()         {}
 func (CancelDeployment) event() {}
 func (ResetDelay) event()       {}
+func (Health) event()           {}
+func (PauseDeployment) event()  {}
+func (PauseInstance) event()    {}
+func (ReplaceInstance) event()  {}
 func (Tick) event()             {}

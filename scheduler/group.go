@@ -33,7 +33,7 @@ func (w *work) putGroup(e PutGroup) *Reply {
 		}
 		n := w.editApp(id)
 		n.Removed, n.Wipe = true, n.Wipe || e.Wipe
-		changes, edited = append(changes, state.AppChange{App: id, FromVersion: a.Version, FromInstances: a.Instances}), append(edited, n)
+		changes, edited = append(changes, from(a)), append(edited, n)
 	}
 	if err := w.groupNames(edited, e.Groups); err != nil {
 		return refuse(err)

@@ -57,7 +57,7 @@ func (w *work) begin(i *state.Instance, spec *state.Spec, s *site, ports []int, 
 	c.Avoid = nil
 	c.Run = &state.Run{
 		Task: state.NewTaskID(c.ID, c.Incarnation, w.randomHex(6)), Version: c.Version, Agent: s.agent.ID, Hostname: s.agent.Hostname, AgentURL: s.agent.URL,
-		Region: s.agent.Region, Zone: s.agent.Zone, Attributes: attributesFor(spec, s.agent), Ports: ports, Offer: s.bundle, StagedAt: w.now,
+		Region: s.agent.Region, Zone: s.agent.Zone, Attributes: attributesFor(spec, s.agent), Ports: ports, Offer: s.bundle, StagedAt: w.now, Idle: c.Paused,
 	}
 	if s.node != nil {
 		c.Run.Node = s.node.UID
@@ -200,6 +200,9 @@ func (w *work) accept(agent state.AgentID, bundle string, holders []*state.Insta
 		if !ok {
 			w.cancelGranting(i, refusedPause)
 			continue
+		}
+		if i.Run.Idle {
+			d = idle(d)
 		}
 		c := w.edit(i)
 		w.setPhase(c, state.PhaseLaunching)

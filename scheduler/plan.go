@@ -53,6 +53,8 @@ type Config struct {
 	DeclineFor, HoldFor time.Duration
 	// KillRetry is how long after a KILL it is sent again.
 	KillRetry time.Duration
+	// MaxVersions is how many definitions of an app are kept. Default 50.
+	MaxVersions int
 	// ReconcileMin and ReconcileMax bound the backoff between reconciliation rounds.
 	ReconcileMin, ReconcileMax time.Duration
 }

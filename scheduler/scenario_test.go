@@ -142,8 +142,11 @@ func parse(line string) (string, args) {
 //	nodes NAME[:dead|:draining|:suspect|:nodriver]…     the nodes beside the agents of those names
 //	claims [all] REF=STATE(EPOCH)[@NODE]…               claim records, seen
 //	offer AGENT [cpus=4 mem=1024 disk=1000 ports=31000-31009 role=* zone=Z attr=K:V] …
-//	app ID [n=1 volume=NAME shared cpus=… cmd=… inactive=… expunge=… never kill=OLDEST_FIRST] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
+//	app ID [n=1 volume=NAME shared cpus=… cmd=… inactive=… expunge=… never kill=OLDEST_FIRST serial partition=N mininst=N maxinst=N probed checked
+//	readiness] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
 //	status INSTANCE STATE [healthy=…] [task=ID] [away]  of the instance's current run, of the task named, or of its first run that is away
+//	scalekill ID INSTANCE… | pause|resume ID|INSTANCE (a deployment's app, or an instance) | replace INSTANCE
+//	probe INSTANCE [healthy=…] [ready] [kill=REASON]     what the framework's own checks say
 //	granted [REF…] | refused [REF…] | created [REF…] | uncreated REF class=… | gone REF | removed REF
 //	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
 //	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments
@@ -326,6 +329,15 @@ func (s *scenario) write(w state.Write) string {
 		if v.Removed {
 			text += " removed"
 		}
+		if v.Base != "" {
+			text += " base=" + v.Base
+		}
+		if len(v.Alike) > 0 {
+			text += fmt.Sprintf(" alike=%v", v.Alike)
+		}
+		if len(v.Skip) > 0 {
+			text += fmt.Sprintf(" skip=%v", v.Skip)
+		}
 		if v.Deployment != "" {
 			text += " deployment=" + string(v.Deployment)
 		}
@@ -343,7 +355,11 @@ func (s *scenario) write(w state.Write) string {
 			}
 			steps = append(steps, mark+strings.Join(acts, ", "))
 		}
-		return fmt.Sprintf("deployment %s: %s", v.ID, strings.Join(steps, " | "))
+		paused := ""
+		if v.Paused {
+			paused = " (paused)"
+		}
+		return fmt.Sprintf("deployment %s: %s%s", v.ID, strings.Join(steps, " | "), paused)
 	case *state.Session:
 		return fmt.Sprintf("session connected=%v reconciled=%v again=%s authority=%v suppressed=%v stopped=%q", v.Connected, v.Reconciled, s.at(v.ReconcileAt), v.AuthoritySeen, v.Suppressed, v.Stopped)
 	case *state.Framework:
@@ -396,6 +412,15 @@ func (s *scenario) instance(v *state.Instance) string {
 	}
 	if !v.WakeAt.IsZero() {
 		text += " wake=" + s.at(v.WakeAt)
+	}
+	if v.Paused {
+		text += " paused"
+	}
+	if v.Pin != "" {
+		text += " pinned=" + string(v.Pin)
+	}
+	if v.Run != nil && v.Run.Idle {
+		text += " idle"
 	}
 	if v.KillReason != "" {
 		text += " because: " + v.KillReason
@@ -511,6 +536,21 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 	case "scale":
 		n, err := strconv.Atoi(a.list[1])
 		return []Event{ScaleApp{App: state.AppID(a.list[0]), Instances: n, Force: a.has("force")}}, err
+	case "scalekill":
+		e := ScaleApp{App: state.AppID(a.list[0])}
+		for _, id := range a.list[1:] {
+			e.Kill = append(e.Kill, state.InstanceID(id))
+		}
+		return one(e)
+	case "pause", "resume":
+		if strings.HasPrefix(a.list[0], "/") {
+			return one(PauseDeployment{Deployment: s.s.Apps[state.AppID(a.list[0])].Deployment, Resume: cmd == "resume"})
+		}
+		return one(PauseInstance{Instance: state.InstanceID(a.list[0]), Resume: cmd == "resume"})
+	case "replace":
+		return one(ReplaceInstance{Instance: state.InstanceID(a.list[0])})
+	case "probe":
+		return one(s.probe(a))
 	case "restart":
 		return one(RestartApp{App: state.AppID(a.list[0]), Force: a.has("force")})
 	case "remove":
@@ -689,8 +729,15 @@ func (s *scenario) app(a args) Event {
 		parts := append(strings.SplitN(c, ":", 3), "", "")
 		spec.Constraints = []state.Constraint{{Field: parts[0], Operator: parts[1], Value: parts[2], HasValue: parts[2] != ""}}
 	}
+	spec.Rollout = state.Rollout{Serial: a.has("serial"), Partition: int(a.num("partition", 0)), Min: int(a.num("mininst", 0)), Max: int(a.num("maxinst", 0))}
+	if a.has("probed") {
+		spec.HealthChecks = append(spec.HealthChecks, state.HealthCheck{Protocol: "HTTP"})
+	}
+	if a.has("readiness") {
+		spec.ReadinessChecks = []state.ReadinessCheck{{Name: "ready"}}
+	}
 	if a.has("checked") {
-		spec.HealthChecks = []state.HealthCheck{{Protocol: "COMMAND", Command: "true"}}
+		spec.HealthChecks = append(spec.HealthChecks, state.HealthCheck{Protocol: "COMMAND", Command: "true"})
 	}
 	if r := a.named["accepts"]; r != "" {
 		spec.AcceptedRoles = strings.Split(r, ",")
@@ -704,6 +751,15 @@ func (s *scenario) app(a args) Event {
 	spec.Unreachable.Disabled, spec.KillSelection = a.has("never"), a.named["kill"]
 	def := &state.Def{App: id, Version: s.now.Format(versionFormat), Spec: spec}
 	return PutApp{Changes: []AppPut{{Def: def, Instances: int(a.num("n", 1))}}, Force: a.has("force"), Create: a.has("create")}
+}
+
+func (s *scenario) probe(a args) Event {
+	e := Health{Task: s.s.Instances[state.InstanceID(a.list[0])].Run.Task, Ready: a.has("ready"), Kill: a.named["kill"]}
+	if h, ok := a.named["healthy"]; ok {
+		healthy := h == "true"
+		e.Healthy = &healthy
+	}
+	return e
 }
 
 func (s *scenario) grantResults(ok bool, a args) ([]Event, error) {

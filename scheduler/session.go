@@ -246,15 +246,21 @@ func (w *work) callFailed(e CallFailed) {
 	switch c := e.Call.(type) {
 	case Accept:
 		w.acceptFailed(c, e)
+		w.declineLater(c.Offers)
 	case Decline:
-		// The master goes on keeping these for us: they are given back again a little later.
-		for _, id := range c.Offers {
-			w.put(state.KindOffer, id, &state.Offer{ID: id, At: w.now, Until: w.now.Add(callRetry)})
-		}
+		w.declineLater(c.Offers)
 	case Revive, Suppress:
 		w.setSession(func(s *state.Session) { s.InterestAt = w.now.Add(callRetry) })
 	}
 	// The others are repeated by timers of their own.
+}
+
+// declineLater gives offers back a little later: a call about them was lost, and the master may go on keeping them for us. Of one that it does
+// not know any more it takes no notice.
+func (w *work) declineLater(offers []string) {
+	for _, id := range offers {
+		w.put(state.KindOffer, id, &state.Offer{ID: id, At: w.now, Until: w.now.Add(callRetry)})
+	}
 }
 
 func (w *work) acceptFailed(accept Accept, e CallFailed) {

@@ -276,7 +276,7 @@ func (j *job) static(s *site) (rs []state.Reason) {
 
 // special tells whether an instance has wishes of its own, beyond those of its definition.
 func (w *work) special(i *state.Instance) bool {
-	if len(i.Avoid) > 0 {
+	if len(i.Avoid) > 0 || i.Pin != "" {
 		return true
 	}
 	return slices.ContainsFunc(w.volumesFor(i), func(v *state.Volume) bool { return v != nil && v.Node != "" })

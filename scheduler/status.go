@@ -69,7 +69,7 @@ func (w *work) status(e Status) {
 		return // nothing was launched under this id yet
 	}
 	c := w.edit(i)
-	note(c.Run, e)
+	w.note(c.App, c.Run, e)
 	switch m {
 	case starting, running, stopping:
 		w.alive(c, m)
@@ -81,12 +81,11 @@ func (w *work) status(e Status) {
 	}
 }
 
-// note copies what a status says into the run.
-func note(r *state.Run, e Status) {
+// note copies what a status says into a run.
+func (w *work) note(app state.AppID, r *state.Run, e Status) {
 	r.MesosState, r.Reason, r.Message = e.State, e.Reason, e.Message
-	if e.Healthy != nil {
-		healthy := *e.Healthy
-		r.Healthy = &healthy
+	if e.Healthy != nil && !r.Idle {
+		w.noteHealth(app, r, e.Healthy, nil)
 	}
 	if e.ContainerIP != "" {
 		r.ContainerIP = e.ContainerIP
@@ -123,6 +122,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 		}
 		c.Moving = ""
 	}
+	w.noteUp(c)
 	w.putInstance(c)
 	w.instances.add(c.ID)
 }

@@ -46,6 +46,8 @@ func (w *work) handle(e Event) {
 		w.dropOffer(e.Offer)
 	case Status:
 		w.status(e)
+	case Health:
+		w.health(e)
 	case AgentLost:
 		w.agentLost(e.Agent)
 	case CallFailed:
@@ -82,6 +84,10 @@ func (w *work) settle() {
 			if i := w.instance(id); i != nil {
 				w.advance(i)
 			}
+			continue
+		}
+		if app, ok := w.nextFor.next(); ok {
+			w.next(app)
 			continue
 		}
 		app, ok := w.apps.next()

@@ -87,7 +87,7 @@ func (w *work) awayStatus(e Status, m meaning) bool {
 	}
 	c := w.edit(i)
 	r := *c.Away[n]
-	note(&r, e)
+	w.note(i.App, &r, e)
 	without := slices.Delete(slices.Clone(c.Away), n, n+1)
 	switch {
 	case m == starting || m == running || m == stopping:
@@ -120,6 +120,7 @@ func (w *work) returned(c *state.Instance, r *state.Run, m meaning) {
 		if p == state.PhaseRunning && r.StartedAt.IsZero() {
 			r.StartedAt = w.now
 		}
+		w.noteUp(c)
 	}
 	why := w.unwanted(c, r, m)
 	switch {

@@ -147,14 +147,30 @@ func (w *work) sharers(v *state.Volume) (apps []state.AppID) {
 		if a == nil || a.Removed {
 			continue
 		}
-		for _, m := range externals(w.spec(id, a.Version)) {
-			if m.Shared && refOf(m, 0) == v.Ref {
-				apps = append(apps, id)
-				break
-			}
+		if slices.ContainsFunc(w.versionsOf(a), func(version string) bool {
+			return slices.ContainsFunc(externals(w.spec(id, version)), func(m *state.Mount) bool { return m.Shared && refOf(m, 0) == v.Ref })
+		}) {
+			apps = append(apps, id)
 		}
 	}
 	return apps
+}
+
+// versionsOf gives the definitions that an app wants, and those that its instances still have.
+func (w *work) versionsOf(a *state.App) []string {
+	list := []string{a.Version}
+	if a.Base != "" {
+		list = append(list, a.Base)
+	}
+	st := w.statsOf(a.ID)
+	list = append(list, sortedKeys(st.Versions)...)
+	if st.Paused+st.Stopping > 0 {
+		for _, i := range w.instancesOf(a.ID) {
+			list = append(list, i.Version)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // ask makes the request that a volume waits for, again. Asking twice is asking once: its id is the same.

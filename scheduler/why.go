@@ -30,6 +30,14 @@ func (w *work) obstacles(i *state.Instance, spec *state.Spec, first bool) (rs []
 			return rs
 		}
 	}
+	if w.serial(i.App) {
+		if other := w.before(i); other != "" {
+			rs = append(rs, state.Reason{Code: state.ReasonOrder, Text: fmt.Sprintf("its app starts one instance at a time (order serial), and %s is starting", other)})
+			if first {
+				return rs
+			}
+		}
+	}
 	if len(spec.Volumes) == 0 {
 		return rs
 	}
@@ -212,6 +220,9 @@ func (w *work) unfitFor(i *state.Instance, j *job, s *site) (rs []state.Reason) 
 	if slices.Contains(i.Avoid, s.agent.ID) {
 		rs = append(rs, state.Reason{Code: state.ReasonAvoid, Text: "it was asked to move away from here"})
 	}
+	if text := w.held(i, s.agent.ID); text != "" {
+		rs = append(rs, state.Reason{Code: state.ReasonPaused, Text: text})
+	}
 	for n := range j.rules {
 		if r := &j.rules[n]; !r.Static() && !r.Allows(&s.at, j.tally, j.app.Instances) {
 			no := state.Reason{Code: state.ReasonConstraint}
@@ -310,6 +321,13 @@ func (w *work) refuse(g *group, no *refusals) {
 
 // explain keeps Why for every instance that this Step touched.
 func (w *work) explain() {
+	for app, ok := w.began.next(); ok; app, ok = w.began.next() {
+		for _, i := range w.instancesOf(app) {
+			if i.Waits() {
+				w.touched[i.ID] = true
+			}
+		}
+	}
 	groups := map[state.Group]bool{}
 	for _, id := range sortedKeys(w.touched) {
 		i := w.instance(id)
@@ -378,10 +396,7 @@ func (w *work) why(i *state.Instance) *state.Why {
 	case state.PhaseStaging:
 		return one(state.ReasonStarting, fmt.Sprintf("starting on %s", i.Run.Hostname))
 	case state.PhaseRunning:
-		if !w.up(i) {
-			return one(state.ReasonUnhealthy, fmt.Sprintf("runs on %s, its health checks do not pass yet", i.Run.Hostname))
-		}
-		return nil
+		return w.whyRunning(i)
 	case state.PhaseKilling:
 		return one(state.ReasonKilling, fmt.Sprintf("being stopped on %s: %s", i.Run.Hostname, i.KillReason))
 	case state.PhaseLost:
@@ -390,6 +405,22 @@ func (w *work) why(i *state.Instance) *state.Why {
 		return w.whyClaims(i, state.Reason{Code: state.ReasonTaskFailures, Text: fmt.Sprintf("the task on %s ended with %s", i.Run.Hostname, i.Run.MesosState)})
 	}
 	return one(state.ReasonStarting, string(i.Phase))
+}
+
+// whyRunning says why a running instance is not up; nil when it is.
+func (w *work) whyRunning(i *state.Instance) *state.Why {
+	code, text := state.ReasonUnhealthy, fmt.Sprintf("runs on %s, its health checks do not pass yet", i.Run.Hostname)
+	switch {
+	case i.Run.Idle:
+		code, text = state.ReasonPaused, fmt.Sprintf("paused for repair: an idle command has its volumes on %s", i.Run.Hostname)
+	case w.up(i):
+		return nil
+	case !i.Run.Ready && (i.Run.Healthy != nil && *i.Run.Healthy || len(w.spec(i.App, i.Run.Version).HealthChecks) == 0):
+		code, text = state.ReasonReadiness, fmt.Sprintf("runs on %s, its readiness check has not passed yet", i.Run.Hostname)
+	case i.Run.WasUp:
+		text = fmt.Sprintf("runs on %s, its health checks do not pass any more", i.Run.Hostname)
+	}
+	return &state.Why{Summary: text, Reasons: []state.Reason{{Code: code, Text: text}}}
 }
 
 func lostState(r *state.Run) string {

@@ -27,6 +27,8 @@ type work struct {
 
 	instances queue[state.InstanceID] // to advance
 	apps      queue[state.AppID]      // to converge
+	began     queue[state.AppID]      // serial apps of which an instance starts: the others have to say that they wait for it
+	nextFor   queue[state.AppID]      // serial apps whose next instance may start
 	touched   map[state.InstanceID]bool
 
 	stats     map[state.AppID]*state.Stats
@@ -307,6 +309,12 @@ func (w *work) changeInstance(id state.InstanceID, now *state.Instance) {
 	count(now, 1)
 	if old != nil && old.Live() && (now == nil || !now.Live()) {
 		w.room = true
+	}
+	if now != nil && starts(now) && (old == nil || !starts(old)) && w.serial(app) {
+		w.began.add(app)
+	}
+	if old != nil && starts(old) && (now == nil || !starts(now)) && w.serial(app) {
+		w.nextFor.add(app)
 	}
 	w.apps.add(app)
 	w.touched[id] = true

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler/rollout"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -31,6 +32,7 @@ type world struct {
 	toAuth     []Call
 	fromMaster []Event
 	fromAuth   []Event
+	fromProbe  []Event // of the framework's own checks; in order, and lost with the process
 	replies    []*Reply
 
 	agents   map[state.AgentID]*wAgent
@@ -187,7 +189,9 @@ func (w *world) step(e Event, crash int) {
 		w.restart()
 		return
 	}
+	before := w.census()
 	w.s.Apply(p.Writes)
+	defer w.compare(before, e)
 	for _, wr := range p.Writes {
 		if i, ok := wr.Value.(*state.Instance); ok {
 			w.logf("  %s", (&scenario{alias: map[string]string{}, start: w.now}).instance(i))
@@ -330,7 +334,7 @@ func (w *world) restart() {
 	w.s = durable(w.s)
 	w.drop(&w.toMaster)
 	w.drop(&w.toAuth)
-	w.fromMaster, w.fromAuth = nil, nil
+	w.fromMaster, w.fromAuth, w.fromProbe = nil, nil, nil
 	w.disconnect()
 	w.wake = time.Time{}
 	w.step(Loaded{}, 0)
@@ -717,6 +721,7 @@ func (w *world) taskWork() {
 		}
 		w.mount(t)
 	case "running":
+		w.probe(t)
 		if t.wanted {
 			w.finish(t, "TASK_KILLED")
 		} else if !w.calm && w.r.Intn(40) == 0 {
@@ -948,9 +953,18 @@ func (w *world) order() {
 		if app == "/web" && w.r.Intn(2) == 0 {
 			spec.Constraints = []state.Constraint{{Field: "rack", Operator: "GROUP_BY"}}
 		}
-		e = PutApp{Changes: []AppPut{{Def: &state.Def{App: app, Version: w.now.Format(versionFormat), Spec: spec}, Instances: w.r.Intn(4)}}, Force: w.r.Intn(2) == 0}
-	case 3, 4, 5:
+		w.vary(&spec)
+		e = PutApp{Changes: []AppPut{{Def: &state.Def{App: app, Version: w.now.Format(versionFormat), Spec: spec}, Instances: max(spec.Rollout.Min, w.r.Intn(4))}}, Force: w.r.Intn(2) == 0}
+	case 3, 4:
 		e = ScaleApp{App: app, Instances: w.r.Intn(4), Force: w.r.Intn(2) == 0}
+		if w.r.Intn(3) == 0 {
+			e = ScaleApp{App: app, Kill: []state.InstanceID{state.NewInstanceID(app, w.r.Intn(3)), state.NewInstanceID(app, w.r.Intn(3))}, Force: w.r.Intn(2) == 0}
+		}
+	case 5:
+		e = PauseInstance{Instance: state.NewInstanceID(app, w.r.Intn(3)), Resume: w.r.Intn(2) == 0}
+		if ids := sortedKeys(w.s.Deployments); len(ids) > 0 && w.r.Intn(2) == 0 {
+			e = PauseDeployment{Deployment: ids[w.r.Intn(len(ids))], Resume: w.r.Intn(2) == 0}
+		}
 	case 6:
 		e = RestartApp{App: app, Force: w.r.Intn(2) == 0}
 	case 7:
@@ -1031,6 +1045,12 @@ func (w *world) deliverEvent() {
 		w.step(Tick{}, w.crashing())
 		return
 	}
+	if len(w.fromProbe) > 0 && w.r.Intn(3) == 0 {
+		e := w.fromProbe[0]
+		w.fromProbe = w.fromProbe[1:]
+		w.step(e, w.crashing())
+		return
+	}
 	if len(w.fromMaster) > 0 && (len(w.fromAuth) == 0 || w.r.Intn(2) == 0) {
 		e := w.fromMaster[0]
 		w.fromMaster = w.fromMaster[1:]
@@ -1060,6 +1080,7 @@ func (w *world) deliverEvent() {
 func (w *world) settleDown() {
 	w.calm = true
 	w.logf("calm")
+	w.resumeAll()
 	for _, h := range w.hosts {
 		if h.dead {
 			w.boot(h)
@@ -1101,11 +1122,13 @@ func (w *world) trouble() string {
 		if a.Removed || len(list) != a.Instances {
 			say("app %s has %d instances, wants %d removed=%v", id, len(list), a.Instances, a.Removed)
 		}
+		look := newWork(w.s, Env{Now: w.now})
+		want := rollout.Ordinals(len(list), a.Skip)
 		for n, i := range list {
 			switch {
-			case i.Ordinal != n:
-				say("app %s lacks number %d", id, n)
-			case i.Phase != state.PhaseRunning || i.Version != a.Version || i.Run.Version != a.Version:
+			case i.Ordinal != want[n]:
+				say("app %s lacks number %d", id, want[n])
+			case i.Phase != state.PhaseRunning || !look.asWanted(a, i) || i.Run.Version != i.Version || !look.up(i) || i.Run.Idle:
 				say("%s is %s: %v", i.ID, i.Phase, w.s.WhyOf(i.ID))
 			case !live[i.Run.Task]:
 				say("%s has no task", i.ID)

@@ -37,7 +37,7 @@ func Ordered(changes []state.AppChange, levels map[state.AppID]int) []state.Depl
 			continue
 		case c.FromVersion == "":
 			act(&start, Start, c.App)
-		case c.FromVersion != c.ToVersion || c.ToRestart != 0:
+		case c.FromVersion != c.ToVersion && !c.Light || c.ToRestart != 0 || c.Repartition:
 			name = Restart
 		case c.FromInstances == c.ToInstances:
 			continue
@@ -98,28 +98,6 @@ func Levels(needs map[state.AppID][]state.AppID) (levels map[state.AppID]int, ok
 		}
 	}
 	return levels, true
-}
-
-// Keep is how many of n instances must stay up during a rolling restart: minimumHealthCapacity.
-func Keep(n int, u state.Upgrade) int { return int(math.Ceil(float64(n)*u.MinHealth - 1e-9)) }
-
-// Extra is how many instances beyond n may run meanwhile, so that Keep can be kept: maximumOverCapacity, where instances may be down
-// anyway none, and a quarter of n at most. exclusive instances never have any: one stops before it starts, with its number and volumes.
-func Extra(n, outdated int, u state.Upgrade, exclusive bool) int {
-	if exclusive || n-Keep(n, u) > 0 {
-		return 0
-	}
-	return min(int(float64(n)*u.MaxOver+1e-9), outdated, (n+3)/4)
-}
-
-// MayBeDown is how many of n wanted instances may be down at once, when extra ones of the new version are there to help. It is
-// never less than one without extra ones, because a restart in place is the only way on then.
-func MayBeDown(n, extra int, u state.Upgrade) int {
-	may := n - Keep(n, u)
-	if extra > 0 {
-		return may
-	}
-	return max(1, may)
 }
 
 // Delay is Marathon's launch delay after a number of failures in a row.

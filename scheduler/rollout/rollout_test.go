@@ -61,31 +61,6 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-func TestBounds(t *testing.T) {
-	for _, c := range []struct {
-		n           int
-		min, over   float64
-		exclusive   bool
-		extra, down int
-	}{
-		{4, 0.5, 0, true, 0, 2},
-		{3, 0.5, 0, true, 0, 1},
-		{3, 1, 1, true, 0, 1}, // an exclusive one stops before it starts
-		{3, 1, 1, false, 1, 0},
-		{10, 1, 0.2, false, 2, 0},
-		{10, 1, 0, false, 0, 1},
-		{10, 0, 1, false, 0, 10},
-		{1, 1, 1, false, 1, 0},
-		{0, 1, 1, false, 0, 1},
-	} {
-		u := state.Upgrade{MinHealth: c.min, MaxOver: c.over}
-		extra := Extra(c.n, c.n, u, c.exclusive)
-		if down := MayBeDown(c.n, extra, u); extra != c.extra || down != c.down {
-			t.Errorf("%+v: extra %d, down %d", c, extra, down)
-		}
-	}
-}
-
 func TestDelay(t *testing.T) {
 	b := state.Backoff{Base: time.Second, Factor: 1.15, Max: time.Hour}
 	for n, want := range map[int]time.Duration{0: 0, 1: time.Second, 2: 1150 * time.Millisecond, 1000: time.Hour} {

@@ -96,6 +96,13 @@ type App struct {
 	Restart uint64 `json:"restart,omitempty"`
 	// Deployment under way, "" for none.
 	Deployment DeploymentID `json:"deployment,omitempty"`
+	// Base is the definition of the instances below Rollout.Partition; "" while all have Version.
+	Base string `json:"base,omitempty"`
+	// Alike are older definitions that instances still have and that run just as Version (or Base) does: no instance is restarted for
+	// what only says how the app is changed.
+	Alike []string `json:"alike,omitempty"`
+	// Skip are numbers that are left out: their instances were killed and scaled away by name.
+	Skip []int `json:"skip,omitempty"`
 
 	LastScalingAt      time.Time `json:"lastScalingAt"`
 	LastConfigChangeAt time.Time `json:"lastConfigChangeAt"`
@@ -155,6 +162,10 @@ type Spec struct {
 	// KillSelection is YOUNGEST_FIRST or OLDEST_FIRST. Scaling down always takes the highest ordinals; this decides nothing else yet.
 	KillSelection string `json:"killSelection,omitempty"`
 	Executor      string `json:"executor,omitempty"`
+	// ReadinessChecks are asked by the framework once a task runs, until they pass.
+	ReadinessChecks []ReadinessCheck `json:"readinessChecks,omitempty"`
+	// Rollout is how the app is changed. No run depends on it.
+	Rollout Rollout `json:"rollout,omitzero"`
 	// Unprotected lets exclusive volumes be used on agents without an isolator; they then stay on that agent.
 	Unprotected bool `json:"unprotected,omitempty"`
 }
@@ -245,7 +256,33 @@ type Mount struct {
 	SizeMB int64 `json:"sizeMB,omitempty"`
 }
 
-// HealthCheck is one health check, run by Mesos.
+// Rollout says how an app's instances are started, changed and stopped.
+type Rollout struct {
+	// Serial: one after the other, in the order of their numbers, each up before the next; stopped and updated in the reverse order.
+	Serial bool `json:"serial,omitempty"`
+	// Partition is the lowest number that gets a new version; those below keep the one before.
+	Partition int `json:"partition,omitempty"`
+	// Min instances stay up and at most Max are run, whatever is updated or drained; 0 for no bound.
+	Min int `json:"min,omitempty"`
+	Max int `json:"max,omitempty"`
+}
+
+// ReadinessCheck asks a task over HTTP whether it is ready to serve.
+type ReadinessCheck struct {
+	Name     string        `json:"name"`
+	Protocol string        `json:"protocol"` // HTTP, HTTPS
+	Path     string        `json:"path"`
+	Interval time.Duration `json:"interval"`
+	Timeout  time.Duration `json:"timeout"`
+	Codes    []int         `json:"codes"` // answers that mean ready
+	// Keep: the last answer is kept and shown.
+	Keep bool `json:"keep,omitempty"`
+	// PortIndex is one of Spec.Ports; nil when the port has no host port, and is Port of the container's own address.
+	PortIndex *int `json:"portIndex,omitempty"`
+	Port      int  `json:"port,omitempty"`
+}
+
+// HealthCheck is one health check. HTTP, HTTPS and TCP are asked by the framework; COMMAND and MESOS_… by the task's executor.
 type HealthCheck struct {
 	// Protocol is Marathon's: HTTP HTTPS TCP COMMAND MESOS_HTTP MESOS_HTTPS MESOS_TCP.
 	Protocol  string `json:"protocol"`
@@ -259,6 +296,29 @@ type HealthCheck struct {
 	Timeout     time.Duration `json:"timeout"`
 	Delay       time.Duration `json:"delay"`
 	MaxFailures int           `json:"maxFailures"`
+	// Ignore1xx: an informational answer says nothing.
+	Ignore1xx bool `json:"ignore1xx,omitempty"`
+}
+
+// Native tells whether Mesos runs the check, at the agent.
+func (h *HealthCheck) Native() bool {
+	switch h.Protocol {
+	case "HTTP", "HTTPS", "TCP":
+		return false
+	}
+	return true
+}
+
+// Checks tells which kinds of health checks there are: of Mesos, of the framework.
+func (s *Spec) Checks() (native, ours bool) {
+	for i := range s.HealthChecks {
+		if s.HealthChecks[i].Native() {
+			native = true
+		} else {
+			ours = true
+		}
+	}
+	return native, ours
 }
 
 // Backoff is Marathon's launch delay: Base, times Factor for each failure in a row, at most Max.

@@ -19,6 +19,8 @@ type Count struct {
 	Total   int // all of them
 	Running int // PhaseRunning
 	Healthy int // PhaseRunning, and the last health report was good
+	Ready   int // PhaseRunning, and the readiness checks passed
+	Good    int // both Healthy and Ready
 	Staged  int // PhaseLaunching or PhaseStaging
 }
 
@@ -26,7 +28,8 @@ type Count struct {
 type Stats struct {
 	Total    int // all records
 	Stopping int // GoalStop
-	// Versions counts wanted instances by the definition they use, Restarts by Instance.RestartSeen.
+	Paused   int // GoalRun, and paused for repair
+	// Versions counts wanted instances that are not paused by the definition they use, Restarts by Instance.RestartSeen.
 	Versions map[string]Count
 	Restarts map[uint64]int
 }
@@ -37,29 +40,64 @@ func (s *Stats) Add(i *Instance, n int) {
 		return
 	}
 	s.Total += n
-	if i.Goal == GoalStop {
+	switch {
+	case i.Goal == GoalStop:
 		s.Stopping += n
-	} else {
+	case i.Paused:
+		s.Paused += n
+	default:
 		c := s.Versions[i.Version]
-		c.Total += n
-		switch i.Phase {
-		case PhaseRunning:
-			c.Running += n
-			if i.Run != nil && i.Run.Healthy != nil && *i.Run.Healthy {
-				c.Healthy += n
-			}
-		case PhaseLaunching, PhaseStaging:
-			c.Staged += n
-		}
+		c.add(i, n)
 		setOrDelete(s.Versions, i.Version, c)
 		setOrDelete(s.Restarts, i.RestartSeen, s.Restarts[i.RestartSeen]+n)
 	}
 }
 
+func (c *Count) add(i *Instance, n int) {
+	c.Total += n
+	switch i.Phase {
+	case PhaseRunning:
+		if i.Run == nil || i.Run.Idle {
+			return
+		}
+		c.Running += n
+		healthy := i.Run.Healthy != nil && *i.Run.Healthy
+		if healthy {
+			c.Healthy += n
+		}
+		if i.Run.Ready {
+			c.Ready += n
+		}
+		if healthy && i.Run.Ready {
+			c.Good += n
+		}
+	case PhaseLaunching, PhaseStaging:
+		c.Staged += n
+	}
+}
+
+// Up is how many are up: running, and as healthy and ready as the definition's checks want.
+func (c Count) Up(s *Spec) int {
+	switch health, ready := len(s.HealthChecks) > 0, len(s.ReadinessChecks) > 0; {
+	case health && ready:
+		return c.Good
+	case health:
+		return c.Healthy
+	case ready:
+		return c.Ready
+	}
+	return c.Running
+}
+
+// Plus adds two counts.
+func (c Count) Plus(o Count) Count {
+	return Count{c.Total + o.Total, c.Running + o.Running, c.Healthy + o.Healthy, c.Ready + o.Ready, c.Good + o.Good, c.Staged + o.Staged}
+}
+
 // Clone gives a copy that may be changed.
 func (s *Stats) Clone() *Stats {
 	c := NewStats()
-	c.Total, c.Stopping = s.Total, s.Stopping
+	c.Total, c.Stopping, c.Paused = s.Total, s.Stopping, s.Paused
 	for k, v := range s.Versions {
 		c.Versions[k] = v
 	}

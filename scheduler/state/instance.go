@@ -60,6 +60,10 @@ type Instance struct {
 	// Avoid are agents the next launch stays away from (instance move); cleared at launch.
 	Avoid []AgentID `json:"avoid,omitempty"`
 
+	// Paused: a person repairs its data; its run is an idle command with the same volumes at the same place (Pin). It is not up.
+	Paused bool    `json:"paused,omitempty"`
+	Pin    AgentID `json:"pin,omitempty"`
+
 	Phase Phase     `json:"phase"`
 	Since time.Time `json:"since"` // of this phase
 	// Incarnation counts launch attempts; the next task id has Incarnation+1.
@@ -100,10 +104,19 @@ type Run struct {
 	Offer  string  `json:"offer,omitempty"`
 	Claims []Grant `json:"claims,omitempty"`
 
-	MesosState  string    `json:"mesosState,omitempty"` // TASK_…, the newest seen
-	Reason      string    `json:"reason,omitempty"`
-	Message     string    `json:"message,omitempty"`
-	Healthy     *bool     `json:"healthy,omitempty"` // nil: no check or no result yet
+	MesosState string `json:"mesosState,omitempty"` // TASK_…, the newest seen
+	Reason     string `json:"reason,omitempty"`
+	Message    string `json:"message,omitempty"`
+	Healthy    *bool  `json:"healthy,omitempty"` // all checks together; nil: no check or no result yet
+	// Native is what Mesos's check says and Probed what the framework's own do, where an app has both.
+	Native *bool `json:"native,omitempty"`
+	Probed *bool `json:"probed,omitempty"`
+	// Ready: its readiness checks have passed.
+	Ready bool `json:"ready,omitempty"`
+	// WasUp: it was up (running, healthy, ready) at least once.
+	WasUp bool `json:"wasUp,omitempty"`
+	// Idle: it runs the idle command of a paused instance, not its app.
+	Idle        bool      `json:"idle,omitempty"`
 	ContainerIP string    `json:"containerIp,omitempty"`
 	StagedAt    time.Time `json:"stagedAt"`
 	StartedAt   time.Time `json:"startedAt,omitempty"`
@@ -251,6 +264,13 @@ type AppChange struct {
 	ToVersion     string `json:"toVersion,omitempty"`
 	ToInstances   int    `json:"toInstances"`
 	ToRestart     uint64 `json:"toRestart,omitempty"`
+	// Light: the new definition differs only in how the app is changed, so that no instance need be restarted; Repartition: but other
+	// numbers are to have the old version.
+	Light       bool `json:"light,omitempty"`
+	Repartition bool `json:"repartition,omitempty"`
+	// FromBase and FromSkip are what a rollback puts back.
+	FromBase string `json:"fromBase,omitempty"`
+	FromSkip []int  `json:"fromSkip,omitempty"`
 }
 
 // AppGroup is the record groups/<id>: what a group of apps has of its own. Groups that only hold apps need none.

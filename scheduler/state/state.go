@@ -208,6 +208,9 @@ const (
 	ReasonTaskFailures = "task-failures"      // what the last run ended with
 	ReasonStarting     = "starting"           // launched, not running yet
 	ReasonUnhealthy    = "unhealthy"          // runs, health checks do not pass yet
+	ReasonOrder        = "order"              // another instance of its serial app is starting
+	ReasonPaused       = "paused"             // for repair
+	ReasonReadiness    = "not-ready"          // runs, its readiness check has not passed yet
 	ReasonNotSupported = "not-supported-here" // the app asks for what this version or engine cannot do
 )
 
