@@ -25,6 +25,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api"
 	"github.com/holdfast-io/holdfast/framework/catalog"
 	"github.com/holdfast-io/holdfast/framework/mesos"
+	"github.com/holdfast-io/holdfast/framework/mesos/credential"
 	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/framework/nodes"
 	"github.com/holdfast-io/holdfast/framework/store"
@@ -91,7 +92,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.cluster, "cluster", "", "UUID of the cluster; minted at the first start when not given")
 	f.StringVar(&c.mesosUser, "mesos-user", "", "user that tasks run as unless the app says so (default: who runs this)")
 	f.StringVar(&c.principal, "principal", "", "Mesos principal")
-	f.StringVar(&c.secretFile, "secret-file", "", "file with the principal's secret")
+	f.StringVar(&c.secretFile, "secret-file", "", "file with the principal's secret, or a DC/OS service account (JSON with uid, private_key and login_endpoint), whose uid is the principal")
 	f.StringVar(&c.hostname, "hostname", "", "host name shown in Mesos (default: this host's)")
 	f.StringVar(&c.webui, "webui-url", "", "URL shown in Mesos (default: the listen address)")
 	f.DurationVar(&c.failoverTimeout, "failover-timeout", 7*24*time.Hour, "for how long Mesos keeps tasks running without a framework")
@@ -134,8 +135,6 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade))
 	case slices.ContainsFunc(c.origins, func(o string) bool { return !plainOrigin(o) }):
 		return console.Usage(fmt.Sprintf("--access-control-allow-origin is %q: * or origins like https://example.com are known", strings.Join(c.origins, ",")))
-	case c.secretFile != "" && c.principal == "":
-		return console.Usage("--secret-file needs --principal")
 	}
 	return c.consul.check()
 }
@@ -237,9 +236,6 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	webui := c.url(address)
-	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: c.principal, Hostname: c.hostname, Webui: webui,
-		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
 	zkSecret, err := readSecret(c.masterAccess.secretFile)
 	if err != nil {
 		return nil, err
@@ -248,7 +244,14 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err != nil {
 		return nil, err
 	}
-	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Principal: c.principal, Secret: secret,
+	who, err := credential.New(c.principal, secret, secure)
+	if err != nil {
+		return nil, fault.Op(err, "--secret-file")
+	}
+	webui := c.url(address)
+	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: who.Principal(), Hostname: c.hostname, Webui: webui,
+		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
+	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
 		return nil, err
@@ -261,19 +264,19 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	if err := timings.CheckTaker(); err != nil {
 		return nil, fault.Op(err, "lease timings")
 	}
-	who := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
+	by := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
 	return framework.New(framework.Config{
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
-			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: c.principal, User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
-		Scheduler: scheduler.Config{Role: c.role, Principal: c.principal, DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
+			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
+		Scheduler: scheduler.Config{Role: c.role, Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax},
 		Step:    scheduler.Step,
 		Store:   st,
 		Standby: c.store.address != "",
 		Master:  client,
 		Nodes: framework.WithAuthority(lease.New(authority, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
-			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: who, Log: log.Named("nodes")}),
-		Sandboxes: &mesos.Sandboxes{Principal: c.principal, Secret: secret, TLS: secure},
+			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: by, Log: log.Named("nodes")}),
+		Sandboxes: &mesos.Sandboxes{Credential: who, TLS: secure},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,
 	})
@@ -360,8 +363,8 @@ func readSecret(name string) (string, error) {
 		return "", fault.Wrap(fault.Invalid, err, "read the secret")
 	}
 	secret := strings.TrimRight(string(raw), "\r\n")
-	if secret == "" || len(secret) > 4096 {
-		return "", fault.New(fault.Invalid, "secret file %s is empty or larger than 4096 bytes", name)
+	if secret == "" || len(secret) > 16<<10 {
+		return "", fault.New(fault.Invalid, "secret file %s is empty or larger than 16 KiB", name)
 	}
 	return secret, nil
 }

@@ -78,7 +78,7 @@ func TestFrameworkArguments(t *testing.T) {
 		"star role":     {append(base, "--role", "*"), fault.ExitUsage, "--role"},
 		"policy":        {append(base, "--default-policy", "hope"), fault.ExitUsage, "hope"},
 		"grade":         {append(base, "--min-grade", "none"), fault.ExitUsage, "none"},
-		"secret alone":  {append(base, "--secret-file", "/x"), fault.ExitUsage, "--principal"},
+		"secret alone":  {append(base, "--secret-file", "/does/not/exist/x"), fault.ExitFailed, "/does/not/exist/x"},
 		"no secret":     {append(base, "--principal", "p", "--secret-file", "/does/not/exist"), fault.ExitFailed, "/does/not/exist"},
 		"port in use":   {append(base, "--listen", busy.Addr().String()), fault.ExitUnavailable, "in use"},
 		"no directory":  {append(base, "--dir", notDir), fault.ExitUnavailable, notDir},

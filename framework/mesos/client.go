@@ -18,6 +18,7 @@ import (
 	msched "github.com/mesos/mesos-go/api/v1/lib/scheduler"
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/mesos/credential"
 	"github.com/holdfast-io/holdfast/framework/mesos/detect"
 	"github.com/holdfast-io/holdfast/framework/mesos/task"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -35,9 +36,9 @@ type Config struct {
 	TLS *tls.Config
 	// Info is how the framework registers, without id; the Client puts in what Run is given.
 	Info mesos.FrameworkInfo
-	// Principal and Secret are sent as HTTP basic credentials when Secret is not empty.
-	Principal, Secret string
-	Tasks             task.Encoder
+	// Credential shows masters who asks; nil for nothing.
+	Credential credential.Credential
+	Tasks      task.Encoder
 	// MinBackoff and MaxBackoff bound the pause between attempts to subscribe; each is half random. Default 250 ms and 15 s.
 	MinBackoff, MaxBackoff time.Duration
 	// CallLimit bounds one call. Default 15 s.
@@ -321,10 +322,22 @@ func (c *Client) post(ctx context.Context, master *url.URL, call *msched.Call, s
 	if stream != "" {
 		req.Header.Set("Mesos-Stream-Id", stream)
 	}
-	if c.c.Secret != "" {
-		req.SetBasicAuth(c.c.Principal, c.c.Secret)
+	return authorized(c.http, req, c.c.Credential)
+}
+
+// authorized sends a request with a credential, and tells it when it was refused.
+func authorized(via *http.Client, req *http.Request, who credential.Credential) (*http.Response, error) {
+	if who == nil {
+		return via.Do(req)
 	}
-	return c.http.Do(req)
+	if err := who.Authorize(req.Context(), req); err != nil {
+		return nil, err
+	}
+	resp, err := via.Do(req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		who.Refused()
+	}
+	return resp, err
 }
 
 // reconcileAtOnce bounds the tasks of one RECONCILE, so that it stays far below any limit on a request's size.

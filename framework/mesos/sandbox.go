@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-io/holdfast/framework/mesos/credential"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -23,8 +24,8 @@ const MaxRead = 64 << 10
 
 // Sandboxes reads files of tasks' sandboxes from their agents' HTTP endpoints: /state tells the directory, /files/read the bytes.
 type Sandboxes struct {
-	// Principal and Secret for agents that ask for HTTP basic credentials.
-	Principal, Secret string
+	// Credential for agents that ask who reads; nil for none.
+	Credential credential.Credential
 	// TLS is for agents that serve https; nil means the system's certificates.
 	TLS *tls.Config
 
@@ -142,10 +143,7 @@ func (s *Sandboxes) get(ctx context.Context, address string, most int64, into an
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "agent address")
 	}
-	if s.Secret != "" {
-		req.SetBasicAuth(s.Principal, s.Secret)
-	}
-	resp, err := s.http.Do(req)
+	resp, err := authorized(s.http, req, s.Credential)
 	if err != nil {
 		return fault.Wrap(fault.Unavailable, err, "agent does not answer")
 	}
