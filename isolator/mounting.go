@@ -28,7 +28,9 @@ type MountRequest struct {
 	Owner   string            // "" is OwnerMesos
 	// ExplicitCreate refuses to create, whatever else would allow it.
 	ExplicitCreate bool
-	Caller         Caller
+	// TakeGrant mounts under the grant that the authority shows for this node, when there is one and Options name none.
+	TakeGrant bool
+	Caller    Caller
 }
 
 // Caller is the process at the other end of the socket.
@@ -101,6 +103,11 @@ func (m *mounting) run(ctx context.Context) (string, error) {
 	var err error
 	if m.facts, err = m.s.factsOf(ctx, m.d); err != nil {
 		return "", fault.Op(err, "mount volume %s", m.req.Ref)
+	}
+	if !m.given && m.req.TakeGrant {
+		if err := m.takeGrant(ctx); err != nil {
+			return "", err
+		}
 	}
 	if m.given {
 		return m.granted(ctx)

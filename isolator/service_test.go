@@ -414,6 +414,37 @@ func TestMustExist(t *testing.T) {
 	c.wantState(uid, lease.Free)
 }
 
+// A mount that cannot name its grant takes the one that waits for this node; one for another node it does not.
+func TestTakeGrant(t *testing.T) {
+	c := newCluster(t)
+	n, other := c.node(), c.node()
+	uid, ref := c.volume(n, "v")
+	grant := c.grant(n, uid)
+	if _, err := other.Mount(bg, MountRequest{Ref: ref, Owner: "docker:1", TakeGrant: true}); !fault.Is(err, fault.Conflict) {
+		t.Fatalf("another node's grant: %v", err)
+	}
+	if _, err := n.Mount(bg, MountRequest{Ref: ref, Owner: "docker:1"}); !fault.Is(err, fault.Conflict) {
+		t.Fatalf("without leave to take it: %v", err)
+	}
+	path, err := n.Mount(bg, MountRequest{Ref: ref, Owner: "docker:1", TakeGrant: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if claim := c.state(uid); claim.State != lease.Held || claim.Node != n.NodeUID() || grant["holdfast.nonce"] != claim.Nonce {
+		t.Errorf("claim %+v, granted %v", claim, grant)
+	}
+	if _, err := n.Mount(bg, MountRequest{Ref: ref, Owner: "docker:2", TakeGrant: true}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a second container: %v", err)
+	}
+	if again, err := n.Mount(bg, MountRequest{Ref: ref, Owner: "docker:1", TakeGrant: true}); err != nil || again != path {
+		t.Errorf("the same container again: %s %v", again, err)
+	}
+	if out, err := n.Unmount(bg, UnmountRequest{Ref: ref, Owner: "docker:1"}); err != nil || out != Unmounted {
+		t.Fatalf("unmount: %s %v", out, err)
+	}
+	c.wantState(uid, lease.Free)
+}
+
 func TestSelfClaim(t *testing.T) {
 	c := newCluster(t)
 	n := c.node()

@@ -69,6 +69,8 @@ type TaskVolume struct {
 	ReadOnly      bool
 	// Options are the user's, with ours (volume.Grant) added where the volume is managed.
 	Options map[string]string
+	// Managed says that the agent's isolator mounts it.
+	Managed bool
 }
 
 // To the lease authority, through framework/nodes.

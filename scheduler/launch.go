@@ -229,7 +229,7 @@ func (w *work) taskVolumes(i *state.Instance, spec *state.Spec) []TaskVolume {
 		if m.Kind != state.MountExternal {
 			continue
 		}
-		t := TaskVolume{Ref: refOf(m, i.Ordinal), ContainerPath: m.ContainerPath, ReadOnly: m.ReadOnly, Options: maps.Clone(m.Options)}
+		t := TaskVolume{Ref: refOf(m, i.Ordinal), ContainerPath: m.ContainerPath, ReadOnly: m.ReadOnly, Options: maps.Clone(m.Options), Managed: w.s.NodeOf(i.Run.Agent) != nil}
 		if v := w.volumeByRef(t.Ref); v != nil {
 			for _, g := range i.Run.Claims {
 				if g.Volume == v.UID {

@@ -130,10 +130,10 @@ func (a *App) specVolumes(s *state.Spec) error {
 			m.Kind, m.HostPath = state.MountHost, *v.HostPath
 		case v.Persistent != nil:
 			m.Kind, m.SizeMB = state.MountPersistent, int64(v.Persistent.Size)
-		case v.External != nil && v.External.CSI == nil:
+		case v.External != nil:
 			e := v.External
-			m.Kind, m.Driver, m.Pattern = state.MountExternal, e.Options["dvdi/driver"], *e.Name
-			m.Options, m.Shared, m.Class = rule.DriverOptions(e), definition.Or(e.Shared, false), definition.Or(e.Class, "")
+			m.Kind, m.Driver, m.Pattern = state.MountExternal, rule.Driver(e), *e.Name
+			m.Options, m.Shared, m.Class = rule.DriverOptions(e), rule.Shared(&v), definition.Or(e.Class, "")
 			size := e.Size
 			if size == "" {
 				size = e.Options["dvdi/size"]

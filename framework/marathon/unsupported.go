@@ -57,7 +57,6 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 	if c.Docker != nil && c.Docker.PullSecret != nil {
 		no("/container/docker/pullConfig", "secrets are")
 	}
-	drivers := map[string]bool{}
 	for i, v := range c.Volumes {
 		at := fmt.Sprintf("/container/volumes(%d)", i)
 		switch {
@@ -66,16 +65,25 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 		case v.Secret != nil:
 			no(at+"/secret", "secrets are")
 		case v.External != nil && v.External.CSI != nil:
-			no(at+"/external/provider", "CSI volumes (provider csi) are")
+			unsupportedCSI(at+"/external/options", v.External.CSI, no)
 		case v.External != nil && v.External.Class != nil:
 			no(at+"/external/class", "volume classes are")
 		}
-		if v.External != nil {
-			drivers[v.External.Options["dvdi/driver"]] = true
-		}
 	}
-	if len(drivers) > 1 && *c.Type == definition.TypeDocker {
-		no("/container/volumes", "several volume drivers in one DOCKER container are")
+}
+
+func unsupportedCSI(at string, c *definition.CSI, no func(path, text string)) {
+	if c.AccessType == "block" {
+		no(at+"/capability/accessType", "block devices as volumes are")
+	}
+	if len(c.NodeStageSecret) > 0 {
+		no(at+"/nodeStageSecret", "secrets in apps are (give them to the plugin with --csi NAME=…,secrets=DIR)")
+	}
+	if len(c.NodePublishSecret) > 0 {
+		no(at+"/nodePublishSecret", "secrets in apps are (give them to the plugin with --csi NAME=…,secrets=DIR)")
+	}
+	if len(c.VolumeContext) > 0 {
+		no(at+"/volumeContext", "a volume's context in apps is")
 	}
 }
 

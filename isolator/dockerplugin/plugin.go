@@ -262,7 +262,7 @@ func (p *plugin) mount(ctx context.Context, in request) (mountpoint, error) {
 		return mountpoint{}, err
 	}
 	// Docker has called Create for what is to be made; a mount only mounts.
-	path, err := p.service.Mount(ctx, isolator.MountRequest{Ref: ref, Owner: owner, ExplicitCreate: true, Caller: server.CallerOf(ctx)})
+	path, err := p.service.Mount(ctx, isolator.MountRequest{Ref: ref, Owner: owner, ExplicitCreate: true, TakeGrant: true, Caller: server.CallerOf(ctx)})
 	if fault.Is(err, fault.Conflict) {
 		if _, owners := p.service.InUse(ref); len(owners) > 0 {
 			err = fault.Op(err, "%s can be used by one container at a time, and one of this node has it: %s", ref, err.Error())

@@ -36,7 +36,7 @@ func checkVolumes(p *document.Problems, a *definition.App, o Options) {
 		case v.Persistent != nil:
 			checkPersistent(p, at, v)
 		case v.External != nil:
-			checkExternal(p, at, v, docker)
+			checkExternal(p, at, v)
 		case v.Secret != nil:
 			if !hasSecret(a, *v.Secret) {
 				p.Add(at+"/secret", "volume.secret must refer to an existing secret")
@@ -138,7 +138,9 @@ func volumeConstraintFault(c []string) string {
 	return ""
 }
 
-func checkExternal(p *document.Problems, at string, v definition.Volume, docker bool) {
+// checkExternal: what Marathon refuses because it could not pass it on is not refused here: size and options in DOCKER containers (the volume is
+// made before the container), and mode RO.
+func checkExternal(p *document.Problems, at string, v definition.Volume) {
 	e := v.External
 	ext := at + "/external"
 	switch {
@@ -162,16 +164,6 @@ func checkExternal(p *document.Problems, at string, v definition.Volume, docker 
 		return
 	}
 	checkOptions(p, ext+"/options", e)
-	if docker {
-		if e.Size != "" {
-			p.Add(ext+"/size", "must be undefined for Docker containers")
-		}
-		if n := len(e.Options); n > 1 || n == 1 && e.Options["dvdi/driver"] == "" {
-			p.Add(ext+"/options", "must only contain dvdi/driver")
-		}
-	} else if v.Mode != "RW" {
-		p.Add(at+"/mode", "does not equal RW")
-	}
 }
 
 func checkOptions(p *document.Problems, at string, e *definition.External) {
@@ -217,9 +209,19 @@ func checkOptions(p *document.Problems, at string, e *definition.External) {
 	}
 }
 
-// DriverOptions are the options as the driver gets them: those of dvdi, without prefix, driver and size.
+// DriverOptions are the options as the driver gets them: those of dvdi, without prefix, driver and size; of csi, the capability.
 func DriverOptions(e *definition.External) map[string]string {
 	out := map[string]string{}
+	if c := e.CSI; c != nil {
+		out["access"] = strings.ReplaceAll(strings.ToLower(c.AccessMode), "_", "-")
+		if fs := definition.Or(c.FSType, ""); fs != "" {
+			out["fs"] = fs
+		}
+		if len(c.MountFlags) > 0 {
+			out["mountflags"] = strings.Join(c.MountFlags, ",")
+		}
+		return out
+	}
 	for k, v := range e.Options {
 		if name, ok := strings.CutPrefix(k, "dvdi/"); ok && name != "driver" && name != "size" {
 			out[name] = strings.TrimSpace(v)
@@ -237,6 +239,35 @@ func checkCSI(p *document.Problems, at string, v definition.Volume) {
 	if (c.AccessMode == "SINGLE_NODE_READER_ONLY" || c.AccessMode == "MULTI_NODE_READER_ONLY") && v.Mode != "RO" {
 		p.Add(at+"/mode", "CSI volume must be mounted readonly with a read-only access mode")
 	}
+	if err := volume.CheckDriver(Driver(v.External)); err != nil {
+		p.Add(at+"/external/options/pluginName", err.Error())
+	}
+	if err := volume.CheckOptions(DriverOptions(v.External)); err != nil {
+		p.Add(at+"/external/options", err.Error())
+	}
+}
+
+// Driver is the volume driver of an external volume: csi/NAME for one of provider csi.
+func Driver(e *definition.External) string {
+	if e.CSI != nil {
+		return "csi/" + e.CSI.PluginName
+	}
+	return e.Options["dvdi/driver"]
+}
+
+// Shared tells whether all instances use one volume.
+func Shared(v *definition.Volume) bool {
+	e := v.External
+	if e.CSI == nil {
+		return definition.Or(e.Shared, false)
+	}
+	switch e.CSI.AccessMode {
+	case "MULTI_NODE_READER_ONLY", "MULTI_NODE_MULTI_WRITER":
+		return true
+	case "MULTI_NODE_SINGLE_WRITER":
+		return v.Mode == "RO"
+	}
+	return false
 }
 
 // checkVolumesWhole holds the rules that need the number of instances or the other volumes.
@@ -250,7 +281,7 @@ func checkVolumesWhole(p *document.Problems, a *definition.App) {
 			continue
 		}
 		at := fmt.Sprintf("/container/volumes(%d)/external", i)
-		shared := definition.Or(e.Shared, false)
+		shared := Shared(&v)
 		if size, err := strconv.ParseInt(e.Size, 10, 64); err == nil && size == 0 && !e.SizeText {
 			p.Add(at+"/size", "got 0, expected more than 0")
 		}
@@ -261,7 +292,7 @@ func checkVolumesWhole(p *document.Problems, a *definition.App) {
 		if err := volume.CheckName(last); err != nil {
 			p.Add(at+"/name", err.Error())
 		}
-		driver := e.Options["dvdi/driver"]
+		driver := Driver(e)
 		if names[*e.Name] {
 			p.Add("/container/volumes", "Volume names must be unique")
 			if !shared {

@@ -13,7 +13,7 @@ import (
 // container makes the ContainerInfo, nil when the task needs none.
 func (e *Encoder) container(l *scheduler.Launch) (*mesos.ContainerInfo, error) {
 	c := &l.Def.Spec.Container
-	volumes, err := taskVolumes(l)
+	volumes, err := taskVolumes(l, c.Type == "DOCKER")
 	if err != nil {
 		return nil, err
 	}
@@ -107,8 +107,8 @@ func eachMapping(l *scheduler.Launch, f func(host, inside int, proto string)) {
 	}
 }
 
-// taskVolumes gives external and host volumes in the order of the app.
-func taskVolumes(l *scheduler.Launch) ([]mesos.Volume, error) {
+// taskVolumes gives external and host volumes in the order of the app. docker says that Docker mounts them.
+func taskVolumes(l *scheduler.Launch, docker bool) ([]mesos.Volume, error) {
 	external := make(map[string]*scheduler.TaskVolume, len(l.Volumes))
 	for i := range l.Volumes {
 		external[l.Volumes[i].ContainerPath] = &l.Volumes[i]
@@ -122,7 +122,7 @@ func taskVolumes(l *scheduler.Launch) ([]mesos.Volume, error) {
 				return nil, fault.New(fault.Internal, "launch of %s has no volume for %q", l.Run.Task, m.ContainerPath)
 			}
 			delete(external, m.ContainerPath)
-			out = append(out, dockerVolume(v))
+			out = append(out, dockerVolume(v, docker))
 		case state.MountHost:
 			out = append(out, mesos.Volume{ContainerPath: m.ContainerPath, HostPath: ptr(m.HostPath), Mode: mode(m.ReadOnly)})
 		default:
@@ -135,8 +135,16 @@ func taskVolumes(l *scheduler.Launch) ([]mesos.Volume, error) {
 	return out, nil
 }
 
-func dockerVolume(v *scheduler.TaskVolume) mesos.Volume {
+// dockerPlugin is the isolator's name among Docker's volume plugins.
+const dockerPlugin = "holdfast"
+
+// dockerVolume asks for a volume. Docker would ask the driver's own plugin, past the isolator and its claims, and takes one driver for all
+// volumes of a container (Mesos says "Only one volume driver is supported"): it is given the isolator's, and the driver in the name.
+func dockerVolume(v *scheduler.TaskVolume, docker bool) mesos.Volume {
 	d := &mesos.Volume_Source_DockerVolume{Driver: ptr(v.Ref.Driver), Name: v.Ref.Name}
+	if docker && v.Managed {
+		d.Driver, d.Name = ptr(dockerPlugin), v.Ref.String()
+	}
 	if len(v.Options) > 0 {
 		d.DriverOptions = &mesos.Parameters{}
 		for _, k := range sortedKeys(v.Options) {

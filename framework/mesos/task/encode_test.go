@@ -90,7 +90,8 @@ func cases(t *testing.T) map[string]scheduler.Call {
 	docker := launchOf(t, state.Spec{Args: []string{"redis-server", "--port", "6379"}, CPUs: 1, MemMB: 1e7, DiskMB: 64,
 		Ports: []state.Port{{Want: 10001, ContainerPort: 6379, Protocol: "tcp", Name: "redis"}},
 		Container: state.Container{Type: "DOCKER", Image: "redis:7", ForcePull: true, Parameters: []state.Pair{{Key: "hostname", Value: "r"}},
-			Network: "container/bridge"}, Volumes: []state.Mount{data}})
+			Network: "container/bridge"}, Volumes: []state.Mount{data, {Kind: state.MountExternal, ContainerPath: "/conf", Driver: "other", Pattern: "conf", Shared: true, ReadOnly: true}}})
+	docker.Volumes[0].Managed = true // the isolator's plugin; without an isolator the driver's own
 	image := launchOf(t, state.Spec{Args: []string{"-c", "x"}, CPUs: .1, MemMB: 32, Ports: []state.Port{{ContainerPort: 80, Protocol: "tcp"}},
 		HealthChecks: []state.HealthCheck{{Protocol: "MESOS_HTTP", Path: "/ping", MaxFailures: 1}},
 		Container:    state.Container{Type: "MESOS", Image: "alpine:3", Network: "container", NetName: "dcos", NetLabels: map[string]string{"a": "b"}}})
