@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"fmt"
 	"net/url"
 	"path"
 	"slices"
@@ -8,11 +9,17 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/framework/marathon/rule"
 )
 
 // checkOld holds the rules for the forms of older versions, and for what may not stand beside them.
 func (a *App) checkOld(p *document.Problems) {
 	docker := a.Docker()
+	for i, u := range a.OldURIs {
+		if !rule.ValidURI(u) {
+			p.Add(fmt.Sprintf("/uris(%d)", i), "URI has invalid syntax.")
+		}
+	}
 	if len(a.OldURIs) > 0 && len(a.Fetch) > 0 {
 		p.Add("/uris", "may not be set in conjunction with fetch")
 	}
@@ -22,6 +29,19 @@ func (a *App) checkOld(p *document.Problems) {
 	a.checkOldPorts(p)
 	if docker == nil {
 		return
+	}
+	if a.Container.PortMappings != nil && docker.OldPortMappings != nil {
+		p.Add("/", "cannot specify both portMappings and docker.portMappings")
+	}
+	names := map[string]bool{}
+	for _, m := range docker.OldPortMappings {
+		if name := definition.Or(m.Name, ""); name != "" {
+			if names[name] {
+				p.Add("/container/docker/portMappings", "Port names must be unique.")
+				break
+			}
+			names[name] = true
+		}
 	}
 	if docker.HasCredential {
 		p.Add("/container/docker/credential", "must be empty")
@@ -47,8 +67,10 @@ func (a *App) checkOldPorts(p *document.Problems) {
 		if len(a.Networks) > 0 {
 			p.Add("/", "must not specify both networks and ipAddress")
 		}
-		if a.Container != nil && a.ContainerType() == definition.TypeDocker && len(ip.Discovery) > 0 {
+		if a.Container != nil && a.ContainerType() == definition.TypeDocker && ip.Discovery != nil {
 			p.Add("/ipAddress", "ipAddress/discovery is not allowed for Docker containers")
+		} else if a.Container != nil && len(a.Container.PortMappings) > 0 && len(ip.Discovery) > 0 {
+			p.Add("/", "container.portMappings and ipAddress.discovery.ports must not both be set")
 		}
 		if len(a.OldPorts) > 0 || len(a.PortDefinitions) > 0 {
 			p.Add("/", "cannot specify both an IP address and port")
@@ -82,7 +104,7 @@ func (a *App) migrate() {
 		}
 	}
 	a.migrateNetworks()
-	if a.OldPorts != nil && a.PortDefinitions == nil && (a.Networks == nil || a.HostNetwork()) {
+	if a.OldPorts != nil && a.PortDefinitions == nil {
 		a.PortDefinitions = []definition.PortDefinition{}
 		for i, n := range a.OldPorts {
 			d := definition.PortDefinition{Port: definition.Ptr(n), Protocol: definition.Ptr("tcp")}
@@ -93,6 +115,24 @@ func (a *App) migrate() {
 		}
 	}
 	a.OldURIs, a.OldPorts, a.OldIPAddress = nil, nil, nil
+}
+
+// portsToMappings: on a container network ports of the host mean nothing but their number; mappings are added until there are as many.
+func (a *App) portsToMappings() {
+	ports := len(a.PortDefinitions)
+	if a.HostNetwork() || a.PortDefinitions == nil {
+		return
+	}
+	a.PortDefinitions = nil
+	if a.Container == nil || ports == 0 {
+		return
+	}
+	if a.Container.PortMappings == nil { // the default is one
+		a.Container.PortMappings = []definition.PortMapping{{ContainerPort: definition.Ptr(0), Name: definition.Ptr("default")}}
+	}
+	for len(a.Container.PortMappings) < ports {
+		a.Container.PortMappings = append(a.Container.PortMappings, definition.PortMapping{})
+	}
 }
 
 func (a *App) migrateNetworks() {
@@ -114,6 +154,9 @@ func (a *App) migrateNetworks() {
 	ip := a.OldIPAddress
 	if ip == nil {
 		return
+	}
+	if a.Bridge() && len(a.Networks) == 1 {
+		a.Networks[0].Labels = ip.Labels
 	}
 	if len(a.Networks) == 0 || !a.Bridge() && !(a.Networks[0].Mode != nil && *a.Networks[0].Mode == definition.NetworkHost) {
 		a.Networks = []definition.Network{{Mode: definition.Ptr(definition.NetworkContainer), Name: ip.NetworkName, Labels: ip.Labels}}

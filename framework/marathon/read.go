@@ -53,9 +53,6 @@ func read(v *document.Value, whole bool) (*App, []string, error) {
 	if err := p.Err(messageRules); err != nil {
 		return nil, run.Warnings, err
 	}
-	if len(a.OldPorts) > 0 && a.Docker() != nil && definition.Or(a.Docker().OldNetwork, "HOST") != "HOST" {
-		run.Warnings = append(run.Warnings, "ports mean nothing beside container.docker.network BRIDGE or USER and are dropped; use portMappings")
-	}
 	if d := a.Docker(); d != nil && a.ContainerType() == definition.TypeMesos && definition.Or(d.Privileged, false) {
 		run.Warnings = append(run.Warnings, "container.docker.privileged means nothing for containers of type MESOS and is dropped")
 		d.Privileged = nil
@@ -67,11 +64,15 @@ func read(v *document.Value, whole bool) (*App, []string, error) {
 // complete checks an app whose old forms are migrated, and fills in the defaults.
 func (a *App) complete(o Options) (warnings []string, err error) {
 	var p document.Problems
+	if len(a.PortDefinitions) > 0 && !a.HostNetwork() {
+		warnings = append(warnings, "ports and portDefinitions mean nothing on a container network but how many ports there are; use portMappings")
+	}
+	a.portsToMappings()
 	rule.Given(&p, &a.App, o)
 	if err := p.Err(messageRules); err != nil {
-		return nil, err
+		return warnings, err
 	}
-	warnings = a.setDefaults(o)
+	warnings = append(warnings, a.setDefaults(o)...)
 	for i, v := range a.Volumes() {
 		warnings = append(warnings, volumeWarnings(i, v, a.Image() != "")...)
 	}

@@ -242,7 +242,7 @@ func TestRules(t *testing.T) {
 	external := `"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"pool"}}}]}`
 	for _, c := range []struct{ in, path, text string }{
 		{`{"id":"a","cmd":"xx","residency":{}}`, "", ""},
-		{`{"id":"a","cmd":"xx","residency":{},"unreachableStrategy":{}}`, "/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks"},
+		{`{"id":"a","cmd":"xx","residency":{},"unreachableStrategy":{}}`, "/", "unreachableStrategy must be disabled for resident tasks"},
 		{`{"id":"a","cmd":"xx",` + resident + `}`, "", ""},
 		{`{"id":"a","cmd":"xx",` + resident + `,"upgradeStrategy":{"maximumOverCapacity":1,"minimumHealthCapacity":1}}`, "/upgradeStrategy/maximumOverCapacity", "got 1.0, expected 0.0"},
 		{`{"id":"a","cmd":"xx",` + external + `,"upgradeStrategy":{"maximumOverCapacity":0.5,"minimumHealthCapacity":1}}`, "/upgradeStrategy/maximumOverCapacity", "got 0.5, expected 0.0"},
@@ -254,17 +254,29 @@ func TestRules(t *testing.T) {
 		{`{"id":"a","cmd":"xx","instances":-1}`, "/instances", "error.min"},
 		{`{"id":"a","cmd":""}`, "/cmd", "error.minLength"},
 		{`{"id":"a","cmd":"x"}`, "/cmd", "must not be an empty string"},
-		{`{"id":"a","cmd":"xx","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"instances":2,"upgradeStrategy":{"maximumOverCapacity":0,"minimumHealthCapacity":0}}`, "/instances", "Single instance app may only have one instance"},
+		{`{"id":"a","cmd":"xx","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"instances":2,"upgradeStrategy":{"maximumOverCapacity":0,"minimumHealthCapacity":0}}`, "/", "Single instance app may only have one instance"},
 		{`{"id":"a","cmd":"xx","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"}}`, "/upgradeStrategy/maximumOverCapacity", "got 1.0, expected 0.0"},
-		{`{"id":"a","cmd":"xx","networks":[{"mode":"host","name":"x"}]}`, "/networks(0)", "Host networks may not have names or labels"},
+		{`{"id":"a","cmd":"xx","networks":[{"mode":"host","name":"x"}]}`, "/networks", "Host networks may not have names or labels"},
 		{`{"id":"a","cmd":"xx","networks":[{"mode":"container/bridge"},{"mode":"host"}]}`, "/networks", "May specify a single host network, single bridge network, or else 1-to-n container networks"},
 		{`{"id":"a","cmd":"xx","portDefinitions":[{"port":1,"name":"x"},{"port":1,"name":"x"}]}`, "/portDefinitions", "Port names must be unique."},
 		{`{"id":"a","cmd":"xx","healthChecks":[{"portIndex":1}]}`, "/healthChecks(0)", "Health check port indices must address an element of the ports array or container port mappings."},
 		{`{"id":"a","cmd":"xx","readinessChecks":[{},{}]}`, "/readinessChecks/size", "got 2, expected 1 or less"},
-		{`{"id":"a","cmd":"xx","readinessChecks":[{"portName":"no"}]}`, "/readinessChecks(0)", "No port definition reference for portName no"},
+		{`{"id":"a","cmd":"xx","readinessChecks":[{"portName":"no"}]}`, "/readinessChecks(0)/portName", "No port definition reference for portName no"},
 		{`{"id":"a","cmd":"xx","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}}`, "/unreachableStrategy", "inactiveAfterSeconds (2) must be less or equal to expungeAfterSeconds, which is 1"},
 		{`{"id":"a","cmd":"xx","resourceLimits":{"cpus":"lots"}}`, "/resourceLimits/cpus", `'lots' is an invalid resource limit. It must be 'unlimited' or a number`},
 		{`{"id":"a","cmd":"xx","fetch":[{"uri":"http://x/a b"}]}`, "/fetch(0)/uri", "URI has invalid syntax."},
+		{`{"id":"a","cmd":"xx","uris":["http://x/a b"]}`, "/uris(0)", "URI has invalid syntax."},
+		{`{"id":"a","cmd":"xx","networks":[{"mode":"container"}]}`, "/networks", "Network name must be specified when container network is selected."},
+		{`{"id":"a","cmd":"xx","networks":[{"name":"x"},{"name":"x"}]}`, "/networks", "Duplicate networks are not allowed"},
+		{`{"id":"a","cmd":"xx","container":{"docker":{"image":"i"}},"networks":[{"name":"x"},{"name":"y"}]}`, "/", "may only specify a single container network when using the Docker container engine"},
+		{`{"id":"a","cmd":"xx","labels":{"DCOS_MIGRATION_API_VERSION":"v2","DCOS_PACKAGE_FRAMEWORK_NAME":"x","DCOS_MIGRATION_API_PATH":"/"}}`, "/", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION"},
+		{`{"id":"a","cmd":"xx","healthChecks":[{"protocol":"MESOS_TCP"},{"protocol":"MESOS_HTTP"}]}`, "/", "AppDefinition can contain at most one Mesos health check"},
+		{`{"id":"a","cmd":"xx","container":{"docker":{"image":"i","network":"BRIDGE","portMappings":[]},"portMappings":[]}}`, "/", "cannot specify both portMappings and docker.portMappings"},
+		{`{"id":"a","cmd":"xx","container":{"docker":{"image":"i","network":"BRIDGE","portMappings":[{"name":"x"},{"name":"x"}]}}}`, "/container/docker/portMappings", "Port names must be unique."},
+		{`{"id":"a","cmd":"xx","container":{"type":"MESOS","volumes":[{"containerPath":"x","mode":"RW","persistent":{"size":1,"type":"mount","constraints":[["path","like","x"]]}}]}}`, "/container/volumes(0)/persistent/constraints(0)", "unknown constraint operator like"},
+		{`{"id":"a","cmd":"xx","constraints":[["a","LIKE"]]}`, "/constraints(0)", "LIKE and UNLIKE require a non-empty, regular expression value"},
+		{`{"id":"a","cmd":"xx","constraints":[["a","IS"],["b","LIKE",""],["c","MAX_PER","0"],["d","GROUP_BY","-1"]]}`, "", ""},
+		{`{"id":"a","cmd":"xx","networks":[{"mode":"container/bridge"}],"portDefinitions":[{"port":0},{"port":1}]}`, "", ""},
 		{`{"id":"a","cmd":"xx","dependencies":["/a"]}`, "/", "Dependency graph has cyclic dependencies."},
 	} {
 		_, _, err := Parse([]byte(c.in), Options{Role: "holdfast"})
@@ -276,6 +288,21 @@ func TestRules(t *testing.T) {
 		}
 		if !hasDetail(err, c.path, c.text) {
 			t.Errorf("%s: no %q at %s; got %v %v", c.in, c.text, c.path, err, fault.DetailsOf(err))
+		}
+	}
+}
+
+// Ports of the host on a container network: only their number counts, as in Marathon.
+func TestPortsOnContainerNetwork(t *testing.T) {
+	for in, want := range map[string]int{
+		`{"id":"a","container":{"docker":{"image":"i","network":"BRIDGE"}},"ports":[1,2,3]}`:                                                                                       3,
+		`{"id":"a","container":{"docker":{"image":"i","network":"BRIDGE"}},"portDefinitions":[]}`:                                                                                  1,
+		`{"id":"a","container":{"docker":{"image":"i"},"portMappings":[{"containerPort":80}]},"networks":[{"mode":"container/bridge"}],"portDefinitions":[{"port":1},{"port":2}]}`: 2,
+		`{"id":"a","container":{"docker":{"image":"i"},"portMappings":[{"containerPort":80}]},"networks":[{"mode":"container/bridge"}],"portDefinitions":[]}`:                      1,
+	} {
+		a := parse(t, in)
+		if n := len(a.Container.PortMappings); n != want || a.PortDefinitions != nil {
+			t.Errorf("%s: %d mappings, want %d; definitions %v", in, n, want, a.PortDefinitions)
 		}
 	}
 }

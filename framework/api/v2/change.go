@@ -214,7 +214,7 @@ func (s *api) update(c *change, base *state.App, def *state.Def, v *document.Val
 	if version := u.Version(); version != "" {
 		for _, k := range v.Keys {
 			if k != "version" && k != "id" && v.Fields[k].Kind != document.Null {
-				return fault.New(fault.Invalid, "The 'version' field may only be combined with the 'id' field.")
+				return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"The 'version' field may only be combined with the 'id' field."}})
 			}
 		}
 		if version, err = desk.ParseVersion(version); err != nil {

@@ -269,8 +269,7 @@ func decodeIPAddress(r *document.Reader) *IPAddress {
 		out.Discovery = []PortMapping{}
 		out.HasPorts = d.Each("ports", func(o *document.Reader) {
 			o.Require("number", "name")
-			out.Discovery = append(out.Discovery, PortMapping{ContainerPort: o.Int("number", 0, maxPort), Name: o.StrLike("name", portName), Protocol: o.Enum("protocol", "tcp", "udp")})
-			o.Has("labels")
+			out.Discovery = append(out.Discovery, PortMapping{ContainerPort: o.Int("number", 0, maxPort), Name: o.StrLike("name", portName), Protocol: o.Enum("protocol", "tcp", "udp"), Labels: o.StrMap("labels")})
 		})
 		d.Close()
 	}

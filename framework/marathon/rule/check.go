@@ -43,7 +43,7 @@ func Given(p *document.Problems, a *definition.App, o Options) {
 	checkConstraints(p, "/constraints", a.Constraints)
 	checkHealthChecks(p, a)
 	for i, f := range a.Fetch {
-		if u, err := url.Parse(f.URI); err != nil || strings.ContainsAny(f.URI, " <>\"{}|\\^`\t\r\n") || u.String() == "" {
+		if !ValidURI(f.URI) {
 			p.Add(fmt.Sprintf("/fetch(%d)/uri", i), "URI has invalid syntax.")
 		}
 		if d := definition.Or(f.DestPath, ""); d != "" && (strings.HasPrefix(d, "/") || hasDots(d)) {
@@ -64,9 +64,15 @@ func Given(p *document.Problems, a *definition.App, o Options) {
 	if definition.Or(a.GPUs, 0) > 0 && a.ContainerType() == definition.TypeDocker && a.Container != nil {
 		p.Add("/", "GPU resources only work with the Mesos containerizer")
 	}
-	if a.Labels["DCOS_MIGRATION_API_VERSION"] != "" && (a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "" || a.Labels["DCOS_MIGRATION_API_PATH"] == "") {
-		p.Add("/labels", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION")
+	if v := a.Labels["DCOS_MIGRATION_API_VERSION"]; v != "" && (v != "v1" || a.Labels["DCOS_PACKAGE_FRAMEWORK_NAME"] == "" || a.Labels["DCOS_MIGRATION_API_PATH"] == "") {
+		p.Add("/", "DCOS_PACKAGE_FRAMEWORK_NAME and DCOS_MIGRATION_API_PATH must be defined when using DCOS_MIGRATION_API_VERSION")
 	}
+}
+
+// ValidURI tells whether a text can be fetched, as far as its syntax goes.
+func ValidURI(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && !strings.ContainsAny(text, " <>\"{}|\\^`\t\r\n") && u.String() != ""
 }
 
 // checkResident holds the rules on what is given for an app with local persistent volumes, or one that says residency.
@@ -76,7 +82,7 @@ func checkResident(p *document.Problems, a *definition.App) {
 	}
 	checkNoSurplus(p, a)
 	if u := a.UnreachableStrategy; u != nil && !u.Disabled {
-		p.Add("/unreachableStrategy", "unreachableStrategy must be disabled for resident tasks")
+		p.Add("/", "unreachableStrategy must be disabled for resident tasks")
 	}
 }
 
@@ -184,21 +190,27 @@ func checkRoles(p *document.Problems, a *definition.App) {
 func checkNetworks(p *document.Problems, a *definition.App, o Options) {
 	modes := map[string]int{}
 	names := map[string]bool{}
-	for i, n := range a.Networks {
+	var notes []string
+	note := func(text string) {
+		if !slices.Contains(notes, text) {
+			notes = append(notes, text)
+			p.Add("/networks", text)
+		}
+	}
+	for _, n := range a.Networks {
 		mode := definition.Or(n.Mode, definition.NetworkContainer)
 		modes[mode]++
-		path := fmt.Sprintf("/networks(%d)", i)
 		switch {
 		case mode == definition.NetworkHost && (n.Name != nil || len(n.Labels) > 0):
-			p.Add(path, "Host networks may not have names or labels")
+			note("Host networks may not have names or labels")
 		case mode == definition.NetworkBridge && n.Name != nil:
-			p.Add(path, "Bridge networks may not have names")
+			note("Bridge networks may not have names")
 		case mode == definition.NetworkContainer && n.Name == nil && o.DefaultNetwork == "":
-			p.Add(path, "Network name must be specified when container network is selected.")
+			note("Network name must be specified when container network is selected.")
 		case mode == definition.NetworkContainer:
 			name := definition.Or(n.Name, o.DefaultNetwork)
 			if names[name] {
-				p.Add("/networks", "Duplicate networks are not allowed")
+				note("Duplicate networks are not allowed")
 			}
 			names[name] = true
 		}
@@ -207,7 +219,7 @@ func checkNetworks(p *document.Problems, a *definition.App, o Options) {
 		p.Add("/networks", "May specify a single host network, single bridge network, or else 1-to-n container networks")
 	}
 	if modes[definition.NetworkContainer] > 1 && a.Container != nil && a.ContainerType() == definition.TypeDocker {
-		p.Add("/networks", "may only specify a single container network when using the Docker container engine")
+		p.Add("/", "may only specify a single container network when using the Docker container engine")
 	}
 	if a.Container != nil && !a.HostNetwork() {
 		checkPortMappings(p, a.Container.PortMappings, names, modes[definition.NetworkContainer] > 1)
@@ -275,7 +287,7 @@ func Whole(p *document.Problems, a *definition.App, o Options) {
 	}
 	if a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" {
 		if *a.Instances > 1 {
-			p.Add("/instances", "Single instance app may only have one instance")
+			p.Add("/", "Single instance app may only have one instance")
 		}
 		for name, f := range map[string]float64{"maximumOverCapacity": a.UpgradeStrategy.MaximumOverCapacity, "minimumHealthCapacity": a.UpgradeStrategy.MinimumHealthCapacity} {
 			if f != 0 && !p.Has("/upgradeStrategy/"+name) {

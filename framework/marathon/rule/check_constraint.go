@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 )
 
-var isValue = regexp.MustCompile(`^([a-zA-Z0-9_/.-]+|-?[0-9]+(\.[0-9]+)?)$`)
+var isValue = regexp.MustCompile(`^[a-zA-Z0-9_/.-]*$`)
 
 // checkConstraints holds the rules on [field, operator(, value)].
 func checkConstraints(p *document.Problems, path string, constraints [][]string) {
@@ -47,14 +47,14 @@ func constraintFault(c []string) string {
 			return "MAX_PER requires an integer value"
 		}
 	case "LIKE", "UNLIKE":
-		if arg == "" {
+		if !given {
 			return "LIKE and UNLIKE require a non-empty, regular expression value"
 		}
 		if _, err := regexp.Compile(arg); err != nil {
 			return "is not a valid regular expression"
 		}
 	case "IS":
-		if !given || !isValue.MatchString(arg) {
+		if !isValue.MatchString(arg) {
 			return "IS only supports Mesos text and float values (see http://mesos.apache.org/documentation/latest/attributes-resources/)"
 		}
 	default:
@@ -64,6 +64,6 @@ func constraintFault(c []string) string {
 }
 
 func integer(s string) bool {
-	n, err := strconv.ParseInt(s, 10, 32)
-	return err == nil && n > 0
+	_, err := strconv.ParseInt(s, 10, 32)
+	return err == nil
 }

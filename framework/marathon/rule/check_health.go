@@ -9,14 +9,14 @@ import (
 
 // checkHealthChecks holds the rules on the shape of checks.
 func checkHealthChecks(p *document.Problems, a *definition.App) {
-	mesos := 0
+	mesos := 0 // those with a command do not count: older versions took several
 	for i := range a.HealthChecks {
 		h := &a.HealthChecks[i]
 		path := fmt.Sprintf("/healthChecks(%d)", i)
-		if h.ByMesos() {
+		command := definition.Or(h.Protocol, "HTTP") == "COMMAND"
+		if h.ByMesos() && !command {
 			mesos++
 		}
-		command := definition.Or(h.Protocol, "HTTP") == "COMMAND"
 		switch {
 		case command && h.Command == nil:
 			p.Add(path+"/command", "must not be empty")
@@ -31,7 +31,7 @@ func checkHealthChecks(p *document.Problems, a *definition.App) {
 		}
 	}
 	if mesos > 1 {
-		p.Add("/healthChecks", "AppDefinition can contain at most one Mesos health check")
+		p.Add("/", "AppDefinition can contain at most one Mesos health check")
 	}
 	if c := a.Check; c != nil {
 		if c.Kind == "" {
@@ -79,7 +79,7 @@ func checkReadiness(p *document.Problems, a *definition.App) {
 	}
 	for i, r := range a.ReadinessChecks {
 		if !names[*r.PortName] {
-			p.Add(fmt.Sprintf("/readinessChecks(%d)", i), "No port definition reference for portName "+*r.PortName)
+			p.Add(fmt.Sprintf("/readinessChecks(%d)/portName", i), "No port definition reference for portName "+*r.PortName)
 		}
 	}
 }

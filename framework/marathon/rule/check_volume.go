@@ -126,11 +126,18 @@ func checkPersistent(p *document.Problems, at string, v definition.Volume) {
 }
 
 func volumeConstraintFault(c []string) string {
-	if len(c) != 3 || c[0] != "path" {
+	switch {
+	case len(c) == 0:
+		return "Missing field and operator"
+	case len(c) < 3 || c[0] != "path":
 		return "Unsupported constraint " + definition.Short(strings.Join(c, ","))
 	}
-	if op := strings.ToUpper(c[1]); op != "LIKE" && op != "UNLIKE" {
+	switch c[1] {
+	case "LIKE", "UNLIKE":
+	case "UNIQUE", "CLUSTER", "GROUP_BY", "MAX_PER", "IS":
 		return "Operator must be one of LIKE, UNLIKE"
+	default:
+		return "unknown constraint operator " + definition.Short(c[1])
 	}
 	if _, err := regexp.Compile(c[2]); err != nil {
 		return "Invalid regular expression"
