@@ -39,7 +39,7 @@ func (s *Service) create(ctx context.Context, d driver.Driver, v journal.Volume,
 		return err
 	}
 	crashAt("create.intent")
-	_, err = d.Create(ctx, driver.Spec{Name: v.Ref.Name, UID: v.UID, Cluster: cluster, Size: c.size, Options: c.options, Owner: c.owner, Mode: c.mode, Source: c.source})
+	_, err = d.Create(ctx, driver.Spec{Name: v.Ref.Name, UID: v.UID, Cluster: cluster, Size: c.size, Options: c.options, Owner: c.owner, Mode: c.mode, Source: c.source, Shared: v.Shared})
 	if err != nil && fault.Is(err, fault.Unknown) {
 		err = s.settleCreate(ctx, d, v, err)
 	}

@@ -254,7 +254,7 @@ func (m *mounting) callDriver(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.s.o.Limits.Driver)
 	defer cancel()
 	uid := m.v.UID
-	return m.d.Mount(ctx, driver.MountSpec{Name: m.req.Ref.Name, UID: uid, ID: m.v.MountID, Options: m.user})
+	return m.d.Mount(ctx, driver.MountSpec{Name: m.req.Ref.Name, UID: uid, ID: m.v.MountID, Options: m.user, Shared: m.v.Shared})
 }
 
 // verify looks at what the driver gave, and whether the lease still covers it. It gives the path without links.

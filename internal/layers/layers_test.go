@@ -65,7 +65,7 @@ var bans = []ban{
 		except: []string{"./isolator/lease/consul", "./isolator/lease/dial", "./framework/store/consul", "./framework/catalog", "./internal/consulconn", "./internal/servertest"},
 		why:    "Consul is one authority among others, behind the interfaces of lease and store"},
 	{from: []string{"."}, direct: true, to: []string{"google.golang.org/grpc", "github.com/container-storage-interface/spec"},
-		except: []string{"./isolator/driver/csi", "./isolator/csiplugin"},
+		except: []string{"./isolator/driver/csi", "./isolator/driver/csibook", "./isolator/driver/csistage", "./isolator/driver/csiwire", "./isolator/csiplugin"},
 		why:    "CSI is one kind of driver among others, behind the interface of isolator/driver"},
 	{from: []string{"."}, direct: true, to: []string{"github.com/mesos/mesos-go"},
 		except: []string{"./framework/mesos", "./framework/embedded"},

@@ -95,6 +95,10 @@ type Info struct {
 	Path    string // where it is mounted here, as far as the driver knows
 	Size    volume.Bytes
 	Created time.Time
+	// Topology says where it can be reached, in the storage's own terms, one set per place; nil where that is of no matter.
+	Topology []map[string]string
+	// Complaint is what the storage itself says of a volume that it calls ill; "" when it says nothing. It is for people, and stops nothing.
+	Complaint string
 }
 
 // Spec is the wish for a new volume.
@@ -107,6 +111,7 @@ type Spec struct {
 	Owner   string            // user[:group], by name or number, of the root directory; "" leaves it
 	Mode    string            // its octal mode; "" leaves it
 	Source  *Source           // what the volume begins as a copy of; nil for an empty one. Only where Facts.Clones
+	Shared  bool              // several nodes will write to it at once
 }
 
 // Source is what a volume is cloned from: a volume, or one of its snapshots. The clone has the uid of its Spec and, where it
@@ -126,6 +131,7 @@ type MountSpec struct {
 	// ID tells this mount from others of the volume; the isolator uses one id for each claim epoch.
 	ID      string
 	Options map[string]string
+	Shared  bool // as in Spec, for volumes that somebody else has made
 }
 
 // Adopter is the power to give an existing volume a new uid (it was made by hand, or for an app that was
@@ -156,6 +162,7 @@ type Usage struct {
 	Size, Used, Available volume.Bytes
 	// Inodes that are used and that there can be; both 0 where the storage has no such limit.
 	InodesUsed, Inodes uint64
+	Complaint          string // as in Info
 }
 
 // Measurer is the power to say how full a volume is. NotFound when there is no such volume.

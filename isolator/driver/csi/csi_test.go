@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/csibook"
 	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
 )
 
@@ -109,7 +110,7 @@ func TestUnknownIsNotAbsent(t *testing.T) {
 	if _, err := d.Get(bg, "v"); err != nil {
 		t.Errorf("plugin back: %v", err)
 	}
-	if err := os.WriteFile(d.names.path("v"), []byte("{"), 0o600); err != nil {
+	if err := os.WriteFile(d.names.Path("v"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Get(bg, "v"); !fault.Is(err, fault.Unknown) {
@@ -153,25 +154,6 @@ func TestLostReplies(t *testing.T) {
 				t.Errorf("lost %t, left %s, %d volumes", lost, left, f.made())
 			}
 		})
-	}
-}
-
-func TestCodes(t *testing.T) {
-	for c, want := range map[codes.Code]fault.Class{
-		codes.Canceled: fault.Unknown, codes.Unknown: fault.Unknown, codes.InvalidArgument: fault.Invalid, codes.DeadlineExceeded: fault.Unknown,
-		codes.NotFound: fault.NotFound, codes.AlreadyExists: fault.Conflict, codes.PermissionDenied: fault.Denied, codes.ResourceExhausted: fault.Unavailable,
-		codes.FailedPrecondition: fault.Conflict, codes.Aborted: fault.Unknown, codes.OutOfRange: fault.Invalid, codes.Unimplemented: fault.Invalid,
-		codes.Internal: fault.Unknown, codes.Unavailable: fault.Unknown, codes.DataLoss: fault.Unknown, codes.Unauthenticated: fault.Denied, codes.Code(99): fault.Unknown,
-	} {
-		if got := fault.ClassOf(replyError("M", status.Error(c, "x"), nil)); got != want {
-			t.Errorf("%s is %s, want %s", c, got, want)
-		}
-	}
-	if err := replyError("M", status.Error(codes.ResourceExhausted, "grpc: received message larger than max (9 vs. 4)"), nil); !fault.Is(err, fault.Unknown) {
-		t.Errorf("a reply that was too large: %v", err)
-	}
-	if err := replyError("M", status.Error(codes.Internal, "a\nb\x1b[0m "+strings.Repeat("é", 9000)), nil); strings.Contains(err.Error(), "\n") || len(err.Error()) > 700 {
-		t.Errorf("%q", err)
 	}
 }
 
@@ -240,7 +222,7 @@ func TestGarbage(t *testing.T) {
 				f.control = []spec.ControllerServiceCapability_RPC_Type{1, 2, 3}
 			}
 			d := f.open(t, t.TempDir(), func(o *Options) { o.LookLimit = 300 * time.Millisecond })
-			if err := d.names.put("o", record{V: 1, Name: "o", State: there, ID: "taken"}); err != nil {
+			if err := d.names.Put("o", csibook.Volume{V: 1, Name: "o", State: csibook.There, ID: "taken"}); err != nil {
 				t.Fatal(err)
 			}
 			f.reply[x.method] = x.reply
@@ -299,8 +281,8 @@ func TestManners(t *testing.T) {
 	if err := d.Remove(bg, "v", "uid-v"); !fault.Is(err, fault.Conflict) || f.count("DeleteVolume") != 0 {
 		t.Errorf("the plugin would delete what is published: %v", err)
 	}
-	if abnormal, text, known, err := d.Condition(bg, "v"); !abnormal || !known || text != "just so" || err != nil {
-		t.Errorf("condition %t %q %t %v", abnormal, text, known, err)
+	if u, err := d.Usage(bg, "v"); u.Complaint != "just so" || err != nil {
+		t.Errorf("condition %+v %v", u, err)
 	}
 	if _, err := d.Mount(bg, driver.MountSpec{Name: "v", UID: "uid-v", ID: "e2"}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("mounted for another epoch: %v", err)
@@ -323,7 +305,7 @@ func TestManners(t *testing.T) {
 	r, _, _ := d.record("v")
 	f.control = []spec.ControllerServiceCapability_RPC_Type{1, 2}
 	r.Topology = []map[string]string{{"node": "another"}}
-	if err := d.names.put("v", r); err != nil {
+	if err := d.names.Put("v", r); err != nil {
 		t.Fatal(err)
 	}
 	d = f.open(t, dir, nil)
@@ -365,7 +347,7 @@ func TestLostState(t *testing.T) {
 	if _, err := d.Mount(bg, mountV); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(d.ledger.path("v")); err != nil {
+	if err := os.Remove(d.steps.Ledger.Path("v")); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Unmount(bg, "v", "e1"); err != nil || f.left() != "0 0 0" {

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/holdfast-io/holdfast/isolator/driver"
 )
@@ -34,13 +36,18 @@ type fake struct {
 	endpoint string
 	server   *grpc.Server
 
-	mu      sync.Mutex
-	volumes map[string]*fakeVolume // by id
-	calls   []string
-	seen    []any // requests
-	control []spec.ControllerServiceCapability_RPC_Type
-	idName  bool // ids are names
-	local   bool // with topology
+	mu                           *sync.Mutex
+	volumes                      map[string]*fakeVolume // by id
+	calls                        []string
+	seen                         []any // requests
+	control                      []spec.ControllerServiceCapability_RPC_Type
+	nodal                        []spec.NodeServiceCapability_RPC_Type
+	noController, noNode, online bool
+	snapshots                    map[string]*spec.Snapshot // by id
+	unready                      int                       // how many looks at a new snapshot find it not ready
+	grown                        map[string]int64          // file systems, by volume id
+	idName                       bool                      // ids are names
+	local                        bool                      // with topology
 	// before and after may spoil a call: before it has an effect, after it had.
 	before, after func(method string) error
 	reply         map[string]any // answers instead of the real ones
@@ -52,6 +59,7 @@ type fake struct {
 type fakeVolume struct {
 	id, name string
 	size     int64
+	source   *spec.VolumeContentSource
 }
 
 func newFake(t *testing.T) *fake {
@@ -61,9 +69,10 @@ func newFake(t *testing.T) *fake {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	f := &fake{dir: dir, endpoint: "unix://" + filepath.Join(dir, "csi.sock"), volumes: map[string]*fakeVolume{}, local: true,
+	f := &fake{mu: &sync.Mutex{}, dir: dir, endpoint: "unix://" + filepath.Join(dir, "csi.sock"), volumes: map[string]*fakeVolume{}, local: true,
 		staged: map[string]string{}, published: map[string]string{}, attached: map[string]string{}, reply: map[string]any{},
-		control: []spec.ControllerServiceCapability_RPC_Type{1, 2, 3, 12, 11}}
+		control: []spec.ControllerServiceCapability_RPC_Type{1, 2, 3, 5, 6, 7, 9, 12, 11}, nodal: []spec.NodeServiceCapability_RPC_Type{1, 2, 3, 4},
+		snapshots: map[string]*spec.Snapshot{}, grown: map[string]int64{}}
 	f.start(t)
 	t.Cleanup(func() { f.server.Stop() })
 	return f
@@ -71,14 +80,20 @@ func newFake(t *testing.T) *fake {
 
 func (f *fake) start(t *testing.T) {
 	t.Helper()
+	os.Remove(filepath.Join(f.dir, "csi.sock"))
 	l, err := net.Listen("unix", filepath.Join(f.dir, "csi.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it may be closed after the next one listens
 	f.server = grpc.NewServer(grpc.UnaryInterceptor(f.intercept))
 	spec.RegisterIdentityServer(f.server, f)
-	spec.RegisterControllerServer(f.server, f)
-	spec.RegisterNodeServer(f.server, f)
+	if !f.noController {
+		spec.RegisterControllerServer(f.server, f)
+	}
+	if !f.noNode {
+		spec.RegisterNodeServer(f.server, f)
+	}
 	go f.server.Serve(l)
 }
 
@@ -167,10 +182,15 @@ func (f *fake) GetPluginInfo(context.Context, *spec.GetPluginInfoRequest) (*spec
 func (f *fake) GetPluginCapabilities(context.Context, *spec.GetPluginCapabilitiesRequest) (*spec.GetPluginCapabilitiesResponse, error) {
 	r := &spec.GetPluginCapabilitiesResponse{}
 	for _, c := range []spec.PluginCapability_Service_Type{1, 2} {
-		if c == 1 || f.local {
+		if c == 1 && !f.noController || c == 2 && f.local {
 			r.Capabilities = append(r.Capabilities, &spec.PluginCapability{Type: &spec.PluginCapability_Service_{Service: &spec.PluginCapability_Service{Type: c}}})
 		}
 	}
+	way := spec.PluginCapability_VolumeExpansion_OFFLINE
+	if f.online {
+		way = spec.PluginCapability_VolumeExpansion_ONLINE
+	}
+	r.Capabilities = append(r.Capabilities, &spec.PluginCapability{Type: &spec.PluginCapability_VolumeExpansion_{VolumeExpansion: &spec.PluginCapability_VolumeExpansion{Type: way}}})
 	return r, nil
 }
 
@@ -188,7 +208,7 @@ func (f *fake) ControllerGetCapabilities(context.Context, *spec.ControllerGetCap
 
 func (f *fake) NodeGetCapabilities(context.Context, *spec.NodeGetCapabilitiesRequest) (*spec.NodeGetCapabilitiesResponse, error) {
 	r := &spec.NodeGetCapabilitiesResponse{}
-	for _, c := range []spec.NodeServiceCapability_RPC_Type{1, 2, 4} {
+	for _, c := range f.nodal {
 		r.Capabilities = append(r.Capabilities, &spec.NodeServiceCapability{Type: &spec.NodeServiceCapability_Rpc{Rpc: &spec.NodeServiceCapability_RPC{Type: c}}})
 	}
 	return r, nil
@@ -214,6 +234,18 @@ func (f *fake) CreateVolume(_ context.Context, q *spec.CreateVolumeRequest) (*sp
 	if err := os.Mkdir(f.data(v.id), 0o755); err != nil {
 		return nil, status.Error(codes.Internal, err.Error())
 	}
+	if src := q.GetVolumeContentSource(); src != nil {
+		from := src.GetVolume().GetVolumeId()
+		if snap := f.snapshots[src.GetSnapshot().GetSnapshotId()]; snap != nil {
+			from = "snap-" + snap.SnapshotId
+		} else if f.volumes[from] == nil {
+			return nil, status.Error(codes.NotFound, "no such source")
+		}
+		if err := os.CopyFS(f.data(v.id), os.DirFS(f.data(from))); err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+		v.source = src
+	}
 	f.volumes[v.id] = v
 	return &spec.CreateVolumeResponse{Volume: f.wire(v)}, nil
 }
@@ -221,7 +253,7 @@ func (f *fake) CreateVolume(_ context.Context, q *spec.CreateVolumeRequest) (*sp
 func (f *fake) data(id string) string { return filepath.Join(f.dir, "volume-"+id) }
 
 func (f *fake) wire(v *fakeVolume) *spec.Volume {
-	w := &spec.Volume{VolumeId: v.id, CapacityBytes: v.size, VolumeContext: map[string]string{"of": v.name}}
+	w := &spec.Volume{VolumeId: v.id, CapacityBytes: v.size, VolumeContext: map[string]string{"of": v.name}, ContentSource: v.source}
 	if f.local {
 		w.AccessibleTopology = []*spec.Topology{{Segments: map[string]string{"node": "fake-node"}}}
 	}
@@ -308,7 +340,7 @@ func (f *fake) NodeUnstageVolume(_ context.Context, q *spec.NodeUnstageVolumeReq
 }
 
 func (f *fake) NodePublishVolume(_ context.Context, q *spec.NodePublishVolumeRequest) (*spec.NodePublishVolumeResponse, error) {
-	if f.staged[q.VolumeId] == "" || f.staged[q.VolumeId] != q.StagingTargetPath {
+	if slices.Contains(f.nodal, spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) && f.staged[q.VolumeId] == "" || f.staged[q.VolumeId] != q.StagingTargetPath {
 		return nil, status.Error(codes.FailedPrecondition, "not staged")
 	}
 	if err := os.Symlink(f.data(q.VolumeId), q.TargetPath); err != nil && !os.IsExist(err) {
@@ -324,8 +356,89 @@ func (f *fake) NodeUnpublishVolume(_ context.Context, q *spec.NodeUnpublishVolum
 	return &spec.NodeUnpublishVolumeResponse{}, nil
 }
 
-func (f *fake) NodeGetVolumeStats(context.Context, *spec.NodeGetVolumeStatsRequest) (*spec.NodeGetVolumeStatsResponse, error) {
-	return &spec.NodeGetVolumeStatsResponse{VolumeCondition: &spec.VolumeCondition{Abnormal: true, Message: "just so"}}, nil
+func (f *fake) NodeGetVolumeStats(_ context.Context, q *spec.NodeGetVolumeStatsRequest) (*spec.NodeGetVolumeStatsResponse, error) {
+	if _, err := os.Lstat(q.VolumePath); err != nil {
+		return nil, status.Error(codes.NotFound, err.Error())
+	}
+	return &spec.NodeGetVolumeStatsResponse{Usage: []*spec.VolumeUsage{{Unit: 1, Total: 100, Used: 40, Available: 60}, {Unit: 2, Total: 9, Used: 4}}, VolumeCondition: &spec.VolumeCondition{Abnormal: true, Message: "just so"}}, nil
+}
+
+func (f *fake) ControllerExpandVolume(_ context.Context, q *spec.ControllerExpandVolumeRequest) (*spec.ControllerExpandVolumeResponse, error) {
+	v := f.volumes[q.VolumeId]
+	switch n := q.GetCapacityRange().GetRequiredBytes(); {
+	case v == nil:
+		return nil, status.Error(codes.NotFound, "no volume")
+	case !f.online && f.attached[q.VolumeId] != "":
+		return nil, status.Error(codes.FailedPrecondition, "it is attached")
+	case n > 1<<40:
+		return nil, status.Error(codes.OutOfRange, "too large")
+	default:
+		v.size = max(v.size, n)
+	}
+	return &spec.ControllerExpandVolumeResponse{CapacityBytes: v.size, NodeExpansionRequired: true}, nil
+}
+
+func (f *fake) NodeExpandVolume(_ context.Context, q *spec.NodeExpandVolumeRequest) (*spec.NodeExpandVolumeResponse, error) {
+	if f.published[q.VolumeId] != q.VolumePath || f.staged[q.VolumeId] != q.StagingTargetPath {
+		return nil, status.Error(codes.FailedPrecondition, "not published there")
+	}
+	f.grown[q.VolumeId] = q.GetCapacityRange().GetRequiredBytes()
+	return &spec.NodeExpandVolumeResponse{}, nil
+}
+
+func (f *fake) CreateSnapshot(_ context.Context, q *spec.CreateSnapshotRequest) (*spec.CreateSnapshotResponse, error) {
+	id := "id-" + q.Name
+	if s := f.snapshots[id]; s != nil {
+		if s.SourceVolumeId != q.SourceVolumeId {
+			return nil, status.Error(codes.AlreadyExists, "of another volume")
+		}
+		return &spec.CreateSnapshotResponse{Snapshot: f.look(s)}, nil
+	}
+	if err := f.known(q.SourceVolumeId); err != nil {
+		return nil, err
+	}
+	if err := os.CopyFS(f.data("snap-"+id), os.DirFS(f.data(q.SourceVolumeId))); err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	f.snapshots[id] = &spec.Snapshot{SnapshotId: id, SourceVolumeId: q.SourceVolumeId, SizeBytes: f.volumes[q.SourceVolumeId].size, CreationTime: timestamppb.Now(), ReadyToUse: f.unready == 0}
+	return &spec.CreateSnapshotResponse{Snapshot: proto.Clone(f.snapshots[id]).(*spec.Snapshot)}, nil
+}
+
+// look gives a snapshot, which gets ready after enough looks.
+func (f *fake) look(s *spec.Snapshot) *spec.Snapshot {
+	if f.unready--; f.unready <= 0 {
+		s.ReadyToUse = true
+	}
+	return proto.Clone(s).(*spec.Snapshot)
+}
+
+func (f *fake) DeleteSnapshot(_ context.Context, q *spec.DeleteSnapshotRequest) (*spec.DeleteSnapshotResponse, error) {
+	delete(f.snapshots, q.SnapshotId)
+	return &spec.DeleteSnapshotResponse{}, os.RemoveAll(f.data("snap-" + q.SnapshotId))
+}
+
+// ListSnapshots gives one snapshot per page.
+func (f *fake) ListSnapshots(_ context.Context, q *spec.ListSnapshotsRequest) (*spec.ListSnapshotsResponse, error) {
+	r := &spec.ListSnapshotsResponse{}
+	for _, id := range slices.Sorted(maps.Keys(f.snapshots)) {
+		if id <= q.StartingToken || q.SnapshotId != "" && q.SnapshotId != id {
+			continue
+		}
+		if len(r.Entries) == 1 {
+			r.NextToken = r.Entries[0].Snapshot.SnapshotId
+			break
+		}
+		r.Entries = append(r.Entries, &spec.ListSnapshotsResponse_Entry{Snapshot: f.look(f.snapshots[id])})
+	}
+	return r, nil
+}
+
+// restart starts the fake anew after change.
+func (f *fake) restart(t *testing.T, change func()) {
+	t.Helper()
+	f.server.Stop()
+	change()
+	f.start(t)
 }
 
 // open makes a driver of the fake; change may alter its options.

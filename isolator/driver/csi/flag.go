@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
-// ParseFlag reads one --csi flag, NAME=unix:///path.sock[,option=value…], for a node whose own directory is dir. The options are names=DIR, ids=name,
-// scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION. Mounts, Node and Log are left to the caller.
+// ParseFlag reads one --csi flag, NAME=unix:///path.sock[,option=value…], for a node whose own directory is dir. The options are controller=unix:///path.sock,
+// names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION. Mounts, Node and Log are left to the caller.
 func ParseFlag(flag, dir string) (Options, error) {
 	name, rest, ok := strings.Cut(flag, "=")
 	if !ok || name == "" {
@@ -23,6 +23,8 @@ func ParseFlag(flag, dir string) (Options, error) {
 		switch {
 		case v == "":
 			return o, fault.New(fault.Invalid, "--csi %s: option %q has no value", name, p)
+		case k == "controller":
+			o.Controller = v
 		case k == "names":
 			o.Names = v
 		case k == "ids" && v == "name":
@@ -40,7 +42,7 @@ func ParseFlag(flag, dir string) (Options, error) {
 			}
 			o.CallLimit = limit
 		default:
-			return o, fault.New(fault.Invalid, "--csi %s: option %q is none of names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION", name, p)
+			return o, fault.New(fault.Invalid, "--csi %s: option %q is none of controller=unix:///path.sock, names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION", name, p)
 		}
 	}
 	return o, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
+	"github.com/holdfast-io/holdfast/isolator/driver/csistage"
 )
 
 // FakeLife takes a volume of the fake at dir's socket through its life, in a process that may be killed. TestMain calls it.
@@ -33,6 +34,17 @@ func FakeLife(dir string) error {
 	if err := d.Unmount(bg, "v", "e1"); err != nil {
 		return err
 	}
+	if err == nil {
+		if _, err := d.Grow(bg, "v", "uid-v", 2<<20); err != nil {
+			return err
+		}
+		if _, err := d.Snapshot(bg, "v", "uid-v", "s"); err != nil && !fault.Is(err, fault.Conflict) { // it is being removed
+			return err
+		}
+		if err := d.RemoveSnapshot(bg, "v", "s"); err != nil {
+			return err
+		}
+	}
 	if err := d.Remove(bg, "v", "uid-v"); err != nil && !fault.Is(err, fault.NotFound) {
 		return err
 	}
@@ -43,10 +55,10 @@ func FakeLife(dir string) error {
 func TestHeavyKillWithAttach(t *testing.T) {
 	heavy.Require(t)
 	f := newFake(t)
-	for _, step := range CrashSteps {
+	for _, step := range csistage.CrashSteps {
 		cmd := exec.Command("/proc/self/exe", "test-fake-life", f.dir)
 		var out bytes.Buffer
-		cmd.Env, cmd.Stderr = append(os.Environ(), CrashVariable+"="+step), &out
+		cmd.Env, cmd.Stderr = append(os.Environ(), csistage.CrashVariable+"="+step), &out
 		err := cmd.Run()
 		if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !st.Signaled() || st.Signal() != syscall.SIGKILL {
 			t.Errorf("%s was not reached: %v\n%s", step, err, out.String())
@@ -54,8 +66,9 @@ func TestHeavyKillWithAttach(t *testing.T) {
 		if err := FakeLife(f.dir); err != nil {
 			t.Errorf("after a kill at %s: %v", step, err)
 		}
-		left, err := filepath.Glob(filepath.Join(f.dir, "state", "*", "[a-z]*"))
-		if err != nil || len(left) > 0 || f.left() != "0 0 0" || f.made() != 0 {
+		left, err := filepath.Glob(filepath.Join(f.dir, "state", "*", "[a-z]*.json"))
+		more, _ := filepath.Glob(filepath.Join(f.dir, "state", "*", "*", "[a-z]*.json"))
+		if left = append(left, more...); err != nil || len(left) > 0 || f.left() != "0 0 0" || f.made() != 0 || len(f.snapshots) != 0 {
 			t.Errorf("after a kill at %s: files %v, attached, staged, published %s, %d volumes, %v", step, left, f.left(), f.made(), err)
 		}
 	}

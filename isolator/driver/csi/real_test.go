@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/csiplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/csi"
+	"github.com/holdfast-io/holdfast/isolator/driver/csistage"
 	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
@@ -81,8 +83,25 @@ func life(dir string) error {
 	if err := os.WriteFile(filepath.Join(path, "f"), []byte("kept"), 0o600); err != nil {
 		return err
 	}
+	facts, err := d.Facts(bg)
+	if err != nil {
+		return err
+	}
+	if facts.Grows != "" {
+		if _, err := d.Grow(bg, "v", "u", 2<<20); err != nil {
+			return err
+		}
+	}
 	if err := d.Unmount(bg, "v", "e1"); err != nil {
 		return err
+	}
+	if facts.Snapshots {
+		if _, err := d.Snapshot(bg, "v", "u", "s"); err != nil && !fault.Is(err, fault.Conflict) { // an earlier life ended while it was being removed
+			return err
+		}
+		if err := d.RemoveSnapshot(bg, "v", "s"); err != nil {
+			return err
+		}
 	}
 	if err := d.Remove(bg, "v", "u"); err != nil && !fault.Is(err, fault.NotFound) {
 		return err
@@ -168,10 +187,10 @@ func TestHeavyKillDriver(t *testing.T) {
 	heavy.Require(t, heavy.Root)
 	p := startPlugin(t)
 	reached := 0
-	for _, step := range csi.CrashSteps {
+	for _, step := range csistage.CrashSteps {
 		cmd := exec.Command("/proc/self/exe", "test-life", p.dir)
 		var out bytes.Buffer
-		cmd.Env, cmd.Stderr = append(os.Environ(), csi.CrashVariable+"="+step), &out
+		cmd.Env, cmd.Stderr = append(os.Environ(), csistage.CrashVariable+"="+step), &out
 		err := cmd.Run()
 		if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() && st.Signal() == syscall.SIGKILL {
 			reached++
@@ -184,14 +203,29 @@ func TestHeavyKillDriver(t *testing.T) {
 		if left, err := mount.Under(p.dir); err != nil || len(left) > 0 {
 			t.Errorf("after a kill at %s: mounted %v %v", step, left, err)
 		}
-		for _, what := range []string{"names", "n1/ledger", "n1/staging", "n1/mounts/csi/pool"} {
-			if left, err := filepath.Glob(filepath.Join(p.dir, what, "[a-z]*")); err != nil || len(left) > 0 {
+		for _, what := range []string{"names/*.json", "names/snapshots/*.json", "n1/ledger/*.json", "n1/staging/[a-z]*", "n1/mounts/csi/pool/[a-z]*"} {
+			if left, err := filepath.Glob(filepath.Join(p.dir, what)); err != nil || len(left) > 0 {
 				t.Errorf("after a kill at %s: %v %v", step, left, err)
 			}
 		}
 	}
-	// The plugin has no attach of its own, so those four steps are never come to.
-	if want := len(csi.CrashSteps) - 4; reached != want {
+	want := 0
+	d, err := open(p.dir, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	facts, err := d.Facts(bg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range csistage.CrashSteps {
+		// The plugin has no attach of its own, so those steps are never come to.
+		if !strings.Contains(s, "tach") && (facts.Snapshots || !strings.Contains(s, "snapshot")) && (facts.Grows != "" || !strings.HasPrefix(s, "grow")) {
+			want++
+		}
+	}
+	if reached != want {
 		t.Errorf("%d steps reached, want %d", reached, want)
 	}
 }

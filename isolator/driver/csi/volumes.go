@@ -11,51 +11,19 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/csibook"
+	"github.com/holdfast-io/holdfast/isolator/driver/csistage"
+	"github.com/holdfast-io/holdfast/isolator/driver/csiwire"
 )
 
 // maxName is the longest name that CreateVolume takes.
 const maxName = 128
 
-// The states of a record.
-const (
-	creating = "creating" // CreateVolume is about to be called, or was and nobody knows what it did
-	there    = "there"
-	deleting = "deleting"
-)
-
-// record is what is known of a volume beside the plugin.
-type record struct {
-	V        int                 `json:"v"`
-	Name     string              `json:"name"`
-	UID      string              `json:"uid,omitempty"`
-	Cluster  string              `json:"cluster,omitempty"`
-	State    string              `json:"state"`
-	ID       string              `json:"id,omitempty"`
-	Wish     wish                `json:"wish"`
-	Capacity int64               `json:"capacity,omitempty"`
-	Context  map[string]string   `json:"context,omitempty"`
-	Topology []map[string]string `json:"topology,omitempty"`
-	Created  time.Time           `json:"created,omitzero"`
-	Node     string              `json:"node,omitempty"` // uid of the node that made it
-}
-
-func (r record) info() driver.Info {
-	return driver.Info{Name: r.Name, UID: r.UID, Cluster: r.Cluster, Size: volume.Bytes(r.Capacity), Created: r.Created}
-}
-
-// take keeps what a reply says of the volume.
-func (r *record) take(v *spec.Volume, accessible []map[string]string) {
-	r.Capacity, r.Topology = v.GetCapacityBytes(), accessible
-	if v.GetVolumeContext() != nil {
-		r.Context = v.GetVolumeContext()
-	}
-}
-
 // Get looks the name up in the records and asks the plugin whether the volume of that id exists.
 func (d *Driver) Get(ctx context.Context, name string) (driver.Info, error) {
 	var info driver.Info
 	err := d.do(ctx, "get", name, func() error {
-		s, err := d.plugin.session(ctx)
+		s, err := d.plugin.Session(ctx)
 		if err != nil {
 			return err
 		}
@@ -63,7 +31,7 @@ func (d *Driver) Get(ctx context.Context, name string) (driver.Info, error) {
 		if err != nil {
 			return err
 		}
-		info = r.info()
+		info = r.Info()
 		info.Path, err = d.pathOf(name)
 		return err
 	})
@@ -75,23 +43,25 @@ func (d *Driver) Get(ctx context.Context, name string) (driver.Info, error) {
 
 // find gives what there is of that name; recorded says whether that has a record. NotFound only on the plugin's word, or that of a book
 // that is known to be the only one. A creation that a former process of this node began is finished first.
-func (d *Driver) find(ctx context.Context, s *session, name string) (r record, recorded bool, err error) {
+func (d *Driver) find(ctx context.Context, s *csiwire.Session, name string) (r csibook.Volume, recorded bool, err error) {
 	r, recorded, err = d.record(name)
 	switch {
 	case err != nil:
 		return r, false, err
 	case !recorded && d.o.IDsAreNames:
-		w, _ := parseWish(0, nil, d.o.FSType)
-		r = record{V: 1, Name: name, State: there, ID: name, Wish: w}
+		r = csibook.Volume{V: 1, Name: name, State: csibook.There, ID: name, Wish: csibook.Wish{FSType: d.o.FSType}}
+		if err := r.Wish.Choose(s.SingleWriter(), false); err != nil {
+			return r, false, err
+		}
 		err = d.exists(ctx, s, &r)
 		return r, false, err
 	case !recorded && d.soleBook(s):
-		return r, false, fault.New(fault.NotFound, "volume %s does not exist: nothing is recorded of it in %s", name, d.names.dir)
+		return r, false, fault.New(fault.NotFound, "volume %s does not exist: nothing is recorded of it in %s", name, d.names.Dir)
 	case !recorded:
 		return r, false, fault.New(fault.Unknown, "this node has no record of volume %s, and cannot ask the plugin for it by name: give --csi names=DIR (a directory that all nodes see) or ids=name", name)
-	case r.State == creating && r.Node != d.o.Node:
+	case r.State == csibook.Creating && r.Node != d.o.Node:
 		return r, true, fault.New(fault.Unknown, "node %s has begun to create it", r.Node)
-	case r.State == creating:
+	case r.State == csibook.Creating:
 		return r, true, d.finish(ctx, s, &r)
 	}
 	err = d.exists(ctx, s, &r)
@@ -99,53 +69,43 @@ func (d *Driver) find(ctx context.Context, s *session, name string) (r record, r
 }
 
 // record reads a record and checks that it is of that volume.
-func (d *Driver) record(name string) (record, bool, error) {
-	r, ok, err := d.names.get(name)
-	if err == nil && ok && (r.V != 1 || r.Name != name || (r.State != creating && r.ID == "")) {
-		err = fault.New(fault.Conflict, "record %s is not one of volume %s", d.names.path(name), name)
+func (d *Driver) record(name string) (csibook.Volume, bool, error) {
+	r, ok, err := d.names.Get(name)
+	if err == nil && ok && (r.V != 1 || r.Name != name || (r.State != csibook.Creating && r.ID == "")) {
+		err = fault.New(fault.Conflict, "record %s is not one of volume %s", d.names.Path(name), name)
 	}
 	return r, ok, err
 }
 
 // exists asks the plugin for a volume by its id and refreshes the record: by ControllerGetVolume, else by the whole list, else by
-// ValidateVolumeCapabilities, which every controller has.
-func (d *Driver) exists(ctx context.Context, s *session, r *record) error {
+// ValidateVolumeCapabilities, which every controller has. A plugin without a controller cannot be asked: its volumes are there by the operator's
+// word, ids=name, and a mount of one that is not fails.
+func (d *Driver) exists(ctx context.Context, s *csiwire.Session, r *csibook.Volume) error {
 	switch {
-	case s.can(spec.ControllerServiceCapability_RPC_GET_VOLUME):
-		resp, err := ask(ctx, d.plugin, d.o.LookLimit, "ControllerGetVolume", &spec.ControllerGetVolumeRequest{VolumeId: r.ID}, s.controller.ControllerGetVolume, nil)
+	case s.Can(spec.ControllerServiceCapability_RPC_GET_VOLUME):
+		resp, err := csiwire.Ask(ctx, d.plugin, d.o.LookLimit, "ControllerGetVolume", &spec.ControllerGetVolumeRequest{VolumeId: r.ID}, s.Controller.ControllerGetVolume, "", nil)
 		if err != nil {
 			return err
 		}
-		return r.match(resp.GetVolume())
-	case s.can(spec.ControllerServiceCapability_RPC_LIST_VOLUMES):
+		return r.Match(resp.GetVolume(), resp.GetStatus().GetVolumeCondition())
+	case s.Can(spec.ControllerServiceCapability_RPC_LIST_VOLUMES):
 		all, err := d.listAll(ctx, s)
 		if err != nil {
 			return err
 		}
 		if v, ok := all[r.ID]; ok {
-			return r.match(v)
+			return r.Match(v.GetVolume(), v.GetStatus().GetVolumeCondition())
 		}
 		return fault.New(fault.NotFound, "the plugin lists no volume %s (id %s)", r.Name, r.ID)
-	case s.can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME):
-		_, err := ask(ctx, d.plugin, d.o.LookLimit, "ValidateVolumeCapabilities", &spec.ValidateVolumeCapabilitiesRequest{VolumeId: r.ID, VolumeContext: r.Context,
-			VolumeCapabilities: []*spec.VolumeCapability{r.Wish.capability()}}, s.controller.ValidateVolumeCapabilities,
+	case s.HasController:
+		q := &spec.ValidateVolumeCapabilitiesRequest{VolumeId: r.ID, VolumeContext: r.Context, VolumeCapabilities: []*spec.VolumeCapability{r.Wish.Capability()}}
+		_, err := csiwire.Ask(ctx, d.plugin, d.o.LookLimit, "ValidateVolumeCapabilities", q, s.Controller.ValidateVolumeCapabilities, csiwire.Provision,
 			func(q *spec.ValidateVolumeCapabilitiesRequest, m map[string]string) { q.Secrets = m })
 		return err
+	case d.o.IDsAreNames:
+		return nil
 	}
-	return fault.New(fault.Unknown, "plugin %s has no controller service that could say whether volume %s exists", s.name, r.Name)
-}
-
-// match takes a volume that the plugin gave for this record's, if it is.
-func (r *record) match(v *spec.Volume) error {
-	accessible, err := checkVolume(v)
-	if err != nil {
-		return err
-	}
-	if v.GetVolumeId() != r.ID {
-		return fault.New(fault.Unknown, "the plugin answered about volume id %.80q instead of %q", v.GetVolumeId(), r.ID)
-	}
-	r.take(v, accessible)
-	return nil
+	return fault.New(fault.Unknown, "plugin %s has no controller service that could say whether volume %s exists; give --csi ids=name if its volumes' ids are names", s.Name, r.Name)
 }
 
 // Create records the wish, has the plugin make the volume, and records what it gave.
@@ -160,82 +120,92 @@ func (d *Driver) Create(ctx context.Context, w driver.Spec) (driver.Info, error)
 
 func (d *Driver) create(ctx context.Context, w driver.Spec) (driver.Info, error) {
 	none := driver.Info{}
-	if w.Source != nil {
-		return none, fault.New(fault.Invalid, "clones by CSI are not there yet")
-	}
 	if w.Owner != "" || w.Mode != "" {
 		return none, fault.New(fault.Invalid, "a CSI plugin cannot set owner and mode")
 	}
 	if len(w.Name) > maxName {
 		return none, fault.New(fault.Invalid, "a name of %d bytes is longer than the %d that CSI allows", len(w.Name), maxName)
 	}
-	want, err := parseWish(w.Size, w.Options, d.o.FSType)
+	want, err := csibook.ParseWish(w.Size, w.Options, d.o.FSType)
 	if err != nil {
 		return none, err
 	}
-	s, err := d.plugin.session(ctx)
+	s, err := d.plugin.Session(ctx)
 	if err != nil {
 		return none, err
 	}
-	if !s.can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
-		return none, fault.New(fault.Invalid, "plugin %s does not create volumes", s.name)
+	if !s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
+		return none, fault.New(fault.Invalid, "plugin %s does not create volumes", s.Name)
+	}
+	if err := want.Choose(s.SingleWriter(), w.Shared); err != nil {
+		return none, err
 	}
 	r, recorded, err := d.find(ctx, s, w.Name)
 	switch {
 	case err == nil:
 		return d.sameAgain(r, w)
-	case recorded && r.State == creating && w.UID != "" && r.UID == w.UID:
+	case recorded && r.State == csibook.Creating && w.UID != "" && r.UID == w.UID:
 		// The same wish of another node, which did not get its answer.
 		err := d.finish(ctx, s, &r)
-		return r.info(), err
-	case recorded && r.State == creating && r.Node != d.o.Node:
+		return r.Info(), err
+	case recorded && r.State == csibook.Creating && r.Node != d.o.Node:
 		return none, fault.Wrap(fault.Exists, err, "")
 	case !fault.Is(err, fault.NotFound):
 		return none, err
 	case recorded:
-		if err := d.names.remove(w.Name); err != nil {
+		if err := d.names.Remove(w.Name); err != nil {
 			return none, err
 		}
 	}
-	r = record{V: 1, Name: w.Name, UID: w.UID, Cluster: w.Cluster, State: creating, Wish: want, Created: time.Now().UTC(), Node: d.o.Node}
-	if err := d.names.add(w.Name, r); err != nil {
+	if w.Source != nil {
+		if err := d.copyOf(ctx, s, *w.Source, &want); err != nil {
+			return none, err
+		}
+	}
+	r = csibook.Volume{V: 1, Name: w.Name, UID: w.UID, Cluster: w.Cluster, State: csibook.Creating, Wish: want, Created: time.Now().UTC(), Node: d.o.Node}
+	if err := d.names.Add(w.Name, r); err != nil {
 		return none, err
 	}
-	crashAt("create.intent")
+	csistage.CrashAt("create.intent")
 	if err := d.finish(ctx, s, &r); err != nil {
 		return none, err
 	}
-	crashAt("create.done")
-	return r.info(), nil
+	csistage.CrashAt("create.done")
+	return r.Info(), nil
 }
 
 // sameAgain answers the wish for a volume that exists.
-func (d *Driver) sameAgain(r record, w driver.Spec) (driver.Info, error) {
+func (d *Driver) sameAgain(r csibook.Volume, w driver.Spec) (driver.Info, error) {
 	switch {
-	case r.State == deleting:
+	case r.State == csibook.Deleting:
 		return driver.Info{}, fault.New(fault.Conflict, "it is being removed")
 	case w.UID != "" && r.UID == w.UID:
-		return r.info(), nil
+		return r.Info(), nil
 	}
 	return driver.Info{}, fault.New(fault.Exists, "it exists with uid %q", r.UID)
 }
 
 // finish calls CreateVolume for a wish that is recorded, for the first time or again: the plugin goes by the name and makes only one. A refusal ends
 // the wish; a lost reply leaves it for the next call.
-func (d *Driver) finish(ctx context.Context, s *session, r *record) error {
-	q := &spec.CreateVolumeRequest{Name: r.Name, VolumeCapabilities: []*spec.VolumeCapability{r.Wish.capability()}, Parameters: r.Wish.Parameters}
+func (d *Driver) finish(ctx context.Context, s *csiwire.Session, r *csibook.Volume) error {
+	q := &spec.CreateVolumeRequest{Name: r.Name, VolumeCapabilities: []*spec.VolumeCapability{r.Wish.Capability()}, Parameters: r.Wish.Parameters}
 	if r.Wish.Size > 0 {
 		q.CapacityRange = &spec.CapacityRange{RequiredBytes: int64(r.Wish.Size)}
 	}
-	if s.constrained && len(s.topology) > 0 {
-		here := []*spec.Topology{{Segments: s.topology}}
+	if src := r.Wish.Source; src != nil && src.Snapshot != "" {
+		q.VolumeContentSource = &spec.VolumeContentSource{Type: &spec.VolumeContentSource_Snapshot{Snapshot: &spec.VolumeContentSource_SnapshotSource{SnapshotId: src.Snapshot}}}
+	} else if src != nil {
+		q.VolumeContentSource = &spec.VolumeContentSource{Type: &spec.VolumeContentSource_Volume{Volume: &spec.VolumeContentSource_VolumeSource{VolumeId: src.Volume}}}
+	}
+	if s.Constrained && len(s.Topology) > 0 {
+		here := []*spec.Topology{{Segments: s.Topology}}
 		q.AccessibilityRequirements = &spec.TopologyRequirement{Requisite: here, Preferred: here}
 	}
-	resp, err := ask(ctx, d.plugin, d.o.CallLimit, "CreateVolume", q, s.controller.CreateVolume,
+	resp, err := csiwire.Ask(ctx, d.plugin, d.o.CallLimit, "CreateVolume", q, s.Controller.CreateVolume, csiwire.Provision,
 		func(q *spec.CreateVolumeRequest, m map[string]string) { q.Secrets = m })
-	var word *said
+	var word *csiwire.Said
 	if errors.As(err, &word) && !fault.Is(err, fault.Unknown) {
-		if rerr := d.names.remove(r.Name); rerr != nil {
+		if rerr := d.names.Remove(r.Name); rerr != nil {
 			return fault.Wrap(fault.Unknown, err, "the record of it stays (%v)", rerr)
 		}
 		if fault.Is(err, fault.NotFound) { // of a source, not of the volume
@@ -245,15 +215,20 @@ func (d *Driver) finish(ctx context.Context, s *session, r *record) error {
 	if err != nil {
 		return err
 	}
-	crashAt("create.plugin")
+	csistage.CrashAt("create.plugin")
 	return d.made(s, r, resp.GetVolume())
 }
 
 // made checks and records the volume that CreateVolume gave.
-func (d *Driver) made(s *session, r *record, v *spec.Volume) error {
-	accessible, err := checkVolume(v)
+func (d *Driver) made(s *csiwire.Session, r *csibook.Volume, v *spec.Volume) error {
+	accessible, err := csiwire.CheckVolume(v)
 	if err == nil {
-		err = checkSize(v.GetCapacityBytes(), r.Wish.Size)
+		if err := sameSource(v.GetContentSource(), r.Wish.Source); err != nil {
+			return errors.Join(fault.Op(err, "CreateVolume"), d.names.Remove(r.Name))
+		}
+	}
+	if err == nil {
+		err = csiwire.CheckSize(v.GetCapacityBytes(), r.Wish.Size)
 	}
 	if err == nil && d.o.IDsAreNames && v.GetVolumeId() != r.Name {
 		err = fault.New(fault.Unknown, "the plugin calls it %q: its ids are not names; leave out ids=name", v.GetVolumeId())
@@ -264,17 +239,27 @@ func (d *Driver) made(s *session, r *record, v *spec.Volume) error {
 	if err != nil {
 		return fault.Op(err, "CreateVolume")
 	}
-	r.ID, r.State = v.GetVolumeId(), there
-	r.take(v, accessible)
+	r.ID, r.State = v.GetVolumeId(), csibook.There
+	r.Take(v, accessible)
+	r.Granted = r.Capacity
 	if !d.soleBook(s) {
 		r.UID, r.Cluster = "", "" // others may remove and make it again without this book's knowing
 	}
-	return d.names.put(r.Name, *r)
+	return d.names.Put(r.Name, *r)
+}
+
+// sameSource refuses a volume that the plugin does not say to be a copy of what it should be: it may be empty.
+func sameSource(got *spec.VolumeContentSource, want *csibook.Source) error {
+	if want == nil || (want.Snapshot != "" && got.GetSnapshot().GetSnapshotId() == want.Snapshot) ||
+		(want.Snapshot == "" && got.GetVolume().GetVolumeId() == want.Volume) {
+		return nil
+	}
+	return fault.New(fault.Conflict, "the plugin made it and does not say that it is a copy of what was asked for, so it may be empty; it is not used (delete it at the plugin)")
 }
 
 // checkUnique refuses an id that another volume has: two names for one storage would be mounted twice.
 func (d *Driver) checkUnique(name, id string) error {
-	names, err := d.names.all()
+	names, err := d.names.All()
 	if err != nil {
 		return err
 	}
@@ -282,7 +267,7 @@ func (d *Driver) checkUnique(name, id string) error {
 		if n == name {
 			continue
 		}
-		if other, ok, err := d.names.get(n); err != nil {
+		if other, ok, err := d.names.Get(n); err != nil {
 			return err
 		} else if ok && other.ID == id {
 			return fault.New(fault.Conflict, "the plugin gave id %q, which is that of volume %s", id, n)
@@ -294,19 +279,19 @@ func (d *Driver) checkUnique(name, id string) error {
 // Remove has the plugin delete the volume, if nothing of it is left on this node: there are plugins that delete what is in use.
 func (d *Driver) Remove(ctx context.Context, name, uid string) error {
 	return d.do(ctx, "remove", name, func() error {
-		if _, ok, err := d.ledger.get(name); err != nil || ok {
+		if _, ok, err := d.steps.Entry(name); err != nil || ok {
 			if err == nil {
 				err = fault.New(fault.Conflict, "it is mounted on this node, or its unmount has not ended")
 			}
 			return err
 		}
-		s, err := d.plugin.session(ctx)
+		s, err := d.plugin.Session(ctx)
 		if err != nil {
 			return err
 		}
 		r, recorded, err := d.find(ctx, s, name)
 		if fault.Is(err, fault.NotFound) && recorded {
-			return errors.Join(err, d.names.remove(name))
+			return errors.Join(err, d.names.Remove(name))
 		}
 		if err != nil {
 			return err
@@ -314,40 +299,43 @@ func (d *Driver) Remove(ctx context.Context, name, uid string) error {
 		if uid != "" && d.soleBook(s) && r.UID != uid {
 			return fault.New(fault.Conflict, "it has uid %q, not %s", r.UID, uid)
 		}
-		if !s.can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
-			return fault.New(fault.Invalid, "plugin %s does not delete volumes", s.name)
+		if !s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) {
+			return fault.New(fault.Invalid, "plugin %s does not delete volumes", s.Name)
+		}
+		if err := d.noneBegun(name); err != nil {
+			return err
 		}
 		return d.remove(ctx, s, r, recorded)
 	})
 }
 
-func (d *Driver) remove(ctx context.Context, s *session, r record, recorded bool) error {
+func (d *Driver) remove(ctx context.Context, s *csiwire.Session, r csibook.Volume, recorded bool) error {
 	if recorded {
-		r.State = deleting
-		if err := d.names.put(r.Name, r); err != nil {
+		r.State = csibook.Deleting
+		if err := d.names.Put(r.Name, r); err != nil {
 			return err
 		}
 	}
-	crashAt("remove.intent")
-	_, err := ask(ctx, d.plugin, d.o.CallLimit, "DeleteVolume", &spec.DeleteVolumeRequest{VolumeId: r.ID}, s.controller.DeleteVolume,
+	csistage.CrashAt("remove.intent")
+	_, err := csiwire.Ask(ctx, d.plugin, d.o.CallLimit, "DeleteVolume", &spec.DeleteVolumeRequest{VolumeId: r.ID}, s.Controller.DeleteVolume, csiwire.Provision,
 		func(q *spec.DeleteVolumeRequest, m map[string]string) { q.Secrets = m })
 	if fault.Is(err, fault.NotFound) {
 		err = nil
 	}
 	if err != nil {
 		if recorded && !fault.Is(err, fault.Unknown) {
-			r.State = there
-			if perr := d.names.put(r.Name, r); perr != nil {
+			r.State = csibook.There
+			if perr := d.names.Put(r.Name, r); perr != nil {
 				return fault.Op(err, "its record still says that it is being removed (%v)", perr)
 			}
 		}
 		return err
 	}
-	crashAt("remove.plugin")
-	if err := d.names.remove(r.Name); err != nil {
+	csistage.CrashAt("remove.plugin")
+	if err := d.names.Remove(r.Name); err != nil {
 		return err
 	}
-	crashAt("remove.done")
+	csistage.CrashAt("remove.done")
 	return nil
 }
 
@@ -355,7 +343,7 @@ func (d *Driver) remove(ctx context.Context, s *session, r record, recorded bool
 func (d *Driver) Adopt(ctx context.Context, name, uid, cluster string) (driver.Info, error) {
 	var info driver.Info
 	err := d.do(ctx, "adopt", name, func() error {
-		s, err := d.plugin.session(ctx)
+		s, err := d.plugin.Session(ctx)
 		if err != nil {
 			return err
 		}
@@ -363,16 +351,16 @@ func (d *Driver) Adopt(ctx context.Context, name, uid, cluster string) (driver.I
 		if err != nil {
 			return err
 		}
-		if r.State != there {
+		if r.State != csibook.There {
 			return fault.New(fault.Conflict, "it is being removed")
 		}
 		if d.soleBook(s) && r.UID != uid {
 			r.UID, r.Cluster = uid, cluster
-			if err := d.names.put(name, r); err != nil {
+			if err := d.names.Put(name, r); err != nil {
 				return err
 			}
 		}
-		info = r.info()
+		info = r.Info()
 		return nil
 	})
 	return info, err
@@ -380,25 +368,25 @@ func (d *Driver) Adopt(ctx context.Context, name, uid, cluster string) (driver.I
 
 // List names the volumes: what the plugin lists where its ids are names, otherwise what is recorded, without what the plugin no longer lists.
 func (d *Driver) List(ctx context.Context) ([]driver.Info, error) {
-	s, err := d.plugin.session(ctx)
+	s, err := d.plugin.Session(ctx)
 	if err != nil {
 		return nil, fault.Op(err, "list volumes of %s", d.o.Name)
 	}
-	canList := s.can(spec.ControllerServiceCapability_RPC_LIST_VOLUMES)
+	canList := s.Can(spec.ControllerServiceCapability_RPC_LIST_VOLUMES)
 	switch {
 	case d.o.IDsAreNames && !canList:
 		return nil, fault.New(fault.Invalid, "list volumes of %s: the plugin cannot list", d.o.Name)
 	case !d.o.IDsAreNames && !d.soleBook(s):
 		return nil, fault.New(fault.Invalid, "list volumes of %s: other nodes' volumes are not recorded here; give --csi names=DIR or ids=name", d.o.Name)
 	}
-	var known map[string]*spec.Volume
+	var known map[string]*spec.ListVolumesResponse_Entry
 	if canList {
 		if known, err = d.listAll(ctx, s); err != nil {
 			return nil, fault.Op(err, "list volumes of %s", d.o.Name)
 		}
 	}
 	var out []driver.Info
-	names, err := d.names.all()
+	names, err := d.names.All()
 	if err != nil {
 		return nil, fault.Op(err, "list volumes of %s", d.o.Name)
 	}
@@ -406,15 +394,20 @@ func (d *Driver) List(ctx context.Context) ([]driver.Info, error) {
 	for _, n := range names {
 		r, ok, err := d.record(n)
 		_, listed := known[r.ID]
-		if err == nil && ok && r.State != creating && (listed || !canList) {
+		if err == nil && ok && r.State != csibook.Creating && (listed || !canList) {
 			recorded[n] = true
-			out = append(out, r.info())
+			if e, ok := known[r.ID]; ok {
+				if err := r.Match(e.GetVolume(), e.GetStatus().GetVolumeCondition()); err != nil {
+					return nil, fault.Op(err, "list volumes of %s", d.o.Name)
+				}
+			}
+			out = append(out, r.Info())
 		}
 	}
 	if d.o.IDsAreNames {
 		for id, v := range known {
 			if volume.CheckName(id) == nil && !recorded[id] {
-				out = append(out, driver.Info{Name: id, Size: volume.Bytes(v.GetCapacityBytes())})
+				out = append(out, driver.Info{Name: id, Size: volume.Bytes(v.GetVolume().GetCapacityBytes())})
 			}
 		}
 	}
@@ -428,20 +421,20 @@ const (
 )
 
 // listAll gives all volumes of the plugin by id. A list that does not end, or says a thing twice, is no list.
-func (d *Driver) listAll(ctx context.Context, s *session) (map[string]*spec.Volume, error) {
+func (d *Driver) listAll(ctx context.Context, s *csiwire.Session) (map[string]*spec.ListVolumesResponse_Entry, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.o.LookLimit)
 	defer cancel()
-	out, token := map[string]*spec.Volume{}, ""
+	out, token := map[string]*spec.ListVolumesResponse_Entry{}, ""
 	for range maxPages {
-		resp, err := ask(ctx, d.plugin, d.o.LookLimit, "ListVolumes", &spec.ListVolumesRequest{StartingToken: token}, s.controller.ListVolumes, nil)
+		resp, err := csiwire.Ask(ctx, d.plugin, d.o.LookLimit, "ListVolumes", &spec.ListVolumesRequest{StartingToken: token}, s.Controller.ListVolumes, "", nil)
 		if err != nil {
 			return nil, notAbsent(err)
 		}
 		for _, e := range resp.GetEntries() {
-			if _, err := checkVolume(e.GetVolume()); err != nil {
+			if _, err := csiwire.CheckVolume(e.GetVolume()); err != nil {
 				return nil, fault.Op(err, "ListVolumes")
 			}
-			if out[e.GetVolume().GetVolumeId()] = e.GetVolume(); len(out) > maxVolumes {
+			if out[e.GetVolume().GetVolumeId()] = e; len(out) > maxVolumes {
 				return nil, fault.New(fault.Unknown, "ListVolumes: more than %d volumes", maxVolumes)
 			}
 		}
@@ -458,42 +451,4 @@ func notAbsent(err error) error {
 		return fault.Wrap(fault.Unknown, err, "")
 	}
 	return err
-}
-
-// Condition gives what the plugin says of a volume's health; known is false when it says nothing. Plugins say abnormal also right after a good
-// mount, so it is a word for people and stops nothing.
-func (d *Driver) Condition(ctx context.Context, name string) (abnormal bool, message string, known bool, err error) {
-	err = d.do(ctx, "condition of", name, func() error {
-		s, err := d.plugin.session(ctx)
-		if err != nil {
-			return err
-		}
-		r, _, err := d.find(ctx, s, name)
-		if err != nil {
-			return err
-		}
-		c, err := d.condition(ctx, s, r)
-		if c != nil {
-			abnormal, message, known = c.GetAbnormal(), clean(c.GetMessage()), true
-		}
-		return err
-	})
-	return abnormal, message, known, err
-}
-
-func (d *Driver) condition(ctx context.Context, s *session, r record) (*spec.VolumeCondition, error) {
-	at, err := d.o.isMount(d.WillMountAt(r.Name))
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case at && s.nodal[spec.NodeServiceCapability_RPC_VOLUME_CONDITION] && s.nodal[spec.NodeServiceCapability_RPC_GET_VOLUME_STATS]:
-		resp, err := ask(ctx, d.plugin, d.o.LookLimit, "NodeGetVolumeStats",
-			&spec.NodeGetVolumeStatsRequest{VolumeId: r.ID, VolumePath: d.WillMountAt(r.Name)}, s.node.NodeGetVolumeStats, nil)
-		return resp.GetVolumeCondition(), err
-	case s.can(spec.ControllerServiceCapability_RPC_VOLUME_CONDITION, spec.ControllerServiceCapability_RPC_GET_VOLUME):
-		resp, err := ask(ctx, d.plugin, d.o.LookLimit, "ControllerGetVolume", &spec.ControllerGetVolumeRequest{VolumeId: r.ID}, s.controller.ControllerGetVolume, nil)
-		return resp.GetStatus().GetVolumeCondition(), err
-	}
-	return nil, nil
 }

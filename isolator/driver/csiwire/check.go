@@ -1,4 +1,4 @@
-package csi
+package csiwire
 
 import (
 	"strings"
@@ -12,14 +12,14 @@ import (
 )
 
 const (
-	maxID      = 1024
+	MaxID      = 1024
 	maxContext = 4 << 10 // what the specification allows for a map
 	maxSegment = 16
 )
 
-// checkText refuses what a plugin gives for an id when it is empty, too long, or would break a line. The class is Unknown: a reply that cannot be
+// CheckText refuses what a plugin gives for an id when it is empty, too long, or would break a line. The class is Unknown: a reply that cannot be
 // understood leaves open what was done.
-func checkText(what, s string, limit int) error {
+func CheckText(what, s string, limit int) error {
 	switch {
 	case s == "":
 		return fault.New(fault.Unknown, "the plugin gave no %s", what)
@@ -31,7 +31,8 @@ func checkText(what, s string, limit int) error {
 	return nil
 }
 
-func checkContext(what string, m map[string]string) error {
+// CheckContext refuses a map that is too large or not text.
+func CheckContext(what string, m map[string]string) error {
 	size := 0
 	for k, v := range m {
 		size += len(k) + len(v)
@@ -45,25 +46,25 @@ func checkContext(what string, m map[string]string) error {
 	return nil
 }
 
-// checkVolume looks at a volume in a reply and turns its topology into maps.
-func checkVolume(v *spec.Volume) (accessible []map[string]string, err error) {
+// CheckVolume looks at a volume in a reply and turns its topology into maps.
+func CheckVolume(v *spec.Volume) (accessible []map[string]string, err error) {
 	if v == nil {
 		return nil, fault.New(fault.Unknown, "the plugin answered without a volume")
 	}
-	if err := checkText("volume id", v.GetVolumeId(), maxID); err != nil {
+	if err := CheckText("volume id", v.GetVolumeId(), MaxID); err != nil {
 		return nil, err
 	}
 	if v.GetCapacityBytes() < 0 {
 		return nil, fault.New(fault.Unknown, "the plugin gave a capacity of %d bytes", v.GetCapacityBytes())
 	}
-	if err := checkContext("volume context", v.GetVolumeContext()); err != nil {
+	if err := CheckContext("volume context", v.GetVolumeContext()); err != nil {
 		return nil, err
 	}
 	if len(v.GetAccessibleTopology()) > maxSegment {
 		return nil, fault.New(fault.Unknown, "the plugin gave %d topologies", len(v.GetAccessibleTopology()))
 	}
 	for _, t := range v.GetAccessibleTopology() {
-		if err := checkContext("topology", t.GetSegments()); err != nil {
+		if err := CheckContext("topology", t.GetSegments()); err != nil {
 			return nil, err
 		}
 		accessible = append(accessible, t.GetSegments())
@@ -71,10 +72,22 @@ func checkVolume(v *spec.Volume) (accessible []map[string]string, err error) {
 	return accessible, nil
 }
 
-// checkSize wants at least what was asked for; 0 is a plugin that does not know.
-func checkSize(got int64, want volume.Bytes) error {
+// CheckSize wants at least what was asked for; 0 is a plugin that does not know.
+func CheckSize(got int64, want volume.Bytes) error {
 	if got > 0 && got < int64(want) {
 		return fault.New(fault.Conflict, "the plugin gave %s, asked for were %s", volume.Bytes(got), want)
 	}
 	return nil
+}
+
+// Complaint gives what a plugin says of a volume that it calls abnormal, "" when it does not. Plugins say so also right after a good mount: it is
+// a word for people and stops nothing.
+func Complaint(c *spec.VolumeCondition) string {
+	switch {
+	case !c.GetAbnormal():
+		return ""
+	case c.GetMessage() == "":
+		return "abnormal"
+	}
+	return Clean(c.GetMessage())
 }

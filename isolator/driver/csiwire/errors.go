@@ -1,4 +1,4 @@
-package csi
+package csiwire
 
 import (
 	"strings"
@@ -27,8 +27,8 @@ var classes = map[codes.Code]fault.Class{
 // tooLarge begins what grpc itself says, by the code ResourceExhausted, of a reply that it would not read.
 const tooLarge = "grpc: received message"
 
-// replyError turns what a call came to into a fault. known are the secrets that were sent along.
-func replyError(method string, err error, known map[string]string) error {
+// ReplyError turns what a call came to into a fault. known are the secrets that were sent along.
+func ReplyError(method string, err error, known map[string]string) error {
 	if err == nil {
 		return nil
 	}
@@ -37,19 +37,19 @@ func replyError(method string, err error, known map[string]string) error {
 	if !ok || strings.HasPrefix(st.Message(), tooLarge) {
 		class = fault.Unknown
 	}
-	return &fault.Error{Class: class, Text: method, Err: &said{code: st.Code(), text: clean(hide(st.Message(), known))}}
+	return &fault.Error{Class: class, Text: method, Err: &Said{Code: st.Code(), Text: Clean(hide(st.Message(), known))}}
 }
 
-// said is the plugin's own word on a failure.
-type said struct {
-	code codes.Code
-	text string
+// Said is the plugin's own word on a failure: it was reached, and it answered.
+type Said struct {
+	Code codes.Code
+	Text string
 }
 
-func (s *said) Error() string { return "the plugin answered " + s.code.String() + ": " + s.text }
+func (s *Said) Error() string { return "the plugin answered " + s.Code.String() + ": " + s.Text }
 
-// clean makes a plugin's words fit one log line.
-func clean(s string) string {
+// Clean makes a plugin's words fit one log line.
+func Clean(s string) string {
 	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "?")
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "…"

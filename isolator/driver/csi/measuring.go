@@ -1,0 +1,63 @@
+package csi
+
+import (
+	"context"
+
+	spec "github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/csiwire"
+)
+
+// Usage asks the node service how full a volume is, which it knows of what is mounted here.
+func (d *Driver) Usage(ctx context.Context, name string) (driver.Usage, error) {
+	var u driver.Usage
+	err := d.do(ctx, "usage of", name, func() error {
+		s, err := d.plugin.Session(ctx)
+		if err != nil {
+			return err
+		}
+		r, _, err := d.find(ctx, s, name)
+		if err != nil {
+			return err
+		}
+		at, err := d.o.isMount(d.WillMountAt(name))
+		switch {
+		case err != nil:
+			return err
+		case !s.HasNode || !s.CanNode(spec.NodeServiceCapability_RPC_GET_VOLUME_STATS):
+			return fault.New(fault.Invalid, "plugin %s does not say how full its volumes are", s.Name)
+		case !at:
+			return fault.New(fault.Unavailable, "the plugin knows it only of what is mounted, and it is not mounted on this node")
+		}
+		q := &spec.NodeGetVolumeStatsRequest{VolumeId: r.ID, VolumePath: d.WillMountAt(name)}
+		if s.CanNode(spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
+			q.StagingTargetPath = d.steps.StagingAt(name)
+		}
+		resp, err := csiwire.Ask(ctx, d.plugin, d.o.LookLimit, "NodeGetVolumeStats", q, s.Node.NodeGetVolumeStats, "", nil)
+		if err != nil {
+			return notAbsent(err)
+		}
+		u, err = usage(resp)
+		return err
+	})
+	return u, err
+}
+
+func usage(resp *spec.NodeGetVolumeStatsResponse) (driver.Usage, error) {
+	u := driver.Usage{Complaint: csiwire.Complaint(resp.GetVolumeCondition())}
+	for _, w := range resp.GetUsage() {
+		if w.GetTotal() < 0 || w.GetUsed() < 0 || w.GetAvailable() < 0 {
+			return u, fault.New(fault.Unknown, "NodeGetVolumeStats: the plugin gave figures below zero")
+		}
+		switch w.GetUnit() {
+		case spec.VolumeUsage_BYTES:
+			u.Size, u.Used, u.Available = volume.Bytes(w.GetTotal()), volume.Bytes(w.GetUsed()), volume.Bytes(w.GetAvailable())
+		case spec.VolumeUsage_INODES:
+			u.Inodes, u.InodesUsed = uint64(w.GetTotal()), uint64(w.GetUsed())
+		}
+	}
+	return u, nil
+}
