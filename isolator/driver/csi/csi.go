@@ -49,9 +49,12 @@ type Options struct {
 	IDsAreNames bool
 	Scope       string // driver.ScopeCluster, ScopeZone or ScopeNode; "" goes by what the plugin says of topology
 	Secrets     string // directory with one file per secret, sent with the calls that take secrets (csiwire.Stages); "" sends none
-	FSType      string // file system to ask for where a volume's options do not; "" leaves it to the plugin
-	Node        string // uid of this node, kept in records
-	BootID      string // boot that this is, kept in the ledger; "" reads the kernel's
+	// Freeze says that the plugin takes snapshots below the volume's file system and answers within seconds, so that the isolator may freeze that around
+	// Snapshot. CSI has no word for it, and a plugin that copies files would wait for the thaw.
+	Freeze bool
+	FSType string // file system to ask for where a volume's options do not; "" leaves it to the plugin
+	Node   string // uid of this node, kept in records
+	BootID string // boot that this is, kept in the ledger; "" reads the kernel's
 	// LookLimit bounds calls without effect (10 s), CallLimit one call with an effect (60 s).
 	LookLimit, CallLimit time.Duration
 	Log                  *zap.Logger // nil logs nothing
@@ -188,6 +191,7 @@ func (d *Driver) Facts(ctx context.Context) (driver.Facts, error) {
 	f.Snapshots = s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
 	f.Clones = s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) && (f.Snapshots || s.Can(spec.ControllerServiceCapability_RPC_CLONE_VOLUME))
 	f.Grows = grows(s)
+	f.Freeze = d.o.Freeze && f.Snapshots
 	return f, nil
 }
 

@@ -48,7 +48,7 @@ func suites(t *testing.T, all map[string]func(f *fake, o *Options, shared string
 				open := func() driver.Driver {
 					return f.open(t, dir, func(o *Options) { change(f, o, filepath.Join(dir, "names")) })
 				}
-				return drivertest.Fixture{Driver: open(), Again: open, KeepsUID: true}
+				return drivertest.Fixture{Driver: open(), Again: open, KeepsUID: true, Options: map[string]string{"size": "4M"}}
 			})
 		})
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // ParseFlag reads one --csi flag, NAME=unix:///path.sock[,option=value…], for a node whose own directory is dir. The options are controller=unix:///path.sock,
-// names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION. Mounts, Node and Log are left to the caller.
+// names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, freeze=yes, fs=TYPE and timeout=DURATION. Mounts, Node and Log are left to the caller.
 func ParseFlag(flag, dir string) (Options, error) {
 	name, rest, ok := strings.Cut(flag, "=")
 	if !ok || name == "" {
@@ -33,6 +33,8 @@ func ParseFlag(flag, dir string) (Options, error) {
 			o.Scope = v
 		case k == "secrets":
 			o.Secrets = v
+		case k == "freeze" && v == "yes":
+			o.Freeze = true
 		case k == "fs":
 			o.FSType = v
 		case k == "timeout":
@@ -42,7 +44,7 @@ func ParseFlag(flag, dir string) (Options, error) {
 			}
 			o.CallLimit = limit
 		default:
-			return o, fault.New(fault.Invalid, "--csi %s: option %q is none of controller=unix:///path.sock, names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, fs=TYPE and timeout=DURATION", name, p)
+			return o, fault.New(fault.Invalid, "--csi %s: option %q is none of controller=unix:///path.sock, names=DIR, ids=name, scope=cluster|zone|node, secrets=DIR, freeze=yes, fs=TYPE and timeout=DURATION", name, p)
 		}
 	}
 	return o, nil

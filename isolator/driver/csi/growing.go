@@ -93,8 +93,9 @@ func (d *Driver) growVolume(ctx context.Context, s *csiwire.Session, r *csibook.
 		return d.names.Put(r.Name, *r)
 	}
 	if !controllerGrows(s) {
-		r.Grow = 0
-		r.GrowLater(size)
+		if r.Grow = 0; size > r.Granted {
+			r.GrowLater(size)
+		}
 		return d.names.Put(r.Name, *r)
 	}
 	if err := d.names.Put(r.Name, *r); err != nil {
@@ -139,7 +140,7 @@ func (d *Driver) growFS(ctx context.Context, s *csiwire.Session, r *csibook.Volu
 	if err := d.steps.Expand(ctx, s, e, r.GrowFS); err != nil {
 		return err
 	}
-	r.GrowFS, r.FS = 0, 0
+	r.GrowFS, r.FS, r.Granted = 0, 0, r.Capacity
 	return d.names.Put(r.Name, *r)
 }
 

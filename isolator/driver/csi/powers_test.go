@@ -276,8 +276,8 @@ func TestClone(t *testing.T) {
 		size volume.Bytes
 		want fault.Class
 	}{
-		"smaller": {driver.Source{Volume: "v"}, mib / 2, fault.Invalid}, "no source": {driver.Source{Volume: "nobody"}, 0, fault.Invalid},
-		"no snapshot": {driver.Source{Volume: "v", Snapshot: "x"}, 0, fault.Invalid}, "another's": {driver.Source{Volume: "v", UID: "x"}, 0, fault.Conflict},
+		"smaller": {driver.Source{Volume: "v"}, mib / 2, fault.Invalid}, "no source": {driver.Source{Volume: "nobody"}, 0, fault.NotFound},
+		"no snapshot": {driver.Source{Volume: "v", Snapshot: "x"}, 0, fault.NotFound}, "another's": {driver.Source{Volume: "v", UID: "x"}, 0, fault.Conflict},
 		"another's snapshot": {driver.Source{Volume: "v", UID: "x", Snapshot: "s"}, 0, fault.Conflict},
 	} {
 		if err := clone("w", c.src, c.size); !fault.Is(err, c.want) {

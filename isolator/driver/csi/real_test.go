@@ -178,7 +178,7 @@ func TestHeavySuitePool(t *testing.T) {
 			t.Cleanup(func() { d.Close() })
 			return d
 		}
-		return drivertest.Fixture{Driver: again(), Again: again, KeepsUID: true}
+		return drivertest.Fixture{Driver: again(), Again: again, KeepsUID: true, Options: map[string]string{"size": "4M"}}
 	})
 }
 

@@ -311,7 +311,7 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 		}
 		v, err := d.source(ctx, s, from.Volume, from.UID)
 		if err != nil {
-			return sourceError(err)
+			return fault.Op(err, "what it should be a copy of")
 		}
 		want.Source = &csibook.Source{Volume: v.ID}
 		return enough(want, v.Capacity)
@@ -323,9 +323,9 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 		r, found, err := d.findSnapshot(ctx, s, from.Volume, from.Snapshot)
 		switch {
 		case err != nil:
-			return sourceError(err)
+			return fault.Op(err, "what it should be a copy of")
 		case !found:
-			return fault.New(fault.Invalid, "volume %s has no snapshot %s", from.Volume, from.Snapshot)
+			return fault.New(fault.NotFound, "volume %s has no snapshot %s", from.Volume, from.Snapshot)
 		case r.State == csibook.Deleting:
 			return fault.New(fault.Conflict, "snapshot %s of volume %s is being removed", from.Snapshot, from.Volume)
 		case from.UID != "" && r.UID != "" && r.UID != from.UID:
@@ -342,19 +342,13 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 	}
 }
 
-// sourceError keeps a missing source from being taken for the absence of the new volume, which is what NotFound would say.
-func sourceError(err error) error {
-	if fault.Is(err, fault.NotFound) {
-		return fault.Wrap(fault.Invalid, err, "what it should be a copy of")
-	}
-	return fault.Op(err, "what it should be a copy of")
-}
-
 // enough makes a copy at least as large as its source.
 func enough(want *csibook.Wish, size int64) error {
 	switch {
 	case want.Size == 0:
 		want.Size = volume.Bytes(size)
+	case int64(want.Size) > size:
+		want.Source.Size = size
 	case int64(want.Size) < size:
 		return fault.New(fault.Invalid, "a copy of %s has not room in %s", volume.Bytes(size), want.Size)
 	}

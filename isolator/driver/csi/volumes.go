@@ -81,6 +81,14 @@ func (d *Driver) record(name string) (csibook.Volume, bool, error) {
 // ValidateVolumeCapabilities, which every controller has. A plugin without a controller cannot be asked: its volumes are there by the operator's
 // word, ids=name, and a mount of one that is not fails.
 func (d *Driver) exists(ctx context.Context, s *csiwire.Session, r *csibook.Volume) error {
+	err := d.ask(ctx, s, r)
+	if err == nil && !controllerGrows(s) { // what only a node made larger the controller may not know
+		r.Capacity = max(r.Capacity, r.Granted)
+	}
+	return err
+}
+
+func (d *Driver) ask(ctx context.Context, s *csiwire.Session, r *csibook.Volume) error {
 	switch {
 	case s.Can(spec.ControllerServiceCapability_RPC_GET_VOLUME):
 		resp, err := csiwire.Ask(ctx, d.plugin, d.o.LookLimit, "ControllerGetVolume", &spec.ControllerGetVolumeRequest{VolumeId: r.ID}, s.Controller.ControllerGetVolume, "", nil)
@@ -242,6 +250,9 @@ func (d *Driver) made(s *csiwire.Session, r *csibook.Volume, v *spec.Volume) err
 	r.ID, r.State = v.GetVolumeId(), csibook.There
 	r.Take(v, accessible)
 	r.Granted = r.Capacity
+	if src := r.Wish.Source; src != nil && src.Size > 0 && nodeGrows(s) {
+		r.GrowFS, r.FS = r.Capacity, src.Size // the file system is as large as the one it was copied from
+	}
 	if !d.soleBook(s) {
 		r.UID, r.Cluster = "", "" // others may remove and make it again without this book's knowing
 	}

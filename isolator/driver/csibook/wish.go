@@ -25,6 +25,7 @@ type Wish struct {
 type Source struct {
 	Volume   string `json:"volume"`
 	Snapshot string `json:"snapshot,omitempty"`
+	Size     int64  `json:"size,omitempty"` // of the source, where the copy is to be larger
 }
 
 // The access modes that are chosen where the options name none.
