@@ -140,7 +140,8 @@ func (d *Driver) growFS(ctx context.Context, s *csiwire.Session, r *csibook.Volu
 	if err := d.steps.Expand(ctx, s, e, r.GrowFS); err != nil {
 		return err
 	}
-	r.GrowFS, r.FS, r.Granted = 0, 0, r.Capacity
+	r.Granted = max(r.Granted, r.GrowFS)
+	r.GrowFS, r.FS = 0, 0
 	return d.names.Put(r.Name, *r)
 }
 
