@@ -106,6 +106,10 @@ func (w *work) advanceGranting(i *state.Instance) {
 }
 
 func (w *work) advanceTask(i *state.Instance) {
+	if w.frozen() {
+		w.askAgain(i)
+		return
+	}
 	if v, freed := w.freedClaim(i.Run); freed {
 		w.kill(i, fmt.Sprintf("the claim of its volume %s was freed", v))
 		return
@@ -119,17 +123,31 @@ func (w *work) advanceTask(i *state.Instance) {
 		w.kill(i, reason)
 	case i.Version != i.Run.Version:
 		w.kill(i, "its app has a new version")
-	case i.Phase == state.PhaseLaunching && i.WakeAt.After(w.now):
-	case i.Phase == state.PhaseLaunching:
-		w.master(Reconcile{Tasks: []ReconcileTask{{i.Run.Task, i.Run.Agent}}})
-		c := w.edit(i)
-		c.WakeAt = w.now.Add(launchPatience)
-		w.putInstance(c)
+	case i.KillReason != "":
+		w.kill(i, i.KillReason) // it came back during a hold
+	default:
+		w.askAgain(i)
 	}
 }
 
+// askAgain asks the master what became of a launch that nobody has reported on.
+func (w *work) askAgain(i *state.Instance) {
+	if i.Phase != state.PhaseLaunching || i.WakeAt.After(w.now) {
+		return
+	}
+	w.master(Reconcile{Tasks: []ReconcileTask{{i.Run.Task, i.Run.Agent}}})
+	c := w.edit(i)
+	c.WakeAt = w.now.Add(launchPatience)
+	w.putInstance(c)
+}
+
 // kill orders the end of a run. It is repeated until the task is known to be over.
+//
+// During a hold nothing is ordered: whoever wants it looks again when the hold ends.
 func (w *work) kill(i *state.Instance, reason string) {
+	if w.frozen() {
+		return
+	}
 	c := w.edit(i)
 	w.setPhase(c, state.PhaseKilling)
 	c.KillReason = reason
@@ -150,7 +168,7 @@ func (w *work) advanceKilling(i *state.Instance) {
 		w.endRun(i)
 		return
 	}
-	if !i.KillAfter.After(w.now) {
+	if !i.KillAfter.After(w.now) && !w.frozen() {
 		c := w.edit(i)
 		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
 		c.WakeAt = c.KillAfter
@@ -170,7 +188,11 @@ func (w *work) beyondReach(r *state.Run) bool {
 
 func (w *work) advanceLost(i *state.Instance) {
 	if len(i.Run.Claims) > 0 {
-		w.awaitClaims(i, true)
+		w.awaitClaims(i, !w.frozen())
+		return
+	}
+	if w.frozen() {
+		w.setWake(i, time.Time{})
 		return
 	}
 	if !away.MayReturn(i.Run.MesosState, i.Run.Reason) || i.Goal == state.GoalStop {

@@ -44,6 +44,13 @@ type (
 	Revive struct{}
 	// Suppress says that no offers are needed.
 	Suppress struct{}
+	// AcceptInverse tells the master that nothing of ours is left on the agents that it asked to leave, DeclineInverse that something stays; it
+	// asks again after Refuse.
+	AcceptInverse  struct{ IDs []string }
+	DeclineInverse struct {
+		IDs    []string
+		Refuse time.Duration
+	}
 )
 
 // ReconcileTask names a task to reconcile.
@@ -97,6 +104,9 @@ type (
 		Volume state.VolumeUID
 		Epoch  volume.Epoch
 	}
+	// HoldTaker stops the declaring of nodes as dead and the freeing of what they held, for a reason; "" lets it go on. Unlike the other
+	// calls it takes effect at once, and holds for the time of leadership.
+	HoldTaker struct{ Reason string }
 	// CreateVolume makes the claim record (free) when there is none, then asks a node to create or adopt the volume.
 	// Answered by RequestResult.
 	CreateVolume struct {
@@ -128,6 +138,9 @@ func (Suppress) call()         {}
 func (Grant) call()            {}
 func (CancelGrant) call()      {}
 func (Revoke) call()           {}
+func (HoldTaker) call()        {}
+func (AcceptInverse) call()    {}
+func (DeclineInverse) call()   {}
 func (CreateVolume) call()     {}
 func (RemoveVolumeData) call() {}
 func (ForgetRequest) call()    {}

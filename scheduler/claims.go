@@ -33,6 +33,7 @@ func (w *work) nodesSeen(e NodesSeen) {
 		s.AuthoritySeen = s.ClaimsSeen
 	})
 	if changed {
+		w.vanishing = true
 		w.placeable, w.newcomer = true, w.newcomer || w.waitingCount() > 0
 	}
 }

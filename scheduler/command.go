@@ -20,6 +20,9 @@ const versionFormat = "2006-01-02T15:04:05.000Z"
 
 // command carries out an order of a person or program.
 func (w *work) command(e Event) *Reply {
+	if err := w.holds(e); err != nil {
+		return refuse(err)
+	}
 	switch e := e.(type) {
 	case PutApp:
 		return w.putApps(e)
@@ -47,6 +50,12 @@ func (w *work) command(e Event) *Reply {
 		return w.cancelDeployment(e)
 	case ResetDelay:
 		return w.resetDelay(e.App)
+	case OrderNode:
+		return w.orderNode(e)
+	case Freeze:
+		return w.freeze(e)
+	case Thaw:
+		return w.thaw()
 	}
 	return refuse(fault.New(fault.Internal, "event %T is not known", e))
 }

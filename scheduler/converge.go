@@ -36,7 +36,7 @@ func (w *work) upAll(app state.AppID, st *state.Stats) (up int) {
 // converge brings an app nearer to what is wanted: how many instances, of which version. It costs little when there is nothing to do.
 func (w *work) converge(id state.AppID) {
 	a := w.app(id)
-	if a == nil {
+	if a == nil || w.frozen() {
 		return
 	}
 	if w.turn(a) {

@@ -44,6 +44,9 @@ type (
 	}
 	// AgentLost is FAILURE with an agent id and no executor id.
 	AgentLost struct{ Agent state.AgentID }
+	// InverseOffers ask to leave agents, for a maintenance window; InverseRescinded takes one back.
+	InverseOffers    struct{ Offers []*state.InverseOffer }
+	InverseRescinded struct{ ID string }
 	// CallFailed: the master refused a call (4xx) or it could not be sent. Unknown says that it may have arrived.
 	CallFailed struct {
 		Call    Call
@@ -157,6 +160,17 @@ type (
 		Deployment state.DeploymentID
 		Resume     bool
 	}
+	// OrderNode says what is wanted of a node: state.WantCordon, WantDrain, WantDecommission, or "" for nothing any more. Node is a node's uid, an
+	// agent's id, or a host name that only one of them has.
+	OrderNode struct {
+		Node, Want, Reason, By string
+	}
+	// Freeze stops everything from being started, moved or killed, for a time (0: until Thaw). Thaw ends that, and releases the brake.
+	Freeze struct {
+		Reason, By string
+		For        time.Duration
+	}
+	Thaw struct{ By string }
 	// ResetDelay ends an app's backoff now (DELETE /v2/queue/{id}/delay).
 	ResetDelay struct{ App state.AppID }
 )
@@ -210,4 +224,9 @@ func (Health) event()           {}
 func (PauseDeployment) event()  {}
 func (PauseInstance) event()    {}
 func (ReplaceInstance) event()  {}
+func (OrderNode) event()        {}
+func (Freeze) event()           {}
+func (Thaw) event()             {}
+func (InverseOffers) event()    {}
+func (InverseRescinded) event() {}
 func (Tick) event()             {}

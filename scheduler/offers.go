@@ -29,9 +29,10 @@ func (w *work) gotOffers(e Offers) {
 
 func (w *work) noteAgent(id state.AgentID, offers []*state.Offer) {
 	o := offers[len(offers)-1]
-	a := &state.Agent{ID: id, Hostname: o.Hostname, URL: o.AgentURL, Attributes: o.Attributes, Region: o.Region, Zone: o.Zone, LastOffer: w.now}
+	a := &state.Agent{ID: id, Hostname: o.Hostname, URL: o.AgentURL, Attributes: o.Attributes, Region: o.Region, Zone: o.Zone, Unavailable: o.Unavailable, LastOffer: w.now}
 	t := place.NewPool(offers).Totals()
 	if old := w.agent(id); old != nil {
+		w.vanishing = w.vanishing || !old.LostAt.IsZero()
 		t = state.Totals{CPUs: max(t.CPUs, old.Total.CPUs), MemMB: max(t.MemMB, old.Total.MemMB), DiskMB: max(t.DiskMB, old.Total.DiskMB),
 			GPUs: max(t.GPUs, old.Total.GPUs), Ports: max(t.Ports, old.Total.Ports)}
 	} else {

@@ -55,6 +55,14 @@ type Config struct {
 	KillRetry time.Duration
 	// MaxVersions is how many definitions of an app are kept. Default 50.
 	MaxVersions int
+	// BrakeShare, BrakeMin: when more than this share of all nodes (default a half; 1: never), and at least so many (default 3), vanish within
+	// BrakeWindow (default 5 minutes), nothing is moved until they are back, a person says so, or BrakeFor is over (default 15 minutes; negative: a
+	// person has to).
+	BrakeShare            float64
+	BrakeMin              int
+	BrakeWindow, BrakeFor time.Duration
+	// LeaveAhead is how long before a maintenance window its agent is emptied (default 10 minutes). Nothing is placed there from then on.
+	LeaveAhead time.Duration
 	// ReconcileMin and ReconcileMax bound the backoff between reconciliation rounds.
 	ReconcileMin, ReconcileMax time.Duration
 }

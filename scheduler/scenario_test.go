@@ -149,7 +149,9 @@ func parse(line string) (string, args) {
 //	probe INSTANCE [healthy=…] [ready] [kill=REASON]     what the framework's own checks say
 //	granted [REF…] | refused [REF…] | created [REF…] | uncreated REF class=… | gone REF | removed REF
 //	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
-//	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments
+//	node NAME [cordon|drain|decommission] [reason=…] | freeze REASON [for=1h] | thaw | inverse AGENT IN | rescindinverse AGENT
+//	(offer … window=30m: of the last agent named)
+//	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments|nodes
 func (s *scenario) do(line string) (string, error) {
 	cmd, a := parse(line)
 	switch cmd {
@@ -224,6 +226,12 @@ func durable(s *state.State) *state.State {
 	}
 	for id, v := range s.Groups {
 		writes = append(writes, state.Write{Kind: state.KindGroup, ID: string(id), Value: v})
+	}
+	for id, v := range s.Orders {
+		writes = append(writes, state.Write{Kind: state.KindOrder, ID: id, Value: v})
+	}
+	if s.Hold != nil {
+		writes = append(writes, state.Write{Kind: state.KindHold, Value: s.Hold})
 	}
 	for id, v := range s.Deployments {
 		writes = append(writes, state.Write{Kind: state.KindDeployment, ID: string(id), Value: v})
@@ -370,6 +378,12 @@ func (s *scenario) write(w state.Write) string {
 		return fmt.Sprintf("claim %s %s(%d) node=%s", v.Ref, v.State, v.Epoch, v.Node)
 	case *state.Why:
 		return "why " + why(v)
+	case *state.NodeOrder:
+		return fmt.Sprintf("node order %s: %s", v.ID, v.State())
+	case *state.Hold:
+		return fmt.Sprintf("hold %q until %s", v.Why().Text, s.at(v.Why().Until))
+	case *state.Leaving:
+		return fmt.Sprintf("leaving %s %v", v.Agent, v.Waits)
 	case *state.StrangeTask:
 		return fmt.Sprintf("strange %s %s: %s, kill again %s", v.Task, v.State, v.Reason, s.at(v.KillAfter))
 	}
@@ -481,6 +495,12 @@ func (s *scenario) call(c Call) string {
 		return "REVIVE"
 	case Suppress:
 		return "SUPPRESS"
+	case HoldTaker:
+		return fmt.Sprintf("hold the taker: %q", c.Reason)
+	case AcceptInverse:
+		return fmt.Sprintf("ACCEPT_INVERSE_OFFERS %v", c.IDs)
+	case DeclineInverse:
+		return fmt.Sprintf("DECLINE_INVERSE_OFFERS %v for %s", c.IDs, c.Refuse)
 	case Grant:
 		return fmt.Sprintf("grant %s epoch=%d nonce=%s for %s to %s", c.Ref, c.Epoch, c.Nonce, c.Owner, c.Agent)
 	case CancelGrant:
@@ -561,6 +581,25 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 		return one(MoveInstance{Instance: state.InstanceID(a.list[0])})
 	case "resetdelay":
 		return one(ResetDelay{App: state.AppID(a.list[0])})
+	case "node":
+		e := OrderNode{Node: a.list[0], Reason: a.named["reason"]}
+		if len(a.list) > 1 {
+			e.Want = a.list[1]
+		}
+		return one(e)
+	case "freeze":
+		e := Freeze{Reason: strings.Join(a.list, " "), By: "ann"}
+		e.For, _ = time.ParseDuration(a.named["for"])
+		return one(e)
+	case "thaw":
+		return one(Thaw{By: "ann"})
+	case "inverse":
+		d, err := time.ParseDuration(a.list[1])
+		s.offers++
+		s.alias["inverse "+a.list[0]] = fmt.Sprintf("i%d", s.offers)
+		return []Event{InverseOffers{Offers: []*state.InverseOffer{{ID: s.alias["inverse "+a.list[0]], Agent: state.AgentID(a.list[0]), Window: state.Window{Start: s.now.Add(d)}}}}}, err
+	case "rescindinverse":
+		return one(InverseRescinded{ID: s.alias["inverse "+a.list[0]]})
 	case "removevolume":
 		v := s.byName(a.list[0])
 		if v == nil {
@@ -656,6 +695,9 @@ func (s *scenario) offer(a args) Event {
 			role = "holdfast"
 		}
 		o := &state.Offer{ID: fmt.Sprintf("o%d", s.offers), Agent: state.AgentID(name), Hostname: name, AgentURL: "http://" + name + ":5051", Role: role, Zone: a.named["zone"], Region: a.named["region"], Attributes: map[string]string{}}
+		if d, err := time.ParseDuration(a.named["window"]); err == nil && name == a.list[len(a.list)-1] {
+			o.Unavailable = &state.Window{Start: s.now.Add(d), Duration: time.Hour}
+		}
 		if k, v, ok := strings.Cut(a.named["attr"], ":"); ok {
 			o.Attributes[k] = v
 		}
@@ -844,6 +886,18 @@ func (s *scenario) show(what []string) string {
 		case "offers":
 			for _, id := range sortedKeys(s.s.Offers) {
 				fmt.Fprintf(&out, "%s held for %q\n", id, s.s.Offers[id].HeldFor)
+			}
+		case "nodes":
+			for _, id := range sortedKeys(s.s.Orders) {
+				o := s.s.Orders[id]
+				fmt.Fprintf(&out, "%s is %s since %s: %s\n", o.Hostname, o.State(), s.at(o.Since), o.Reason)
+			}
+			for _, id := range sortedKeys(s.s.Leaving) {
+				l := s.s.Leaving[id]
+				fmt.Fprintf(&out, "%s leaves since %s: %s\n", id, s.at(l.Since), l.Why)
+				for _, i := range l.Waits {
+					fmt.Fprintf(&out, "  %s: %s\n", i.Instance, i.Text)
+				}
 			}
 		case "deployments":
 			for _, id := range sortedKeys(s.s.Deployments) {

@@ -17,6 +17,9 @@ const (
 
 // loaded plans what a crash left half done. It runs once per leadership and may look at everything.
 func (w *work) loaded() {
+	if r := w.hold().Why(); r.Code != "" {
+		w.authority(HoldTaker{Reason: r.Text})
+	}
 	for _, id := range sortedKeys(w.s.Instances) {
 		i := w.instance(id)
 		if i.Phase == state.PhaseGranting {
@@ -187,10 +190,13 @@ func (w *work) giveUp(reason string) {
 	})
 }
 
-// dropOffers forgets every offer; launches that waited for their grants on one are called off.
+// dropOffers forgets every offer, inverse ones too; launches that waited for their grants on one are called off.
 func (w *work) dropOffers() {
 	for _, id := range sortedKeys(w.s.Offers) {
 		w.dropOffer(id)
+	}
+	for _, id := range sortedKeys(w.s.Inverse) {
+		w.remove(state.KindInverse, id)
 	}
 }
 
@@ -237,6 +243,7 @@ func (w *work) markAgent(agent state.AgentID, lost time.Time) {
 	if a == nil || a.LostAt.IsZero() == lost.IsZero() {
 		return
 	}
+	w.vanishing = true
 	c := *a
 	c.LostAt = lost
 	w.put(state.KindAgent, string(agent), &c)

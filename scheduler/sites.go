@@ -80,7 +80,7 @@ func (w *work) fill(s *site) bool {
 
 // place finds agents for the waiting instances, group by group, the one that waits longest first.
 func (w *work) place() {
-	if !w.placeable || w.waitingCount() == 0 {
+	if !w.placeable || w.waitingCount() == 0 || w.frozen() {
 		return
 	}
 	if ses := w.session(); !ses.Connected || ses.Stopped != "" {
@@ -202,7 +202,19 @@ func (w *work) waiting(g state.Group) []*state.Instance {
 // candidate is a site that suits a group.
 type candidate struct {
 	*site
-	count int // instances of the same app there
+	count      int  // instances of the same app there
+	threatened bool // a maintenance window is to come
+}
+
+// better tells whether a candidate is better than another: none with a maintenance window, then the one with fewer instances of the app, then of all apps.
+func (c *candidate) better(than *candidate) bool {
+	switch {
+	case c.threatened != than.threatened:
+		return than.threatened
+	case c.count != than.count:
+		return c.count < than.count
+	}
+	return c.load < than.load
 }
 
 // placeGroup places at most limit instances of a group and says how many it placed.
@@ -226,7 +238,7 @@ func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (pla
 			job.no.add(s, rs)
 			continue
 		}
-		job.fit = append(job.fit, &candidate{site: s, count: w.countOn(g.App, s.agent.ID)})
+		job.fit = append(job.fit, &candidate{site: s, count: w.countOn(g.App, s.agent.ID), threatened: w.threatened(s.agent)})
 	}
 	for _, i := range g.list[first:] {
 		if placed == limit || len(job.fit) == 0 {
@@ -289,7 +301,7 @@ func (w *work) best(i *state.Instance, j *job) *candidate {
 	for {
 		var best *candidate
 		for _, c := range j.fit {
-			if bad[c] || (best != nil && (c.count > best.count || (c.count == best.count && c.load >= best.load))) {
+			if bad[c] || (best != nil && !c.better(best)) {
 				continue
 			}
 			if rs := w.unfitFor(i, j, c.site); len(rs) > 0 {

@@ -104,7 +104,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 		w.putInstance(c)
 		return
 	case state.PhaseLost:
-		if c.KillReason != "" {
+		if c.KillReason != "" && !w.frozen() {
 			w.kill(c, c.KillReason)
 			return
 		}
@@ -211,7 +211,7 @@ func (w *work) killStrange(t *state.StrangeTask) {
 	}
 	c := *t
 	switch due := !c.KillAfter.After(w.now); {
-	case !w.session().Reconciled:
+	case !w.session().Reconciled || w.frozen():
 		c.KillAfter = time.Time{}
 	case !due:
 	case c.State == "TASK_UNREACHABLE":

@@ -16,15 +16,19 @@ import (
 func Step(s *state.State, e Event, env Env) Plan {
 	w := newWork(s, env)
 	w.handle(e)
+	w.checkHold()
 	if w.reply != nil && (w.reply.Err != nil || w.reply.Dry) {
 		// A refused command leaves no trace, nor does one that only asks.
 		return Plan{Reply: w.reply, Wake: newWork(s, env).wake()}
 	}
 	w.settle()
+	w.evacuate()
+	w.settle()
 	w.place()
 	w.sendBundles()
 	w.settle()
 	w.giveBack()
+	w.answerInverse()
 	w.interest()
 	w.explain()
 	return w.plan()
@@ -50,6 +54,10 @@ func (w *work) handle(e Event) {
 		w.health(e)
 	case AgentLost:
 		w.agentLost(e.Agent)
+	case InverseOffers:
+		w.gotInverse(e)
+	case InverseRescinded:
+		w.remove(state.KindInverse, e.ID)
 	case CallFailed:
 		w.callFailed(e)
 	case Tick:
@@ -100,6 +108,7 @@ func (w *work) settle() {
 
 // tick does what time has made due.
 func (w *work) tick() {
+	w.vanishing = w.hold() != nil && w.hold().Brake != nil
 	var due []key
 	w.s.Due(w.now, func(kind state.Kind, id string) { due = append(due, key{kind, id}) })
 	slices.SortFunc(due, func(a, b key) int {

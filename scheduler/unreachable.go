@@ -156,6 +156,8 @@ func (w *work) unwanted(c *state.Instance, r *state.Run, m meaning) string {
 		return r.Unwanted
 	case r.Version != c.Version:
 		return "its app has a new version"
+	case r.Idle != c.Paused:
+		return "its instance was paused for repair, or resumed, while it was out of reach"
 	case m == stopping:
 		return "it was being stopped"
 	case c.Run != nil && (c.Phase == state.PhaseKilling || c.Phase == state.PhaseEnded || len(c.Run.Claims) > 0):

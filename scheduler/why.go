@@ -148,6 +148,9 @@ func (w *work) backoffText(i *state.Instance) string {
 
 // unfit says why a site does not suit any instance of a definition.
 func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
+	if r := w.closed(s.agent); r.Code != "" {
+		return []state.Reason{r}
+	}
 	var rs []state.Reason
 	if !s.pool.Fits(spec) {
 		rs = s.pool.Misfits(spec, s.agent.Total)

@@ -46,8 +46,11 @@ type work struct {
 	changes   int  // instances created, stopped, restarted
 	newcomer  bool // an instance came to wait for an offer: filters of declined offers are in its way
 	room      bool // a task ended: what it used will be offered, and a filter may be in the way
+	vanishing bool // a node came or went: the brake is to look
 	more      bool // a bound of this Step was reached: go on at once
 	entropy   uint64
+
+	nextLeaving time.Time // when an agent with a maintenance window begins to be emptied
 }
 
 type key struct {
@@ -92,6 +95,17 @@ func newWork(s *state.State, env Env) *work {
 	fill(&env.Config.KillRetry, 10*time.Second)
 	fill(&env.Config.ReconcileMin, 5*time.Second)
 	fill(&env.Config.ReconcileMax, 5*time.Minute)
+	fill(&env.Config.BrakeWindow, brakeWindow)
+	fill(&env.Config.LeaveAhead, leaveAhead)
+	if env.Config.BrakeFor == 0 {
+		env.Config.BrakeFor = brakeFor
+	}
+	if env.Config.BrakeShare <= 0 {
+		env.Config.BrakeShare = brakeShare
+	}
+	if env.Config.BrakeMin <= 0 {
+		env.Config.BrakeMin = brakeMin
+	}
 	return &work{
 		s: s, env: env, now: env.Now, over: map[key]any{}, touched: map[state.InstanceID]bool{},
 		stats: map[state.AppID]*state.Stats{}, moved: map[state.AppID]map[state.AgentID]int{}, newRefs: map[volume.Ref]state.VolumeUID{}, newOps: map[string]state.VolumeUID{},
@@ -125,6 +139,8 @@ func (w *work) known(k key) bool {
 		return w.s.Volumes[state.VolumeUID(k.id)] != nil
 	case state.KindStrange:
 		return w.s.Strange[state.TaskID(k.id)] != nil
+	case state.KindInverse:
+		return w.s.Inverse[k.id] != nil
 	case state.KindTodo:
 		return w.s.Todo[state.AppID(k.id)]
 	case state.KindUnanswered:
@@ -164,6 +180,18 @@ func (w *work) wake() time.Time {
 			consider(v.Until)
 		}
 	}
+	for _, id := range w.inverseIDs() {
+		if o := look(w, state.KindInverse, id, w.s.Inverse[id]); !o.Declined.IsZero() {
+			consider(o.Declined.Add(inverseKept))
+		}
+	}
+	if h := w.hold(); h != nil && h.Freeze != nil {
+		consider(h.Freeze.Until)
+	}
+	if h := w.hold(); h != nil && h.Brake != nil {
+		consider(h.Brake.Until)
+	}
+	consider(w.nextLeaving)
 	if ses := w.session(); ses.Connected {
 		consider(ses.ReconcileAt)
 		consider(ses.InterestAt)
@@ -512,6 +540,9 @@ func (w *work) preparing() int    { return w.s.PreparingCount() + w.nprepare }
 
 // master asks for a call to the master; it is not made while there is no connection, since whoever wants it asks again.
 func (w *work) master(c Call) {
+	if _, kill := c.(Kill); kill && w.frozen() {
+		return // asked for again when the hold ends
+	}
 	if ses := w.session(); ses.Connected && ses.Stopped == "" {
 		w.masterCalls = append(w.masterCalls, c)
 	}

@@ -46,6 +46,7 @@ type world struct {
 	unread   map[state.VolumeUID]bool // claims that changed since the framework was told
 	nodesNew bool
 
+	takerHeld  string
 	suppressed bool
 	filters    map[state.AgentID]time.Time
 	offered    map[string]*state.Offer
@@ -79,6 +80,10 @@ type wAgent struct {
 	reachable bool // as the master sees it
 	partAt    time.Time
 	tasks     map[state.TaskID]*wTask
+
+	window *state.Window // when it is planned not to be available
+	asked  string        // the inverse offer that is out
+	quiet  time.Time     // no other before
 }
 
 type wTask struct {
@@ -109,7 +114,7 @@ func newWorld(seed int64) *world {
 	w := &world{
 		r: rand.New(rand.NewSource(seed)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), s: state.New(),
 		cfg: Config{Role: "holdfast", DefaultPolicy: "lease", MinGrade: "soft", DeclineFor: 20 * time.Second, HoldFor: 2 * time.Second, KillRetry: 3 * time.Second,
-			ReconcileMin: time.Second, ReconcileMax: 4 * time.Second},
+			ReconcileMin: time.Second, ReconcileMax: 4 * time.Second, LeaveAhead: time.Second, BrakeFor: 3 * time.Second, BrakeWindow: 3 * time.Second},
 		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{}, uids: map[volume.Ref]state.VolumeUID{},
 		granted: map[string]bool{}, seen: map[state.VolumeUID]*state.Claim{}, unread: map[state.VolumeUID]bool{}, filters: map[state.AgentID]time.Time{}, offered: map[string]*state.Offer{},
 	}
@@ -210,8 +215,11 @@ func (w *world) step(e Event, crash int) {
 	}
 	for _, c := range calls {
 		w.logf("  call %T%s", c, briefCall(c))
-		switch c.(type) {
-		case Accept, Decline, Kill, Acknowledge, Reconcile, Revive, Suppress:
+		w.checkHeld(c)
+		switch c := c.(type) {
+		case HoldTaker:
+			w.takerHeld = c.Reason
+		case Accept, Decline, Kill, Acknowledge, Reconcile, Revive, Suppress, AcceptInverse, DeclineInverse:
 			w.toMaster = append(w.toMaster, c)
 		default:
 			w.toAuth = append(w.toAuth, c)
@@ -244,7 +252,7 @@ func (w *world) twice(e Event, env Env) Plan {
 
 // picture is everything a state holds, as text.
 func picture(s *state.State) string {
-	text, err := json.Marshal([]any{s.Framework, s.Apps, s.Defs, s.Instances, s.Volumes, s.Deployments, s.Session, s.Offers, s.Agents, s.Claims, s.Nodes, s.Why, s.Strange, s.Unanswered})
+	text, err := json.Marshal([]any{s.Framework, s.Apps, s.Defs, s.Instances, s.Volumes, s.Deployments, s.Session, s.Offers, s.Agents, s.Claims, s.Nodes, s.Why, s.Strange, s.Unanswered, s.Orders, s.Hold, s.Inverse, s.Leaving})
 	if err != nil {
 		panic(err)
 	}
@@ -269,6 +277,12 @@ func copied(s *state.State) *state.State {
 	}
 	for id, v := range s.Nodes {
 		add(state.KindNode, string(id), v)
+	}
+	for id, v := range s.Inverse {
+		add(state.KindInverse, id, v)
+	}
+	for id, v := range s.Leaving {
+		add(state.KindLeaving, string(id), v)
 	}
 	for id, v := range s.Why {
 		add(state.KindWhy, string(id), v)
@@ -336,7 +350,7 @@ func (w *world) restart() {
 	w.drop(&w.toAuth)
 	w.fromMaster, w.fromAuth, w.fromProbe = nil, nil, nil
 	w.disconnect()
-	w.wake = time.Time{}
+	w.wake, w.takerHeld = time.Time{}, ""
 	w.step(Loaded{}, 0)
 	w.seen = map[state.VolumeUID]*state.Claim{}
 	w.fromAuth = append(w.fromAuth, w.nodesEvent(), w.claimsEvent(true))
@@ -358,6 +372,9 @@ func (w *world) disconnect() {
 	w.connected = false
 	w.offered = map[string]*state.Offer{}
 	w.fromMaster = nil
+	for _, h := range w.hosts {
+		h.agent.asked, h.agent.quiet = "", time.Time{}
+	}
 }
 
 func (w *world) subscribe() {
@@ -574,6 +591,10 @@ func (w *world) deliverMaster() {
 		w.suppressed, w.filters = false, map[state.AgentID]time.Time{}
 	case Suppress:
 		w.suppressed = true
+	case AcceptInverse:
+		w.answeredInverse(c.IDs, true, 5*time.Second)
+	case DeclineInverse:
+		w.answeredInverse(c.IDs, false, c.Refuse)
 	}
 }
 
@@ -681,7 +702,7 @@ func (w *world) makeOffers() {
 			continue
 		}
 		w.nOffer++
-		o := &state.Offer{ID: fmt.Sprintf("o%d", w.nOffer), Agent: a.id, Hostname: h.name, Role: "holdfast", Attributes: map[string]string{"rack": h.name[1:]},
+		o := &state.Offer{ID: fmt.Sprintf("o%d", w.nOffer), Agent: a.id, Hostname: h.name, Role: "holdfast", Attributes: map[string]string{"rack": h.name[1:]}, Unavailable: a.window,
 			Resources: []state.Resource{{Name: "cpus", Scalar: cpus}, {Name: "mem", Scalar: 1000}, {Name: "ports", Ranges: []state.Range{{Begin: 31000, End: 31099}}}}}
 		w.offered[o.ID] = o
 		e.Offers = append(e.Offers, o)
@@ -764,13 +785,27 @@ func (w *world) mount(t *wTask) {
 		}
 		h.mounts[g.Volume] = wMount{g.Epoch, t.id}
 	}
-	t.phase = "running"
 	for _, tv := range t.launch.Volumes {
+		if !w.data[tv.Ref] && w.wiped(tv.Ref) {
+			w.finish(t, "TASK_FAILED") // its app was removed and wiped while its agent was out of reach
+			return
+		}
 		if !w.data[tv.Ref] {
 			w.broken("%s uses %s, which does not exist", t.id, tv.Ref)
 		}
 	}
+	t.phase = "running"
 	w.update(t, "TASK_RUNNING")
+}
+
+// wiped tells whether a volume of that name was removed for good.
+func (w *world) wiped(ref volume.Ref) bool {
+	for _, c := range w.claims {
+		if c.Ref == ref && c.Tombstone {
+			return true
+		}
+	}
+	return false
 }
 
 // finish ends a task. Its status leaves before its container and mounts are gone, as in Mesos.
@@ -806,7 +841,7 @@ func (w *world) fence(h *wHost, only state.VolumeUID) {
 // hostWork lets time do its part: self-fence, takeover, revokes, detection of lost agents.
 func (w *world) hostWork() {
 	for _, h := range w.hosts {
-		if (h.cut || h.dead) && h.node.Alive && !h.takeAt.After(w.now) {
+		if (h.cut || h.dead) && h.node.Alive && !h.takeAt.After(w.now) && w.takerHeld == "" {
 			if len(h.mounts) > 0 {
 				w.fence(h, "") // its deadline was before ours
 			}
@@ -1022,6 +1057,7 @@ func (w *world) turn() {
 		w.taskWork()
 	case n < 90:
 		w.makeOffers()
+		w.askToLeave()
 	case n < 92 && !w.connected && len(w.fromMaster) == 0:
 		w.subscribe()
 	case n < 94:
@@ -1032,7 +1068,11 @@ func (w *world) turn() {
 			w.fromAuth = append(w.fromAuth, w.claimsEvent(false))
 		}
 	case n < 97 && !w.calm:
-		w.order()
+		if w.r.Intn(4) == 0 {
+			w.awayOrder()
+		} else {
+			w.order()
+		}
 	case n < 99 && !w.calm:
 		w.fault()
 	}
@@ -1088,6 +1128,7 @@ func (w *world) settleDown() {
 		w.healNode(h)
 		w.healAgent(h)
 	}
+	w.openAgain()
 	for n := range 60000 {
 		w.turn()
 		if n%200 == 199 && w.trouble() == "" {
@@ -1159,6 +1200,7 @@ func (w *world) trouble() string {
 			say("volume %s is %s: %s", v.Ref, v.Phase, v.Error)
 		}
 	}
+	all = append(all, w.awayTrouble()...)
 	for _, t := range sortedKeys(w.s.Strange) {
 		say("task %s is strange", t)
 	}

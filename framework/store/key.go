@@ -64,6 +64,10 @@ func keyOf(kind state.Kind, id string) (string, error) {
 		return "deployments/" + escape(id), nil
 	case state.KindGroup:
 		return "groups/" + escape(id), nil
+	case state.KindOrder:
+		return "nodes/" + escape(id), nil
+	case state.KindHold:
+		return "meta/hold", nil
 	}
 	return "", fault.New(fault.Internal, "records of kind %q are not stored", kind)
 }

@@ -39,6 +39,10 @@ func newValue(kind state.Kind) any {
 		return new(state.Deployment)
 	case state.KindGroup:
 		return new(state.AppGroup)
+	case state.KindOrder:
+		return new(state.NodeOrder)
+	case state.KindHold:
+		return new(state.Hold)
 	}
 	return nil
 }
@@ -60,6 +64,10 @@ func idOf(kind state.Kind, value any) (string, bool) {
 		return string(v.ID), kind == state.KindDeployment && v.ID != ""
 	case *state.AppGroup:
 		return string(v.ID), kind == state.KindGroup && v.ID != ""
+	case *state.NodeOrder:
+		return v.ID, kind == state.KindOrder && v.ID != ""
+	case *state.Hold:
+		return "", kind == state.KindHold && v != nil
 	}
 	return "", false
 }

@@ -20,6 +20,7 @@ func New() *State {
 		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{}, Groups: map[AppID]*AppGroup{},
 		Offers: map[string]*Offer{}, Agents: map[AgentID]*Agent{}, Claims: map[VolumeUID]*Claim{}, Nodes: map[NodeUID]*Node{},
 		Why: map[InstanceID]*Why{}, Strange: map[TaskID]*StrangeTask{}, Refusals: map[Group]*Refusal{},
+		Orders: map[string]*NodeOrder{}, Inverse: map[string]*InverseOffer{}, Leaving: map[AgentID]*Leaving{},
 		Unanswered: map[TaskID]AgentID{}, Todo: map[AppID]bool{},
 		index: newIndex(),
 	}
@@ -82,6 +83,10 @@ func (s *State) apply(w Write) {
 		put(s.Deployments, DeploymentID(w.ID), value[Deployment](w))
 	case KindGroup:
 		put(s.Groups, AppID(w.ID), value[AppGroup](w))
+	case KindOrder:
+		put(s.Orders, w.ID, value[NodeOrder](w))
+	case KindHold:
+		s.Hold = value[Hold](w)
 	default:
 		s.applySeen(w)
 	}
@@ -118,6 +123,10 @@ func (s *State) applySeen(w Write) {
 	case KindNode:
 		now := value[Node](w)
 		s.index.node(put(s.Nodes, NodeUID(w.ID), now), now, s.Nodes)
+	case KindInverse:
+		put(s.Inverse, w.ID, value[InverseOffer](w))
+	case KindLeaving:
+		put(s.Leaving, AgentID(w.ID), value[Leaving](w))
 	case KindWhy:
 		put(s.Why, InstanceID(w.ID), value[Why](w))
 	case KindStrange:

@@ -102,6 +102,19 @@ func (s *State) NodeOf(agent AgentID) *Node { return s.Nodes[s.index.nodeOf[agen
 // LostAgents counts the agents that are known to be lost.
 func (s *State) LostAgents() int { return s.index.nlost }
 
+// OrderFor gives the order for an agent, or for the node beside it; nil when there is none.
+func (s *State) OrderFor(agent AgentID) *NodeOrder {
+	if len(s.Orders) == 0 {
+		return nil
+	}
+	if n := s.NodeOf(agent); n != nil {
+		if o := s.Orders[string(n.UID)]; o != nil {
+			return o
+		}
+	}
+	return s.Orders[string(agent)]
+}
+
 // Attached counts the granted and held claims of a driver's volumes at a node.
 func (s *State) Attached(node NodeUID, driver string) int { return s.index.attached[node][driver] }
 
@@ -133,10 +146,17 @@ func (s *State) Def(app AppID, version string) *Def { return s.Defs[app][version
 // nil when it runs as wanted.
 func (s *State) WhyOf(id InstanceID) *Why {
 	i, why := s.Instances[id], s.Why[id]
-	if i == nil || why == nil || !i.Waits() {
+	if i == nil || why == nil {
 		return why
 	}
 	full := *why
+	if r := s.Hold.Why(); r.Code != "" && !i.Waits() {
+		full.Reasons = append([]Reason{r}, why.Reasons...)
+		return &full
+	}
+	if !i.Waits() {
+		return why
+	}
 	if r := s.Refusals[i.Group()]; r != nil && len(why.Agents) == 0 && len(why.Reasons) == 0 {
 		full.Agents = r.Agents
 	}
@@ -150,6 +170,8 @@ func (s *State) WhyOf(id InstanceID) *Why {
 // generalReason is what keeps every instance from starting, or every one with external volumes.
 func (s *State) generalReason(i *Instance) Reason {
 	switch {
+	case s.Hold.Why().Code != "":
+		return s.Hold.Why()
 	case s.Session.Stopped != "":
 		return Reason{Code: ReasonNoMaster, Text: "the master does not accept this framework: " + s.Session.Stopped}
 	case !s.Session.Connected && s.Session.Apart != "":

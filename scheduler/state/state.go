@@ -16,6 +16,9 @@ type State struct {
 	Deployments map[DeploymentID]*Deployment
 	Groups      map[AppID]*AppGroup
 
+	// Orders are what operators want of nodes, by NodeOrder.ID. Hold says whether anything may be started, moved or killed; nil: yes.
+	Orders map[string]*NodeOrder
+	Hold   *Hold
 	// Seen, not stored.
 	Session Session
 	Offers  map[string]*Offer // by offer id, those we hold
@@ -30,6 +33,9 @@ type State struct {
 	Refusals map[Group]*Refusal
 	// Unanswered are the tasks whose state the master was asked for (explicit reconciliation) and has not told yet.
 	Unanswered map[TaskID]AgentID
+	// Inverse are the master's requests to leave an agent that were not answered yet. Leaving tells how far nodes are that are being emptied.
+	Inverse map[string]*InverseOffer
+	Leaving map[AgentID]*Leaving
 	// Todo are apps whose next batch of changes is due at once: a Step bounds how many instances it touches.
 	Todo map[AppID]bool
 
@@ -73,7 +79,9 @@ type Offer struct {
 	Resources []Resource
 	// Attributes as text, ranges and sets printed as Marathon prints them (`[1-2,5-6]`, `{a,b}`), scalars `0.###`.
 	Attributes map[string]string
-	At         time.Time
+	// Unavailable is the agent's maintenance window, nil when none is planned.
+	Unavailable *Window
+	At          time.Time
 	// HeldFor is the instance whose grant is under way, "" when the offer is free to use.
 	HeldFor InstanceID
 	// Bundle is set while launches that use this offer wait for their grants: the id of the first offer of the ACCEPT that is
@@ -117,6 +125,8 @@ type Agent struct {
 	LastOffer  time.Time
 	// Total is the most that one offer of it ever showed, to tell "never fits" from "not now".
 	Total Totals
+	// Unavailable is when the agent is planned not to be available, nil when nothing is planned.
+	Unavailable *Window
 	// LostAt is when FAILURE or TASK_UNREACHABLE told of its loss; zero while it is there.
 	LostAt time.Time
 }
@@ -211,6 +221,10 @@ const (
 	ReasonOrder        = "order"              // another instance of its serial app is starting
 	ReasonPaused       = "paused"             // for repair
 	ReasonReadiness    = "not-ready"          // runs, its readiness check has not passed yet
+	ReasonCordoned     = "cordoned"           // an operator wants nothing new there
+	ReasonMaintenance  = "maintenance"        // a maintenance window is near
+	ReasonFrozen       = "frozen"             // nothing may be started, moved or killed: a person's word
+	ReasonBrake        = "brake"              // too many nodes vanished at once
 	ReasonNotSupported = "not-supported-here" // the app asks for what this version or engine cannot do
 )
 
@@ -226,6 +240,11 @@ const (
 	KindVolume     Kind = "volume"     // *Volume
 	KindDeployment Kind = "deployment" // *Deployment
 	KindGroup      Kind = "group"      // *AppGroup, ID AppID
+
+	KindOrder   Kind = "node-order" // *NodeOrder
+	KindHold    Kind = "hold"       // *Hold, ID ""
+	KindInverse Kind = "inverse"    // *InverseOffer; not stored
+	KindLeaving Kind = "leaving"    // *Leaving, ID the agent's; not stored
 
 	KindSession Kind = "session" // *Session
 	KindOffer   Kind = "offer"   // *Offer
@@ -246,7 +265,7 @@ const (
 // Durable tells whether the store keeps it.
 func (k Kind) Durable() bool {
 	switch k {
-	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup:
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindOrder, KindHold:
 		return true
 	}
 	return false
