@@ -30,7 +30,7 @@ type Core interface {
 
 // Notice is a change that people watch: an instance changed phase, a deployment step ended, a node was lost.
 type Notice struct {
-	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange"
+	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange"; "node-order", "hold"
 	Instance   *state.Instance   `json:"instance,omitempty"`
 	Deployment *state.Deployment `json:"deployment,omitempty"`
 	ID         string            `json:"id"`

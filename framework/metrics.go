@@ -71,6 +71,8 @@ var (
 	appsDesc      = prometheus.NewDesc("holdfast_apps", "Apps.", nil, nil)
 	volumesDesc   = prometheus.NewDesc("holdfast_volumes", "Volumes by phase.", []string{"phase"}, nil)
 	offersDesc    = prometheus.NewDesc("holdfast_offers_held", "Offers that are held now.", nil, nil)
+	holdDesc      = prometheus.NewDesc("holdfast_hold", "1 while nothing is started, moved or killed, by kind: frozen (a person's word) or brake.", []string{"kind"}, nil)
+	leavingDesc   = prometheus.NewDesc("holdfast_nodes_ordered", "Nodes that are cordoned, draining, drained, decommissioning or decommissioned.", []string{"state"}, nil)
 	connectedDesc = prometheus.NewDesc("holdfast_master_connected", "1 while subscribed to a Mesos master.", nil, nil)
 )
 
@@ -83,7 +85,9 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
 	instances, volumes := map[state.Phase]int{}, map[state.VolumePhase]int{}
+	orders := map[string]int{}
 	var apps, offers, connected int
+	var frozen, brake bool
 	c.core.View(func(s *state.State) {
 		apps, offers = len(s.Apps), len(s.Offers)
 		for _, i := range s.Instances {
@@ -95,6 +99,12 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 		if s.Session.Connected {
 			connected = 1
 		}
+		if h := s.Hold; h != nil {
+			frozen, brake = h.Freeze != nil, h.Brake != nil
+		}
+		for _, o := range s.Orders {
+			orders[o.State()]++
+		}
 	})
 	for p, n := range instances {
 		gauge(instancesDesc, n, string(p))
@@ -102,6 +112,12 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 	for p, n := range volumes {
 		gauge(volumesDesc, n, string(p))
 	}
+	for o, n := range orders {
+		gauge(leavingDesc, n, o)
+	}
+	one := map[bool]int{true: 1}
+	gauge(holdDesc, one[frozen], state.ReasonFrozen)
+	gauge(holdDesc, one[brake], state.ReasonBrake)
 	gauge(appsDesc, apps)
 	gauge(offersDesc, offers)
 	gauge(connectedDesc, connected)

@@ -145,6 +145,11 @@ func notice(view *state.State, w state.Write) (Notice, bool) {
 	case state.KindNode:
 		old, now := view.Nodes[state.NodeUID(w.ID)], nodeOf(w)
 		return n, (old == nil) != (now == nil) || old != nil && (old.Alive != now.Alive || old.Generation != now.Generation || old.SuspectSince.IsZero() != now.SuspectSince.IsZero())
+	case state.KindOrder:
+		return n, true
+	case state.KindHold:
+		now, _ := w.Value.(*state.Hold)
+		return n, now.Why().Code != view.Hold.Why().Code
 	case state.KindClaim:
 		old := view.Claims[state.VolumeUID(w.ID)]
 		now, _ := w.Value.(*state.Claim)
@@ -184,6 +189,18 @@ func (f *Framework) report(n Notice) {
 			f.log.Info("instance", fields...)
 		} else {
 			f.log.Debug("instance", fields...)
+		}
+	case n.Type == string(state.KindHold):
+		if r := f.view.Hold.Why(); r.Code != "" {
+			f.log.Warn("nothing is started, moved or killed from now on", zap.String("because", r.Text), zap.Time("until", r.Until))
+		} else {
+			f.log.Warn("the hold is over: things are started, moved and killed again")
+		}
+	case n.Type == string(state.KindOrder):
+		if o := f.view.Orders[n.ID]; o != nil {
+			f.log.Info("node order", zap.String("node", o.ID), zap.String("host", o.Hostname), zap.String("state", o.State()), zap.String("reason", o.Reason), zap.String("by", o.By))
+		} else {
+			f.log.Info("node order taken back", zap.String("node", n.ID))
 		}
 	case n.Type == string(state.KindDeployment) && n.Gone:
 		f.log.Info("deployment ended", zap.String("deployment", n.ID))

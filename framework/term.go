@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ func (f *Framework) lead(parent context.Context) (committed bool, err error) {
 	for _, b := range bad {
 		f.log.Error("record cannot be read: it is kept as it is, and what it is about is left alone", zap.String("key", b.Key), zap.Error(b.Err))
 	}
+	writes = append(writes, unreadableHold(bad)...)
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
 	t := &term{f: f, ctx: ctx, cancel: cancel, in: make(chan input, 1024), over: make(chan struct{}), st: state.New()}
@@ -81,6 +83,16 @@ func (f *Framework) lead(parent context.Context) (committed bool, err error) {
 		zap.Int("apps", len(view.Apps)), zap.Int("instances", len(view.Instances)), zap.Int("volumes", len(view.Volumes)))
 	err = t.run()
 	return t.committed, err
+}
+
+// unreadableHold freezes where the record that says whether the cluster is frozen cannot be read. It is not stored: a thaw replaces the record.
+func unreadableHold(bad []store.Bad) []state.Write {
+	for _, b := range bad {
+		if strings.HasSuffix(b.Key, "/v1/meta/hold") {
+			return []state.Write{{Kind: state.KindHold, Value: &state.Hold{Freeze: &state.Freeze{Reason: "record " + b.Key + " cannot be read, so it may say that the cluster is frozen"}}}}
+		}
+	}
+	return nil
 }
 
 // mint writes the framework record of a new cluster. It is the first record of all: where it is missing among others it was lost, and

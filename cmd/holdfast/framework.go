@@ -52,6 +52,8 @@ type frameworkConfig struct {
 	logFormat, logLevel                    string
 	failoverTimeout                        time.Duration
 	declineFor, holdFor, killRetry         time.Duration
+	leaveAhead                             time.Duration
+	brake                                  brakeFlags
 	reconcileMin, reconcileMax             time.Duration
 	gpu                                    bool
 }
@@ -109,6 +111,8 @@ func frameworkCommand() *cobra.Command {
 	f.DurationVar(&c.killRetry, "kill-retry", 10*time.Second, "time until a kill that had no effect is repeated")
 	f.DurationVar(&c.reconcileMin, "reconcile-min", time.Second, "shortest time between two reconciliations")
 	f.DurationVar(&c.reconcileMax, "reconcile-max", time.Minute, "longest time between two reconciliations")
+	f.DurationVar(&c.leaveAhead, "leave-ahead", 10*time.Minute, "how long before a planned maintenance an agent is emptied")
+	c.brake.add(f)
 	f.BoolVar(&c.gpu, "gpu", false, "take offers of agents with GPUs")
 	f.StringVar(&c.logFormat, "log-format", "console", "console or json")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -135,6 +139,9 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade))
 	case slices.ContainsFunc(c.origins, func(o string) bool { return !plainOrigin(o) }):
 		return console.Usage(fmt.Sprintf("--access-control-allow-origin is %q: * or origins like https://example.com are known", strings.Join(c.origins, ",")))
+	}
+	if err := c.brake.check(); err != nil {
+		return err
 	}
 	return c.consul.check()
 }
@@ -269,7 +276,8 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
-			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax},
+			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax, LeaveAhead: c.leaveAhead,
+			BrakeShare: c.brake.share, BrakeMin: c.brake.min, BrakeWindow: c.brake.window, BrakeFor: c.brake.lasts()},
 		Step:    scheduler.Step,
 		Store:   st,
 		Standby: c.store.address != "",

@@ -17,7 +17,7 @@ import (
 )
 
 // Decode turns one event of the master's stream into a scheduler event; nil for those that mean nothing to the
-// scheduler (heartbeats, messages, failures of single executors, inverse offers). SUBSCRIBED and ERROR are the Client's own
+// scheduler (heartbeats, messages, failures of single executors). SUBSCRIBED and ERROR are the Client's own
 // business and give nil. The error (fault.Invalid) is for bytes that are no event.
 func Decode(frame []byte, now time.Time) (scheduler.Event, error) {
 	e, err := decodeFrame(frame)
@@ -52,6 +52,12 @@ func convert(e *msched.Event, now time.Time) scheduler.Event {
 			out = append(out, convertOffer(&e.Offers.Offers[i], now))
 		}
 		return scheduler.Offers{Offers: out}
+	case msched.Event_INVERSE_OFFERS:
+		return convertInverse(e.InverseOffers, now)
+	case msched.Event_RESCIND_INVERSE_OFFER:
+		if e.RescindInverseOffer != nil {
+			return scheduler.InverseRescinded{ID: e.RescindInverseOffer.InverseOfferID.Value}
+		}
 	case msched.Event_RESCIND:
 		if e.Rescind != nil {
 			return scheduler.Rescinded{Offer: e.Rescind.OfferID.Value}
@@ -127,6 +133,7 @@ func convertOffer(o *mesos.Offer, now time.Time) *state.Offer {
 	if o.AllocationInfo != nil {
 		out.Role = o.AllocationInfo.GetRole()
 	}
+	out.Unavailable = window(o.Unavailability)
 	if o.Domain != nil && o.Domain.FaultDomain != nil {
 		out.Region, out.Zone = o.Domain.FaultDomain.Region.Name, o.Domain.FaultDomain.Zone.Name
 	}
@@ -139,6 +146,37 @@ func convertOffer(o *mesos.Offer, now time.Time) *state.Offer {
 		}
 	}
 	return out
+}
+
+// convertInverse takes the requests to leave an agent. One that names no agent asks for resources in general, which nobody does and we would not give.
+func convertInverse(e *msched.Event_InverseOffers, now time.Time) scheduler.Event {
+	if e == nil {
+		return nil
+	}
+	var out []*state.InverseOffer
+	for i := range e.InverseOffers {
+		o := &e.InverseOffers[i]
+		if o.AgentID == nil {
+			continue
+		}
+		out = append(out, &state.InverseOffer{ID: o.OfferID.Value, Agent: state.AgentID(o.AgentID.Value), Window: *window(&o.Unavailability), At: now})
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return scheduler.InverseOffers{Offers: out}
+}
+
+// window is when an agent is planned not to be available, nil when nothing is planned.
+func window(u *mesos.Unavailability) *state.Window {
+	if u == nil {
+		return nil
+	}
+	w := &state.Window{Start: time.Unix(0, u.Start.Nanoseconds).UTC()}
+	if u.Duration != nil && u.Duration.Nanoseconds > 0 {
+		w.Duration = time.Duration(u.Duration.Nanoseconds)
+	}
+	return w
 }
 
 func agentURL(u *mesos.URL) string {

@@ -64,6 +64,11 @@ func TestRecordedEvents(t *testing.T) {
 			seen["rescinded"]++
 		case scheduler.AgentLost:
 			seen["lost"]++
+		case scheduler.InverseOffers:
+			seen["inverse"]++
+			if o := ev.Offers[0]; o.ID == "" || o.Agent == "" || o.Start.Year() != 2026 || o.Duration != time.Hour {
+				t.Errorf("inverse offer %+v", o)
+			}
 		case nil:
 			seen["nothing"]++
 		}

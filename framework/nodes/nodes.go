@@ -9,6 +9,7 @@ package nodes
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -46,6 +47,13 @@ type Nodes struct {
 	// answers and view are what was reported.
 	answers *answers
 	view    view
+	hold    atomic.Value // string: why the taker does nothing
+}
+
+// held says why the taker does nothing; "" when it works.
+func (n *Nodes) held() string {
+	why, _ := n.hold.Load().(string)
+	return why
 }
 
 // New checks the timings and returns a Nodes that Run starts.
@@ -71,11 +79,13 @@ func New(a *lease.Authority, c Config) (*Nodes, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	taker, err := lease.NewTaker(a, lease.TakerOptions{Timings: c.Timings, Clock: c.Clock, Log: c.Log, By: c.By})
+	n := &Nodes{a: a, c: c, log: c.Log, calls: newCallQueue(), out: newEventQueue(), answers: newAnswers()}
+	var err error
+	n.taker, err = lease.NewTaker(a, lease.TakerOptions{Timings: c.Timings, Clock: c.Clock, Log: c.Log, By: c.By, Held: n.held})
 	if err != nil {
 		return nil, err
 	}
-	return &Nodes{a: a, c: c, log: c.Log, taker: taker, calls: newCallQueue(), out: newEventQueue(), answers: newAnswers()}, nil
+	return n, nil
 }
 
 // Run watches and works until ctx ends; then no event comes any more, and calls not yet made are forgotten. It begins
@@ -99,6 +109,10 @@ func (n *Nodes) Run(ctx context.Context) error {
 // volume, and again until its outcome is known. A call that is waiting already is not added twice. false: it is no call
 // to the authority.
 func (n *Nodes) Do(c scheduler.Call) bool {
+	if h, ok := c.(scheduler.HoldTaker); ok {
+		n.hold.Store(h.Reason)
+		return true
+	}
 	key, volume, ok := identify(c)
 	if ok {
 		n.calls.add(volume, key, c)

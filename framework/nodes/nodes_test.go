@@ -292,6 +292,36 @@ func TestNodeLoss(t *testing.T) {
 	}
 }
 
+// While the taker is held no node is declared dead and nothing is freed or revoked; its watch goes on, so that the end of the hold is enough.
+func TestHeldTaker(t *testing.T) {
+	w := newWorld(t)
+	stop := w.renewing("n1")
+	ctx := context.Background()
+	v := vol(1)
+	if _, err := w.a.Create(ctx, "v1", v.Ref, lease.Policy{}, false); err != nil {
+		t.Fatal(err)
+	}
+	w.n.Do(scheduler.Grant{Volume: "v1", Epoch: 1, Nonce: "a", Agent: "agent-n1", Node: "n1", Policy: lease.PolicyLease})
+	w.await("grant", granted("a"))
+	if _, err := w.a.Hold(ctx, lease.HoldArgs{VolumeUID: "v1", Epoch: 1, Nonce: "a", Node: "n1", Generation: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if !w.n.Do(scheduler.HoldTaker{Reason: "frozen"}) {
+		t.Fatal("the call was not taken")
+	}
+	w.n.Do(scheduler.Revoke{Volume: "v1", Epoch: 1})
+	stop()
+	time.Sleep(3 * timings.W)
+	if nv, err := w.a.Node(ctx, "n1"); err != nil || !nv.Alive {
+		t.Fatalf("node %+v, %v", nv, err)
+	}
+	if c, err := w.a.Claim(ctx, "v1"); err != nil || c.State != lease.Held || c.Revoke {
+		t.Fatalf("claim %+v, %v", c, err)
+	}
+	w.n.Do(scheduler.HoldTaker{})
+	w.await("the claim, free", claims(func(c scheduler.ClaimsSeen) bool { return len(c.Claims) == 1 && c.Claims[0].FreedBy == "L4" }))
+}
+
 // A node whose constants need a longer wait than ours is never declared dead, and that is said while it is well.
 func TestNodeThatNeedsALongerWait(t *testing.T) {
 	w := newWorld(t)

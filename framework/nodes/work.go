@@ -52,6 +52,9 @@ func (n *Nodes) make(ctx context.Context, call scheduler.Call) error {
 		_, err := n.a.Cancel(ctx, string(c.Volume), c.Epoch, c.Nonce)
 		return n.noted("a grant was not cancelled", string(c.Volume), err)
 	case scheduler.Revoke:
+		if n.held() != "" {
+			return nil // asked for before the hold; the scheduler asks again when it ends
+		}
 		_, err := n.a.Revoke(ctx, string(c.Volume), c.Epoch)
 		return n.noted("a hold was not revoked", string(c.Volume), err)
 	case scheduler.CreateVolume:

@@ -21,6 +21,9 @@ type TakerOptions struct {
 	// Killed is told of each node declared dead by this taker, Freed of each claim that it freed; nil tells nobody. They must not block.
 	Killed func(NodeVersion)
 	Freed  func(ClaimVersion)
+	// Held gives a reason while nothing may be declared dead or freed; "" and nil let it. The observation goes on, so that a lease that stood still
+	// for W meanwhile has run out when the hold ends.
+	Held func() string
 }
 
 // Taker declares nodes dead whose lease has stood still for W (L4), and frees what they held. It keeps nothing: a new Taker, in
@@ -32,6 +35,7 @@ type Taker struct {
 
 	obs     *observer         // only Run's goroutine
 	blocked map[string]string // what was said of nodes that W does not cover; only Run's goroutine
+	hold    string            // the reason that was logged; only Run's goroutine
 	done    map[string]bool   // dead leases (uid and generation) all of whose claims were dealt with; only Run's goroutine
 
 	mu    sync.Mutex
@@ -95,6 +99,9 @@ func (t *Taker) step(ctx context.Context) time.Duration {
 	}
 	dead, waits := t.obs.observe(received, nodes)
 	t.setWaits(waits)
+	if t.held() {
+		return t.untilNext(received, waits)
+	}
 	t.parallel(len(dead), func(i int) { t.kill(ctx, dead[i]) })
 	if len(dead) > 0 {
 		if nodes, err = t.a.Nodes(ctx); err != nil {
@@ -105,6 +112,23 @@ func (t *Taker) step(ctx context.Context) time.Duration {
 		return t.o.Timings.P / 5
 	}
 	return t.untilNext(received, waits)
+}
+
+// held tells whether nothing may be done, and logs when that changes.
+func (t *Taker) held() bool {
+	why := ""
+	if t.o.Held != nil {
+		why = t.o.Held()
+	}
+	if why != t.hold {
+		t.hold = why
+		if why != "" {
+			t.log.Warn("no node is declared dead and nothing is freed", zap.String("because", why))
+		} else {
+			t.log.Info("nodes whose lease has run out are declared dead again")
+		}
+	}
+	return why != ""
 }
 
 // untilNext is P, or less when a wait ends before.

@@ -65,6 +65,9 @@ func sample(name string, property map[string]any) any {
 	case "integer":
 		return 2
 	case "number":
+		if most, ok := property["maximum"].(float64); ok {
+			return most
+		}
 		return max(1.5, property["minimum"].(float64))
 	case "array":
 		return []any{[]any{"rack", "LIKE", `a"b|c`}, []any{"hostname", "UNIQUE"}}

@@ -88,32 +88,6 @@ func volumeRemove(c *Console) *cobra.Command {
 	}
 }
 
-func nodeCommand(c *Console) *cobra.Command {
-	return Verbs("node", "Nodes: list", &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List nodes, and agents without a node helper", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := c.Client().Nodes(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if c.JSON() {
-				c.Encode(c.Out, nonNil(list))
-				return nil
-			}
-			t := Table{Head: []string{"NODE", "STATE", "ZONE", "CPUS", "MEM", "CLAIMS", "DRIVERS", "INSTANCES"}}
-			for _, n := range list {
-				var drivers []string
-				for _, d := range n.Drivers {
-					drivers = append(drivers, d.Name+mark(!d.Ready, " (not ready)"))
-				}
-				t.Add(n.Hostname, n.State, dash(n.Zone), number(n.CPUs), number(n.MemMB), fmt.Sprint(n.Claims), Join(drivers), Join(n.Instances))
-			}
-			t.Print(c.Out)
-			return nil
-		},
-	})
-}
-
 func claimCommand(c *Console) *cobra.Command {
 	return Verbs("claim", "Claims: list", &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List who may have which volume mounted", Args: cobra.NoArgs,

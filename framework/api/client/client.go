@@ -187,6 +187,45 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	return out.Nodes, c.get(ctx, "/v1/nodes", &out)
 }
 
+// OrderNode says what is wanted of a node, by uid, agent id or host name: verb is cordon, uncordon, drain or decommission.
+func (c *Client) OrderNode(ctx context.Context, node, verb, reason, by string) (*Result, error) {
+	body, err := json.Marshal(map[string]string{"reason": reason, "by": by})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "%s node %s", verb, node)
+	}
+	return c.command(ctx, http.MethodPost, "/v1/nodes/"+url.PathEscape(node)+"/"+verb, nil, body)
+}
+
+// Node gives one node, by uid, agent id or host name.
+func (c *Client) Node(ctx context.Context, id string) (*Node, error) {
+	out := new(Node)
+	return out, c.get(ctx, "/v1/nodes/"+url.PathEscape(id), out)
+}
+
+// Hold says whether anything may be started, moved or killed.
+func (c *Client) Hold(ctx context.Context) (*Hold, error) {
+	out := new(Hold)
+	return out, c.get(ctx, "/v1/hold", out)
+}
+
+// Freeze stops everything from being started, moved or killed; for 0 lasts until Thaw.
+func (c *Client) Freeze(ctx context.Context, reason, by string, lasts time.Duration) (*Result, error) {
+	body, err := json.Marshal(map[string]string{"reason": reason, "by": by, "for": lasts.String()})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "freeze")
+	}
+	return c.command(ctx, http.MethodPost, "/v1/freeze", nil, body)
+}
+
+// Thaw ends a freeze and releases the brake.
+func (c *Client) Thaw(ctx context.Context, by string) (*Result, error) {
+	body, err := json.Marshal(map[string]string{"by": by})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "thaw")
+	}
+	return c.command(ctx, http.MethodPost, "/v1/thaw", nil, body)
+}
+
 // Claims lists the claims as last seen in the lease authority.
 func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
 	var out struct {

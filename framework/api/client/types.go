@@ -194,7 +194,7 @@ type Node struct {
 	UID          string            `json:"uid,omitempty"`
 	Hostname     string            `json:"hostname"`
 	Agent        string            `json:"agent,omitempty"`
-	State        string            `json:"state"` // alive, suspect, dead, draining, agent-lost, no-isolator
+	State        string            `json:"state"` // alive, suspect, dead, agent-lost, no-isolator; cordoned, draining, drained, decommissioning, decommissioned
 	Alive        bool              `json:"alive"`
 	Generation   uint64            `json:"generation,omitempty"`
 	SuspectSince time.Time         `json:"suspectSince,omitzero"`
@@ -213,6 +213,49 @@ type Node struct {
 	MemMB        float64           `json:"mem,omitempty"`
 	DiskMB       float64           `json:"disk,omitempty"`
 	LastOffer    time.Time         `json:"lastOffer,omitzero"`
+	// Order is what an operator wants of it, nil for nothing.
+	Order *NodeOrder `json:"order,omitempty"`
+	// Maintenance is when it is planned not to be available.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	// Leaving says why it is being emptied, "" when it is not; Waits what each instance that is still there waits for.
+	Leaving string        `json:"leaving,omitempty"`
+	Waits   []LeavingWait `json:"waits,omitempty"`
+}
+
+// NodeOrder is an operator's order for a node.
+type NodeOrder struct {
+	Want    string    `json:"want"`  // cordon, drain, decommission
+	State   string    `json:"state"` // cordoned, draining, drained, decommissioning, decommissioned
+	Reason  string    `json:"reason,omitempty"`
+	By      string    `json:"by,omitempty"`
+	Since   time.Time `json:"since"`
+	EmptyAt time.Time `json:"emptyAt,omitzero"` // nothing of ours was left there since
+}
+
+// Maintenance is a window of the operator's maintenance schedule in Mesos.
+type Maintenance struct {
+	Start           time.Time `json:"start"`
+	DurationSeconds float64   `json:"durationSeconds,omitempty"` // 0: without end
+}
+
+// LeavingWait is an instance that is still on a node that is being emptied.
+type LeavingWait struct {
+	Instance string `json:"instance"`
+	Text     string `json:"text"`
+}
+
+// Hold says whether anything may be started, moved or killed.
+type Hold struct {
+	Held   bool      `json:"held"`
+	Reason string    `json:"reason,omitempty"`
+	Kind   string    `json:"kind,omitempty"` // frozen, brake
+	By     string    `json:"by,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"` // when it ends by itself
+	// Of the brake: how many nodes vanished of how many, and the names of some.
+	Vanished int      `json:"vanished,omitempty"`
+	Total    int      `json:"total,omitempty"`
+	Nodes    []string `json:"nodes,omitempty"`
 }
 
 // Driver is what a node says of one of its volume drivers.

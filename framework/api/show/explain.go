@@ -233,6 +233,18 @@ func explainNode(n client.Node, now time.Time) *client.Explanation {
 	if !n.LostAt.IsZero() {
 		line(e, "  its agent was lost %s ago", ago(now, n.LostAt))
 	}
+	if o := n.Order; o != nil {
+		line(e, "  %s for %s%s%s", o.State, ago(now, o.Since), labelled(" by ", o.By), labelled(": ", o.Reason))
+	}
+	if m := n.Maintenance; m != nil {
+		line(e, "  maintenance is planned from %s%s", m.Start.UTC().Format(time.RFC3339), labelled(" for ", lasting(m.DurationSeconds)))
+	}
+	if n.Leaving != "" {
+		line(e, "  it is being emptied: %s", n.Leaving)
+	}
+	for _, i := range n.Waits {
+		line(e, "  - %s: %s", i.Instance, i.Text)
+	}
 	for _, d := range n.Drivers {
 		if !d.Ready {
 			line(e, "  driver %s is not ready: %s", d.Name, d.Because)
@@ -242,6 +254,21 @@ func explainNode(n client.Node, now time.Time) *client.Explanation {
 	line(e, "  claims: %d", n.Claims)
 	e.Summary = n.State
 	return e
+}
+
+// labelled is a text after a label, "" without a text.
+func labelled(label, text string) string {
+	if text == "" {
+		return ""
+	}
+	return label + text
+}
+
+func lasting(seconds float64) string {
+	if seconds <= 0 {
+		return ""
+	}
+	return span(time.Duration(seconds * float64(time.Second)))
 }
 
 func line(e *client.Explanation, format string, args ...any) {

@@ -310,6 +310,7 @@ func node(st *state.State, n *state.Node, claims int) client.Node {
 	for _, d := range n.Drivers {
 		out.Drivers = append(out.Drivers, client.Driver{Name: d.Name, Scope: d.Scope, Exclusive: d.Exclusive, MultiAttach: d.MultiAttach, AttachLimit: d.AttachLimit, Ready: d.Ready, Because: d.Because})
 	}
+	leaving(st, &out)
 	sort.Slice(out.Drivers, func(i, j int) bool { return out.Drivers[i].Name < out.Drivers[j].Name })
 	lost := false
 	if a := st.Agents[n.Agent]; a != nil {
@@ -323,6 +324,8 @@ func node(st *state.State, n *state.Node, claims int) client.Node {
 		out.State = "suspect"
 	case lost:
 		out.State = "agent-lost"
+	case out.Order != nil:
+		out.State = out.Order.State
 	case n.Draining:
 		out.State = "draining"
 	default:
@@ -334,6 +337,10 @@ func node(st *state.State, n *state.Node, claims int) client.Node {
 func agentOnly(st *state.State, a *state.Agent) client.Node {
 	out := client.Node{Agent: string(a.ID), Hostname: a.Hostname, State: "no-isolator", Alive: a.LostAt.IsZero()}
 	fromAgent(st, &out, a)
+	leaving(st, &out)
+	if out.Order != nil {
+		out.State = out.Order.State
+	}
 	if !a.LostAt.IsZero() {
 		out.State = "agent-lost"
 	}

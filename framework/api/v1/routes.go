@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
 type api struct{ *desk.Desk }
@@ -25,6 +26,14 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume)
 	t.Handle(get, "/v1/claims", "lists claims", s.claims)
 	t.Handle(get, "/v1/nodes", "lists nodes", s.nodes)
+	t.Handle(get, "/v1/nodes/{id}", "gives a node", s.node)
+	t.Handle(post, "/v1/nodes/{id}/cordon", "places nothing new on a node", s.orderNode(state.WantCordon))
+	t.Handle(post, "/v1/nodes/{id}/uncordon", "takes back cordon, drain and decommission", s.orderNode(""))
+	t.Handle(post, "/v1/nodes/{id}/drain", "moves what runs on a node to others, within minimum health", s.orderNode(state.WantDrain))
+	t.Handle(post, "/v1/nodes/{id}/decommission", "drains a node that will not come back", s.orderNode(state.WantDecommission))
+	t.Handle(get, "/v1/hold", "tells whether anything may be started, moved or killed", s.hold)
+	t.Handle(post, "/v1/freeze", "stops everything from being started, moved or killed", s.freeze)
+	t.Handle(post, "/v1/thaw", "ends a freeze and releases the brake", s.thaw)
 	t.Handle(get, "/v1/deployments", "lists deployments", s.deployments)
 	t.Handle(get, "/v1/explain/{id:.+}", "tells what an app or instance waits for", s.explain)
 	t.Handle(get, "/v1/events", "sends changes as they happen", s.events)
