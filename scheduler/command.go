@@ -158,10 +158,11 @@ func (w *work) checkPuts(puts []AppPut, create, force bool) error {
 		if create && w.app(p.Def.App) != nil {
 			return fault.New(fault.Exists, "An app with id [%s] already exists.", p.Def.App)
 		}
-		if w.app(p.Def.App) == nil {
-			if other := w.sameSafeID(p.Def.App, ids); other != "" {
-				return fault.WithDetails(fault.Conflict, fmt.Sprintf("app %s would have the instance ids of app %s", p.Def.App, other), fault.Detail{Path: "/id", Errors: []string{"clashes with app " + string(other)}})
-			}
+	}
+	safe := w.safeIDs(ids)
+	for _, id := range ids {
+		if other := safe[id.Safe()]; other != id && w.app(id) == nil {
+			return fault.WithDetails(fault.Conflict, fmt.Sprintf("app %s would have the instance ids of app %s", id, other), fault.Detail{Path: "/id", Errors: []string{"clashes with app " + string(other)}})
 		}
 	}
 	if err := w.locked(ids, force); err != nil {
@@ -205,19 +206,18 @@ func checkInstances(n int) error {
 	return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/instances", Errors: []string{fmt.Sprintf("must be 0 to %d", maxInstances)}})
 }
 
-// sameSafeID finds an app whose instances would have the same ids ("/a/b" and "/a_b").
-func (w *work) sameSafeID(id state.AppID, given []state.AppID) state.AppID {
-	for _, other := range given {
-		if other != id && other.Safe() == id.Safe() {
-			return other
+// safeIDs gives, for each form of an id that is part of instance ids, the app that has it: one that is there before one that is given.
+func (w *work) safeIDs(given []state.AppID) map[string]state.AppID {
+	safe := make(map[string]state.AppID, len(w.s.Apps)+len(given))
+	for _, id := range given {
+		if _, taken := safe[id.Safe()]; !taken {
+			safe[id.Safe()] = id
 		}
 	}
-	for _, other := range sortedKeys(w.s.Apps) {
-		if other != id && other.Safe() == id.Safe() {
-			return other
-		}
+	for id := range w.s.Apps {
+		safe[id.Safe()] = id
 	}
-	return ""
+	return safe
 }
 
 // change makes the new record of one app. A definition that says what the old one said is no new version.

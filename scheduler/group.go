@@ -90,6 +90,7 @@ func (w *work) groupNames(edited []*state.App, groups []*state.AppGroup) error {
 	}
 	same := fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{"Groups and Applications may not have the same identifier."}})
 	all := w.wanted(edited)
+	var groupsOf map[state.AppID]bool // every group that an app is in
 	for _, g := range groups {
 		if all[g.ID] != nil {
 			return same
@@ -107,10 +108,16 @@ func (w *work) groupNames(edited []*state.App, groups []*state.AppGroup) error {
 				return same
 			}
 		}
-		for id := range all {
-			if strings.HasPrefix(string(id), string(a.ID)+"/") {
-				return same
+		if groupsOf == nil {
+			groupsOf = map[state.AppID]bool{}
+			for id := range all {
+				for g := parent(id); g != "/" && !groupsOf[g]; g = parent(g) {
+					groupsOf[g] = true
+				}
 			}
+		}
+		if groupsOf[a.ID] {
+			return same
 		}
 	}
 	return nil

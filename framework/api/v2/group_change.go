@@ -16,7 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// maxGroupApps bounds the apps that one request may change.
+// maxGroupApps bounds the apps that one request may change: their deployment is one record. A dry run writes none.
 const maxGroupApps = 2000
 
 func (s *api) createGroup(w http.ResponseWriter, r *http.Request) {
@@ -55,6 +55,10 @@ func (s *api) changeGroup(w http.ResponseWriter, r *http.Request, create bool) {
 		return
 	}
 	e.Force, e.Dry = desk.Yes(r, "force", false), !create && desk.Yes(r, "dryRun", false)
+	if n := len(e.Changes) + len(e.Remove); n > maxGroupApps && !e.Dry {
+		s.Fail(w, r, fault.New(fault.Invalid, "at most %d apps may be changed by one request, not %d", maxGroupApps, n))
+		return
+	}
 	s.sendGroup(ctx, w, r, state.AppID(u.ID), e, create)
 }
 
@@ -109,9 +113,6 @@ func (s *api) planGroup(u *marathon.Group, create bool) (e *scheduler.PutGroup, 
 		return p.scale(*u.ScaleBy)
 	}
 	p.walk(u)
-	if n := len(p.apps) + len(p.event.Remove); n > maxGroupApps {
-		return nil, nil, fault.New(fault.Invalid, "at most %d apps may be changed by one request, not %d", maxGroupApps, n)
-	}
 	ports := s.servicePorts()
 	for _, a := range p.apps {
 		c, err := s.prepare(how{read: a.App}, state.AppID(a.ID), a.Value, ports)
