@@ -22,6 +22,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/backup"
 	"github.com/holdfast-io/holdfast/isolator/client"
 	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
@@ -31,6 +32,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/identity"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/dial"
+	"github.com/holdfast-io/holdfast/isolator/operation"
 	"github.com/holdfast-io/holdfast/isolator/server"
 )
 
@@ -48,6 +50,7 @@ type isolatorFlags struct {
 	docker                          dockerSocketFlag
 	authorityFiles                  dial.Options
 	lease                           timingFlags
+	backupConfig                    string
 }
 
 // isolatorCommand is `holdfast isolator`: the helper of one node, and verbs to look at it.
@@ -94,6 +97,7 @@ func isolatorCommand() *cobra.Command {
 	fl.DurationVar(&f.mountWait, "mount-wait", 100*time.Second, "how long a mount waits for the volume's last users on this node")
 	fl.DurationVar(&f.unmountWait, "unmount-wait", 60*time.Second, "how long an unmount waits for users before it is repeated in the background")
 	fl.DurationVar(&f.binTime, "bin-time", 24*time.Hour, "how long the pool keeps removed volumes in its bin")
+	fl.StringVar(&f.backupConfig, "backup-config", "", "YAML file that names the repositories for backups, with the files of their passwords and keys")
 	fl.BoolVar(&f.debug, "debug", false, "log more")
 	cmd.AddCommand(isolatorStatusCommand(), isolatorCheckCommand(), isolatorWatchdogCommand())
 	return cmd
@@ -271,8 +275,14 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 	if f.bootID != "" { // one machine plays several nodes
 		played = strings.TrimSuffix(strings.TrimPrefix(f.agentURL, "http://"), "/")
 	}
+	repositories, err := openRepositories(f.backupConfig, dir)
+	if err != nil {
+		registers.Close()
+		return nil, nil, err
+	}
 	service, err := isolator.Open(isolator.Options{
-		Dir: dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster, CallLimit: max(timings.R, 2*time.Second)}), Drivers: drivers,
+		Repositories: repositories,
+		Dir:          dir, Authority: lease.New(registers, lease.Options{Cluster: f.cluster, CallLimit: max(timings.R, 2*time.Second)}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
 			if err := plugins.Check(name); err != nil {
 				return nil, err
@@ -291,6 +301,22 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		return nil, nil, err
 	}
 	return service, registers, nil
+}
+
+// openRepositories gives the repositories of --backup-config, nil without one.
+func openRepositories(file, dir string) (operation.Repositories, error) {
+	if file == "" {
+		return nil, nil
+	}
+	c, err := backup.Read(file)
+	if err != nil {
+		return nil, err
+	}
+	e, err := backup.Open(c, filepath.Join(dir, "restic"))
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*server.Server, error) {

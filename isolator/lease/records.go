@@ -114,6 +114,7 @@ type Node struct {
 	Region        string            `json:"region,omitempty"`
 	Attributes    map[string]string `json:"attributes,omitempty"`
 	Drivers       []DriverFacts     `json:"drivers,omitempty"`
+	Repositories  []string          `json:"repositories,omitempty"` // for backups
 	Version       string            `json:"version"`
 	Draining      bool              `json:"draining,omitempty"`
 	StartedAt     time.Time         `json:"startedAt"`
