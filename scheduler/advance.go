@@ -65,6 +65,8 @@ func (w *work) advanceWaiting(i *state.Instance) {
 		return
 	}
 	w.recordVolumes(i)
+	w.advanceReserved(i)
+	i = w.instance(i.ID)
 	c := w.edit(i)
 	c.WakeAt = time.Time{}
 	if c.BackoffUntil.After(w.now) {
@@ -193,6 +195,9 @@ func (w *work) advanceLost(i *state.Instance) {
 	}
 	if w.frozen() {
 		w.setWake(i, time.Time{})
+		return
+	}
+	if w.lostWithVolume(i) {
 		return
 	}
 	if !away.MayReturn(i.Run.MesosState, i.Run.Reason) || i.Goal == state.GoalStop {

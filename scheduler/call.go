@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler/reserve"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -13,11 +14,13 @@ type Call interface{ call() }
 
 // To the Mesos master.
 type (
-	// Accept uses offers of one agent and one role: one LAUNCH operation with these tasks.
+	// Accept uses offers of one agent and one role: operations on resources, then one LAUNCH with these tasks.
 	Accept struct {
-		Offers   []string
-		Agent    state.AgentID
-		Launches []Launch
+		Offers []string
+		Agent  state.AgentID
+		// Operations come before the launches.
+		Operations []reserve.Op
+		Launches   []Launch
 		// Refuse is for how long Mesos keeps what is left of the offers from us.
 		Refuse time.Duration
 	}
@@ -40,6 +43,14 @@ type (
 	}
 	// Reconcile asks for the state of tasks; none means all (implicit).
 	Reconcile struct{ Tasks []ReconcileTask }
+	// AcknowledgeOperation ends the repetition of an operation's status whose meaning is committed.
+	AcknowledgeOperation struct {
+		ID, Provider string
+		Agent        state.AgentID
+		UUID         []byte
+	}
+	// ReconcileOperations asks what became of operations.
+	ReconcileOperations struct{ Operations []ReconcileOperation }
 	// Revive asks for offers again, for every role.
 	Revive struct{}
 	// Suppress says that no offers are needed.
@@ -56,6 +67,12 @@ type (
 // ReconcileTask names a task to reconcile.
 type ReconcileTask struct {
 	Task  state.TaskID
+	Agent state.AgentID
+}
+
+// ReconcileOperation names an operation to reconcile.
+type ReconcileOperation struct {
+	ID    string
 	Agent state.AgentID
 }
 

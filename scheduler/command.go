@@ -41,7 +41,12 @@ func (w *work) command(e Event) *Reply {
 	case ReplaceInstance:
 		return w.replaceInstance(e)
 	case RestartInstance:
+		if e.Wipe {
+			return w.wipeInstance(e.Instance)
+		}
 		return w.restartInstance(e.Instance, false)
+	case ReleaseReservation:
+		return w.releaseReservation(e)
 	case MoveInstance:
 		return w.restartInstance(e.Instance, true)
 	case RemoveVolume:
@@ -485,6 +490,9 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 	}
 	if move && i.Run == nil {
 		return refuse(fault.New(fault.Conflict, "instance %s is on no agent", id))
+	}
+	if r := w.bound(i); move && r != nil && r.HasVolume() {
+		return refuse(fault.New(fault.Conflict, "instance %s cannot move: its local volume is on agent %s only", id, r.Hostname))
 	}
 	if move {
 		for _, v := range w.volumesFor(i) {

@@ -284,6 +284,7 @@ func (w *work) forgetApp(a *state.App) {
 	if !a.Wipe {
 		return
 	}
+	w.wipeReserved(a.ID)
 	for _, v := range w.s.VolumesOf(a.ID) {
 		v := w.volume(v.UID)
 		if v == nil || v.Phase == state.VolumeRemoving {

@@ -18,7 +18,11 @@ type (
 	// Loaded is always the first: the durable state was read. Step checks it and plans what a crash left half done.
 	Loaded struct{}
 	// Subscribed comes after each successful SUBSCRIBE. The framework id is committed before any offer counts.
-	Subscribed struct{ FrameworkID, Master string }
+	// Silent says that the master does not tell of the end of operations (Mesos before 1.8).
+	Subscribed struct {
+		FrameworkID, Master string
+		Silent              bool
+	}
 	// Disconnected: the stream ended; offers are void.
 	Disconnected struct{ Reason string }
 	// Stopped: the master says that this framework is over ("Framework has been removed", "Framework failed over").
@@ -41,6 +45,13 @@ type (
 		At          time.Time
 		// Unreachable time as the master gives it, zero when absent.
 		UnreachableAt time.Time
+	}
+	// OperationStatus is UPDATE_OPERATION_STATUS (also the answer to a reconciliation: UUID nil then, as for refused ones).
+	OperationStatus struct {
+		ID, State, Message string
+		Agent              state.AgentID
+		Provider           string
+		UUID               []byte
 	}
 	// AgentLost is FAILURE with an agent id and no executor id.
 	AgentLost struct{ Agent state.AgentID }
@@ -120,8 +131,18 @@ type (
 		Force bool
 		Wipe  bool
 	}
-	// RestartInstance kills the current run; the next keeps number and volumes.
-	RestartInstance struct{ Instance state.InstanceID }
+	// RestartInstance kills the current run; the next keeps number and volumes. Wipe destroys its local volumes and gives its reservation
+	// back in between; external volumes stay.
+	RestartInstance struct {
+		Instance state.InstanceID
+		Wipe     bool
+	}
+	// ReleaseReservation destroys the local volumes of a reservation that no run uses and gives it back. ID may be that of a
+	// leftover (state.LeftoverID). Forget drops the record of one that was left behind or whose agent does not come back.
+	ReleaseReservation struct {
+		ID     state.ReservedID
+		Forget bool
+	}
 	// MoveInstance is RestartInstance that avoids the agent it is on.
 	MoveInstance struct{ Instance state.InstanceID }
 	// PauseInstance stops the current run and starts an idle command in its place, with the same volumes on the same agent, so that a person

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"encoding/binary"
 	"maps"
 	"slices"
 	"time"
@@ -20,8 +19,7 @@ func (w *work) use(i *state.Instance, spec *state.Spec, s *site) {
 			toCreate = append(toCreate, v)
 		}
 	}
-	r := w.random()
-	_, ports, ok := s.pool.Take(spec, nil, binary.BigEndian.Uint64(r[:8]))
+	_, ports, ok := w.fitIn(i, spec, s.pool, s.offers, nil, w.seed())
 	if !ok {
 		return // unfit has just said that it fits
 	}
@@ -185,6 +183,7 @@ func allDone(r *state.Run) bool {
 func (w *work) accept(agent state.AgentID, bundle string, holders []*state.Instance) {
 	offers := w.bundleOffers(agent, bundle)
 	pool := place.NewPool(offers)
+	hostname, role := offers[0].Hostname, offers[0].Role
 	a := Accept{Agent: agent, Refuse: w.env.Config.DeclineFor}
 	for _, o := range offers {
 		a.Offers = append(a.Offers, o.ID)
@@ -196,7 +195,14 @@ func (w *work) accept(agent state.AgentID, bundle string, holders []*state.Insta
 			w.cancelGranting(i, refusedPause)
 			continue
 		}
-		resources, _, ok := pool.Take(&d.Spec, i.Run.Ports, 0)
+		var r *state.Reserved
+		if d.Spec.Reserves() {
+			if r = w.reservedOf(i.ID); r == nil {
+				r = w.freshReserved(i, agent, hostname, role)
+			}
+			r = w.withVolumes(r, &d.Spec)
+		}
+		plan, ports, ok := w.takeRoom(i, d, r, pool, offers)
 		if !ok {
 			w.cancelGranting(i, refusedPause)
 			continue
@@ -205,11 +211,15 @@ func (w *work) accept(agent state.AgentID, bundle string, holders []*state.Insta
 			d = idle(d)
 		}
 		c := w.edit(i)
+		if r != nil {
+			c.Run.Ports = ports
+			a.Operations = append(a.Operations, w.launchOps(c, r, &plan)...)
+		}
 		w.setPhase(c, state.PhaseLaunching)
 		c.Run.StagedAt = w.now
 		c.WakeAt = w.now.Add(launchPatience)
 		w.putInstance(c)
-		a.Launches = append(a.Launches, Launch{Instance: c, Run: c.Run, Def: d, Resources: resources, Volumes: w.taskVolumes(c, &d.Spec)})
+		a.Launches = append(a.Launches, Launch{Instance: c, Run: c.Run, Def: d, Resources: plan.Task, Volumes: w.taskVolumes(c, &d.Spec)})
 	}
 	if w.waitingCount() > 0 || w.preparing() > 0 {
 		a.Refuse = 0

@@ -96,7 +96,7 @@ func (w *work) interest() {
 	if !ses.Connected || ses.Stopped != "" {
 		return
 	}
-	waits := w.waitingCount() > 0 || w.preparing() > 0
+	waits := w.waitingCount() > 0 || w.preparing() > 0 || w.wantsOffers()
 	// The return of a lost agent shows in its offers only.
 	lost := w.lostAgents() > 0
 	if !ses.InterestAt.IsZero() && !ses.InterestAt.After(w.now) {
@@ -112,7 +112,7 @@ func (w *work) interest() {
 	case !waits && !lost && !ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = true })
 		w.master(Suppress{})
-	case (w.newcomer || w.room) && w.unplaced(), lost && ses.Suppressed:
+	case (w.newcomer || w.room) && w.unplaced(), w.freeing && w.wantsOffers(), lost && ses.Suppressed:
 		w.setSession(func(s *state.Session) { s.Suppressed = false })
 		w.master(Revive{})
 	}

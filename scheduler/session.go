@@ -29,6 +29,7 @@ func (w *work) loaded() {
 		}
 		w.instances.add(id)
 	}
+	w.checkReserved()
 	for _, uid := range sortedKeys(w.s.Volumes) {
 		if v := w.volume(uid); v.Op != "" {
 			w.ask(v)
@@ -65,7 +66,10 @@ func (w *work) subscribed(e Subscribed) {
 		s.Connected, s.FrameworkID, s.Master, s.Since, s.Apart = true, e.FrameworkID, e.Master, w.now, ""
 		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
 		s.Suppressed, s.Stopped, s.InterestAt = false, "", time.Time{}
+		s.Silent = e.Silent
 	})
+	w.sweep()
+	w.askAllOperations()
 	w.askForAll()
 	w.placeable = true
 }
@@ -115,6 +119,9 @@ func (w *work) reconcile(implicit bool) {
 		s.ReconcileAt = w.now.Add(min(delay, w.env.Config.ReconcileMax))
 		s.ReconcileTries++
 	})
+	if w.session().Reconciled {
+		w.missing("")
+	}
 }
 
 func (w *work) unanswered() []ReconcileTask {
@@ -155,6 +162,7 @@ func (w *work) reconciled() {
 	for _, t := range sortedKeys(w.s.Strange) {
 		w.killStrange(w.s.Strange[t])
 	}
+	w.missing("")
 }
 
 func (w *work) reconcileAgain() {
@@ -167,6 +175,9 @@ func (w *work) reconcileAgain() {
 		return
 	}
 	w.forgetLost("", w.now.Add(-reconcileEvery))
+	w.forgetTrims()
+	w.sweep()
+	w.freeing = w.freeing || w.wantsOffers()
 	w.askForAll() // once in a while: a status may have been lost with nobody noticing
 }
 
@@ -218,6 +229,9 @@ func (w *work) dropOffer(id string) {
 
 func (w *work) agentLost(agent state.AgentID) {
 	w.markAgent(agent, w.now)
+	if len(w.s.ReservedOn(agent)) > 0 {
+		w.missing(agent)
+	}
 	for _, id := range w.s.OffersOn(agent) {
 		w.dropOffer(id)
 	}
@@ -271,6 +285,7 @@ func (w *work) declineLater(offers []string) {
 }
 
 func (w *work) acceptFailed(accept Accept, e CallFailed) {
+	w.acceptedOpsFailed(accept, e)
 	var ask []ReconcileTask
 	for _, l := range accept.Launches {
 		i := w.byTask(l.Run.Task)

@@ -70,7 +70,7 @@ func (w *work) fill(s *site) bool {
 		if allDone(i.Run) {
 			return false
 		}
-		s.pool.Take(w.spec(i.App, i.Run.Version), i.Run.Ports, 0)
+		w.fitIn(i, w.spec(i.App, i.Run.Version), s.pool, s.offers, i.Run.Ports, 0)
 		if i.WakeAt.Before(s.until) {
 			s.until = i.WakeAt
 		}
@@ -90,6 +90,7 @@ func (w *work) place() {
 	if len(sites) == 0 {
 		return
 	}
+	w.placeReserved(sites)
 	groups := w.groups()
 	explained := w.toExplain(groups)
 	most := most(sites)
@@ -224,7 +225,7 @@ func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (pla
 		return 0
 	}
 	// Look for an instance that can go at all before looking at a thousand offers.
-	first := slices.IndexFunc(g.list, func(i *state.Instance) bool { return w.ready(i, spec) })
+	first := slices.IndexFunc(g.list, func(i *state.Instance) bool { return w.ready(i, spec) && w.bound(i) == nil })
 	if first < 0 {
 		return 0
 	}
@@ -244,7 +245,7 @@ func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (pla
 		if placed == limit || len(job.fit) == 0 {
 			break
 		}
-		if !w.ready(i, spec) {
+		if !w.ready(i, spec) || w.bound(i) != nil {
 			continue
 		}
 		best := w.best(i, job)

@@ -94,6 +94,7 @@ func (w *work) note(app state.AppID, r *state.Run, e Status) {
 
 // alive: the task is there. c is a copy to be put.
 func (w *work) alive(c *state.Instance, m meaning) {
+	w.confirmed(c)
 	switch c.Phase {
 	case state.PhaseEnded:
 		// It was said to be over and is not; its claims are on their way back. It may not go on.
@@ -129,6 +130,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 
 // ended: the task is terminal. Its claims are not: only the authority's record says when they are free.
 func (w *work) ended(c *state.Instance, e Status) {
+	w.answeredOps(c)
 	switch {
 	case c.Phase == state.PhaseEnded || c.Phase == state.PhaseKilling:
 	case e.Reason == "REASON_AGENT_DRAINING":

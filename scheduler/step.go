@@ -23,6 +23,7 @@ func Step(s *state.State, e Event, env Env) Plan {
 	}
 	w.settle()
 	w.evacuate()
+	w.tend()
 	w.settle()
 	w.place()
 	w.sendBundles()
@@ -58,6 +59,8 @@ func (w *work) handle(e Event) {
 		w.gotInverse(e)
 	case InverseRescinded:
 		w.remove(state.KindInverse, e.ID)
+	case OperationStatus:
+		w.operationStatus(e)
 	case CallFailed:
 		w.callFailed(e)
 	case Tick:
@@ -136,6 +139,8 @@ func (w *work) due(k key) {
 		w.forgetAway(state.InstanceID(k.id))
 	case state.KindVolume:
 		w.volumeDue(w.volume(state.VolumeUID(k.id)))
+	case state.KindReserved:
+		w.reservedDue(w.reserved(state.ReservedID(k.id)))
 	case state.KindStrange:
 		w.killStrange(w.s.Strange[state.TaskID(k.id)])
 	case state.KindOffer:

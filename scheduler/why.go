@@ -43,9 +43,6 @@ func (w *work) obstacles(i *state.Instance, spec *state.Spec, first bool) (rs []
 	}
 	for n := range spec.Volumes {
 		m := &spec.Volumes[n]
-		if m.Kind == state.MountPersistent {
-			rs = append(rs, state.Reason{Code: state.ReasonNotSupported, Text: "local persistent volumes are not supported by this version"})
-		}
 		if m.Kind != state.MountExternal {
 			continue
 		}
@@ -152,11 +149,18 @@ func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
 		return []state.Reason{r}
 	}
 	var rs []state.Reason
-	if !s.pool.Fits(spec) {
+	if spec.Reserves() {
+		rs = w.unreservable(s, spec)
+	} else if !s.pool.Fits(spec) {
 		rs = s.pool.Misfits(spec, s.agent.Total)
 	}
+	return append(rs, w.unfitNode(s, spec)...)
+}
+
+// unfitNode says why the node beside a site's agent does not suit a definition's external volumes.
+func (w *work) unfitNode(s *site, spec *state.Spec) (rs []state.Reason) {
 	if len(spec.Volumes) == 0 {
-		return rs
+		return nil
 	}
 	need := map[string]int{} // by driver
 	for n := range spec.Volumes {
@@ -467,6 +471,9 @@ func (w *work) whyWaiting(i *state.Instance) *state.Why {
 	y := &state.Why{Reasons: slices.DeleteFunc(w.obstacles(i, w.spec(i.App, i.Version), false), func(r state.Reason) bool { return r.Code == state.ReasonNoAuthority })}
 	if len(y.Reasons) > 0 {
 		return summed(y)
+	}
+	if r := w.bound(i); r != nil {
+		return w.whyReserved(i, r)
 	}
 	r := look(w, state.KindRefusal, state.DefID(i.App, i.Version), w.s.Refusals[i.Group()])
 	if r == nil {

@@ -42,6 +42,10 @@ type work struct {
 	nwaiting  int                    // difference to the state's count
 	nprepare  int
 
+	newReserved map[state.ReservedID]bool // reservations that are new, or moved to another agent
+	nwants      int                       // difference to the state's count of those that wait for an offer to be given back
+	freeing     bool                      // something came to be given back: filters of declined offers are in its way
+
 	placeable bool // something came to wait for an offer, or an offer came
 	changes   int  // instances created, stopped, restarted
 	newcomer  bool // an instance came to wait for an offer: filters of declined offers are in its way
@@ -141,6 +145,12 @@ func (w *work) known(k key) bool {
 		return w.s.Strange[state.TaskID(k.id)] != nil
 	case state.KindInverse:
 		return w.s.Inverse[k.id] != nil
+	case state.KindReserved:
+		return w.s.Reserved[state.ReservedID(k.id)] != nil
+	case state.KindLeftover:
+		return w.s.Leftovers[k.id] != nil
+	case state.KindShort:
+		return w.s.Shorts[state.InstanceID(k.id)] != nil
 	case state.KindTodo:
 		return w.s.Todo[state.AppID(k.id)]
 	case state.KindUnanswered:
@@ -174,6 +184,8 @@ func (w *work) wake() time.Time {
 			consider(v.ForgetAt())
 		case *state.Volume:
 			consider(v.RetryAt)
+		case *state.Reserved:
+			consider(v.RetryAt)
 		case *state.StrangeTask:
 			consider(v.KillAfter)
 		case *state.Offer:
@@ -195,6 +207,7 @@ func (w *work) wake() time.Time {
 	if ses := w.session(); ses.Connected {
 		consider(ses.ReconcileAt)
 		consider(ses.InterestAt)
+		consider(ses.SweepUntil)
 	}
 	return next
 }
@@ -353,6 +366,7 @@ func (w *work) removeInstance(i *state.Instance) {
 	for _, r := range i.Away {
 		w.watchOn(r, "its instance was stopped while it was out of reach")
 	}
+	w.retire(i)
 	w.changeInstance(i.ID, nil)
 	w.remove(state.KindInstance, string(i.ID))
 }

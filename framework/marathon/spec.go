@@ -28,6 +28,9 @@ func (a *App) Spec() (state.Spec, error) {
 		Executor:      *a.Executor,
 		Unprotected:   definition.Or(a.Unprotected, false),
 	}
+	if r := a.Residency; r != nil {
+		s.Residency = &state.Residency{Relaunch: definition.Or(r.TaskLostBehavior, "") == "RELAUNCH_AFTER_TIMEOUT", Escalation: seconds(definition.Or(r.RelaunchEscalationTimeoutSeconds, 3600))}
+	}
 	s.Unreachable = state.Unreachable{Disabled: a.UnreachableStrategy.Disabled,
 		Inactive: seconds(a.UnreachableStrategy.InactiveAfterSeconds), Expunge: seconds(a.UnreachableStrategy.ExpungeAfterSeconds)}
 	for k, v := range a.Env {
@@ -122,6 +125,15 @@ func healthSpec(h *definition.HealthCheck, ports []int) state.HealthCheck {
 	return out
 }
 
+func persistentMount(m state.Mount, p *definition.Persistent) state.Mount {
+	m.Kind, m.SizeMB, m.DiskType = state.MountPersistent, int64(p.Size), definition.Or(p.Type, "root")
+	m.MaxSizeMB, m.Profile = int64(definition.Or(p.MaxSize, 0)), definition.Or(p.ProfileName, "")
+	for _, c := range p.Constraints {
+		m.DiskConstraints = append(m.DiskConstraints, state.Constraint{Field: c[0], Operator: strings.ToUpper(c[1]), Value: c[2], HasValue: true})
+	}
+	return m
+}
+
 func (a *App) specVolumes(s *state.Spec) error {
 	for _, v := range a.Volumes() {
 		m := state.Mount{ContainerPath: v.ContainerPath, ReadOnly: v.Mode == "RO"}
@@ -129,7 +141,7 @@ func (a *App) specVolumes(s *state.Spec) error {
 		case v.HostPath != nil:
 			m.Kind, m.HostPath = state.MountHost, *v.HostPath
 		case v.Persistent != nil:
-			m.Kind, m.SizeMB = state.MountPersistent, int64(v.Persistent.Size)
+			m = persistentMount(m, v.Persistent)
 		case v.External != nil:
 			e := v.External
 			m.Kind, m.Driver, m.Pattern = state.MountExternal, rule.Driver(e), *e.Name

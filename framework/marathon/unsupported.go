@@ -60,8 +60,6 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 	for i, v := range c.Volumes {
 		at := fmt.Sprintf("/container/volumes(%d)", i)
 		switch {
-		case v.Persistent != nil:
-			no(at+"/persistent", "local persistent volumes are")
 		case v.Secret != nil:
 			no(at+"/secret", "secrets are")
 		case v.External != nil && v.External.CSI != nil:
@@ -112,8 +110,8 @@ func (a *App) unsupportedChecks(no func(path, text string)) {
 // Notes are warnings about what is kept and printed but decides nothing in this version.
 func (a *App) Notes() []string {
 	var out []string
-	if a.Residency != nil {
-		out = append(out, "residency is deprecated and decides nothing")
+	if a.Residency != nil && !a.Resident() {
+		out = append(out, "residency without a local persistent volume: cpus, mem, disk and ports are reserved for each instance, which keeps it on its agent")
 	}
 	if *a.KillSelection == "OLDEST_FIRST" {
 		out = append(out, "killSelection decides nothing: scaling down always takes the highest instance numbers")

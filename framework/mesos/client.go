@@ -236,7 +236,7 @@ func (c *Client) take(e *msched.Event, s *session, watch *silence) *subscribeErr
 		if sub.MasterInfo != nil && sub.MasterInfo.GetHostname() != "" {
 			name = sub.MasterInfo.GetHostname() + " (" + s.master.Host + ")"
 		}
-		s.emit(scheduler.Subscribed{FrameworkID: sub.FrameworkID.Value, Master: name})
+		s.emit(scheduler.Subscribed{FrameworkID: sub.FrameworkID.Value, Master: name, Silent: silentMaster(sub.MasterInfo.GetVersion())})
 		s.begin(sub.FrameworkID.Value)
 		c.log.Info("subscribed", zap.String("master", s.master.Host), zap.String("framework", sub.FrameworkID.Value))
 	case msched.Event_ERROR:
@@ -248,6 +248,9 @@ func (c *Client) take(e *msched.Event, s *session, watch *silence) *subscribeErr
 	default:
 		if e.Type == msched.Event_UPDATE && e.Update != nil {
 			c.explainStatus(&e.Update.Status)
+		}
+		if e.Type == msched.Event_UPDATE_OPERATION_STATUS && e.UpdateOperationStatus != nil {
+			c.explainOperation(&e.UpdateOperationStatus.Status)
 		}
 		if ev := convert(e, time.Now()); ev != nil && s.started() {
 			s.emit(ev)

@@ -66,6 +66,10 @@ func convert(e *msched.Event, now time.Time) scheduler.Event {
 		if e.Update != nil {
 			return convertStatus(&e.Update.Status, now)
 		}
+	case msched.Event_UPDATE_OPERATION_STATUS:
+		if e.UpdateOperationStatus != nil {
+			return convertOperation(&e.UpdateOperationStatus.Status)
+		}
 	case msched.Event_FAILURE:
 		if e.Failure != nil && e.Failure.AgentID != nil && e.Failure.ExecutorID == nil {
 			return scheduler.AgentLost{Agent: state.AgentID(e.Failure.AgentID.Value)}
@@ -108,6 +112,24 @@ func convertStatus(s *mesos.TaskStatus, now time.Time) scheduler.Status {
 				}
 			}
 		}
+	}
+	return out
+}
+
+// convertOperation gives nil for an operation without an id, which cannot be ours.
+func convertOperation(s *mesos.OperationStatus) scheduler.Event {
+	if s.OperationID == nil {
+		return nil
+	}
+	out := scheduler.OperationStatus{ID: s.OperationID.Value, State: s.State.String(), Message: limit(s.GetMessage(), 4096)}
+	if s.AgentID != nil {
+		out.Agent = state.AgentID(s.AgentID.Value)
+	}
+	if s.ResourceProviderID != nil {
+		out.Provider = s.ResourceProviderID.Value
+	}
+	if s.UUID != nil && len(s.UUID.Value) > 0 {
+		out.UUID = append([]byte(nil), s.UUID.Value...)
 	}
 	return out
 }
@@ -199,13 +221,15 @@ func agentURL(u *mesos.URL) string {
 	return scheme + "://" + net.JoinHostPort(host, strconv.Itoa(int(u.Address.Port)))
 }
 
-// convertResource leaves out what this version must not use as if it were plain: revocable resources, disks with a
-// persistent volume or a source of their own, those of resource providers, shared ones, and sets.
+// convertResource leaves out what this version must not use as if it were plain: revocable resources and sets.
 func convertResource(r *mesos.Resource) (state.Resource, bool) {
-	if r.Revocable != nil || r.Disk != nil || r.ProviderID != nil || r.Shared != nil {
+	if r.Revocable != nil {
 		return state.Resource{}, false
 	}
-	out := state.Resource{Name: r.Name}
+	out := state.Resource{Name: r.Name, Disk: convertDisk(r.Disk), Shared: r.Shared != nil}
+	if r.ProviderID != nil {
+		out.Provider = r.ProviderID.Value
+	}
 	switch {
 	case r.Scalar != nil:
 		out.Scalar = r.Scalar.Value
@@ -238,6 +262,29 @@ func convertResource(r *mesos.Resource) (state.Resource, bool) {
 	}
 	out.Raw = raw
 	return out, true
+}
+
+func convertDisk(d *mesos.Resource_DiskInfo) *state.Disk {
+	if d == nil || d.Persistence == nil && d.Source == nil && d.Volume == nil {
+		return nil
+	}
+	out := &state.Disk{}
+	if p := d.Persistence; p != nil {
+		out.Persistence, out.Principal = p.ID, p.GetPrincipal()
+	}
+	if d.Volume != nil {
+		out.ContainerPath = d.Volume.ContainerPath
+	}
+	if s := d.Source; s != nil {
+		out.Source, out.ID, out.Profile, out.Vendor = s.Type.String(), s.GetID(), s.GetProfile(), s.GetVendor()
+		if s.Path != nil {
+			out.Root = s.Path.GetRoot()
+		}
+		if s.Mount != nil {
+			out.Root = s.Mount.GetRoot()
+		}
+	}
+	return out
 }
 
 // attributeText prints an attribute as Marathon's constraints see it: text as it is, scalars with at most three decimals,

@@ -3,6 +3,7 @@ package mesos
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -133,17 +134,29 @@ func TestResourcesThatAreNotPlain(t *testing.T) {
 		return d
 	}
 	for name, r := range map[string]*mesos.Resource{
-		"persistent volume": disk(&mesos.Resource{Disk: &mesos.Resource_DiskInfo{Persistence: &mesos.Resource_DiskInfo_Persistence{ID: "x"}}}),
-		"mount disk":        disk(&mesos.Resource{Disk: &mesos.Resource_DiskInfo{Source: &mesos.Resource_DiskInfo_Source{}}}),
-		"revocable":         disk(&mesos.Resource{Revocable: &mesos.Resource_RevocableInfo{}}),
-		"shared":            disk(&mesos.Resource{Shared: &mesos.Resource_SharedInfo{}}),
-		"of a provider":     disk(&mesos.Resource{ProviderID: &mesos.ResourceProviderID{Value: "p"}}),
-		"set":               {Name: "x", Type: mesos.SET.Enum(), Set: &mesos.Value_Set{Item: []string{"a"}}},
-		"nothing":           {Name: "x"},
+		"revocable": disk(&mesos.Resource{Revocable: &mesos.Resource_RevocableInfo{}}),
+		"set":       {Name: "x", Type: mesos.SET.Enum(), Set: &mesos.Value_Set{Item: []string{"a"}}},
+		"nothing":   {Name: "x"},
 	} {
 		if out, ok := convertResource(r); ok {
 			t.Errorf("%s was taken as %+v", name, out)
 		}
+	}
+	// These are marked, and only local persistent volumes are made of them.
+	for name, r := range map[string]*mesos.Resource{
+		"{Persistence:x ContainerPath:data Principal:me Source: Root: ID: Profile: Vendor:}": disk(&mesos.Resource{Disk: &mesos.Resource_DiskInfo{
+			Persistence: &mesos.Resource_DiskInfo_Persistence{ID: "x", Principal: ptr("me")}, Volume: &mesos.Volume{ContainerPath: "data", Mode: mesos.RW.Enum()}}}),
+		"{Persistence: ContainerPath: Principal: Source:MOUNT Root:/mnt/a ID: Profile: Vendor:}": disk(&mesos.Resource{Disk: &mesos.Resource_DiskInfo{
+			Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_MOUNT, Mount: &mesos.Resource_DiskInfo_Source_Mount{Root: ptr("/mnt/a")}}}}),
+		"{Persistence: ContainerPath: Principal: Source:RAW Root: ID:7 Profile:fast Vendor:v}": disk(&mesos.Resource{Disk: &mesos.Resource_DiskInfo{
+			Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_RAW, ID: ptr("7"), Profile: ptr("fast"), Vendor: ptr("v")}}}),
+	} {
+		if out, ok := convertResource(r); !ok || out.Disk == nil || fmt.Sprintf("%+v", *out.Disk) != name {
+			t.Errorf("want %s, decoded as %+v", name, out.Disk)
+		}
+	}
+	if out, ok := convertResource(disk(&mesos.Resource{Shared: &mesos.Resource_SharedInfo{}, ProviderID: &mesos.ResourceProviderID{Value: "p"}})); !ok || !out.Shared || out.Provider != "p" {
+		t.Errorf("shared of a provider: %+v", out)
 	}
 }
 

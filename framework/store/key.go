@@ -60,6 +60,8 @@ func keyOf(kind state.Kind, id string) (string, error) {
 		return "instances/" + shard(id) + "/" + escape(id), nil
 	case state.KindVolume:
 		return "volumes/" + shard(id) + "/" + escape(id), nil
+	case state.KindReserved:
+		return "reservations/" + shard(id) + "/" + escape(id), nil
 	case state.KindDeployment:
 		return "deployments/" + escape(id), nil
 	case state.KindGroup:

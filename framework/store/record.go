@@ -35,6 +35,8 @@ func newValue(kind state.Kind) any {
 		return new(state.Instance)
 	case state.KindVolume:
 		return new(state.Volume)
+	case state.KindReserved:
+		return new(state.Reserved)
 	case state.KindDeployment:
 		return new(state.Deployment)
 	case state.KindGroup:
@@ -60,6 +62,8 @@ func idOf(kind state.Kind, value any) (string, bool) {
 		return string(v.ID), kind == state.KindInstance && v.ID != ""
 	case *state.Volume:
 		return string(v.UID), kind == state.KindVolume && v.UID != ""
+	case *state.Reserved:
+		return string(v.ID), kind == state.KindReserved && v.ID != ""
 	case *state.Deployment:
 		return string(v.ID), kind == state.KindDeployment && v.ID != ""
 	case *state.AppGroup:

@@ -24,8 +24,9 @@ func (m Milli) Float() float64 { return float64(m) / 1000 }
 // String gives the shortest decimal form.
 func (m Milli) String() string { return strconv.FormatFloat(m.Float(), 'f', -1, 64) }
 
-// Pool is what is left of the offers of one agent and one role while launches are planned on it.
-type Pool struct{ res []left }
+// Pool is what is left of the offers of one agent and one role while launches are planned on it. Disks with a source of their own
+// stand apart: only local persistent volumes are made of them.
+type Pool struct{ res, disks []left }
 
 type left struct {
 	r      *state.Resource
@@ -41,6 +42,12 @@ func NewPool(offers []*state.Offer) *Pool {
 			r := &o.Resources[i]
 			// A labelled reservation belongs to an instance or to another framework of the role.
 			if n := len(r.Reservations); n > 0 && len(r.Reservations[n-1].Labels) > 0 {
+				continue
+			}
+			if r.Disk != nil || r.Provider != "" || r.Shared {
+				if r.Disk != nil && r.Disk.Persistence == "" && !r.Shared {
+					p.disks = append(p.disks, left{r, ToMilli(r.Scalar), nil})
+				}
 				continue
 			}
 			p.res = append(p.res, left{r, ToMilli(r.Scalar), slices.Clone(r.Ranges)})

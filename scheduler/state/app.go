@@ -166,8 +166,32 @@ type Spec struct {
 	ReadinessChecks []ReadinessCheck `json:"readinessChecks,omitempty"`
 	// Rollout is how the app is changed. No run depends on it.
 	Rollout Rollout `json:"rollout,omitzero"`
+	// Residency says that the instances' resources are reserved for them, and what happens when an agent with a volume is lost. nil for
+	// apps without local volumes that do not ask for it.
+	Residency *Residency `json:"residency,omitempty"`
 	// Unprotected lets exclusive volumes be used on agents without an isolator; they then stay on that agent.
 	Unprotected bool `json:"unprotected,omitempty"`
+}
+
+// Residency is Marathon's: what to do when the agent that has an instance's volumes is lost.
+type Residency struct {
+	// Relaunch (RELAUNCH_AFTER_TIMEOUT) starts the instance over elsewhere, with new volumes, when the agent was lost for Escalation.
+	// Otherwise (WAIT_FOREVER) it waits.
+	Relaunch   bool          `json:"relaunch,omitempty"`
+	Escalation time.Duration `json:"escalation,omitempty"`
+}
+
+// Reserves tells whether the instances run on reserved resources.
+func (s *Spec) Reserves() bool { return s.Residency != nil || s.Local() }
+
+// Local tells whether an instance has local persistent volumes.
+func (s *Spec) Local() bool {
+	for i := range s.Volumes {
+		if s.Volumes[i].Kind == MountPersistent {
+			return true
+		}
+	}
+	return false
 }
 
 // Exclusive tells whether an instance needs at least one volume that only one node may have mounted.
@@ -253,7 +277,12 @@ type Mount struct {
 	// Policy is how the claim may be freed when the node is lost: "lease", "storage", "operator"; "" means the cluster's default.
 	Policy string `json:"policy,omitempty"`
 	// For persistent volumes.
-	SizeMB int64 `json:"sizeMB,omitempty"`
+	SizeMB    int64  `json:"sizeMB,omitempty"`
+	MaxSizeMB int64  `json:"maxSizeMB,omitempty"`
+	DiskType  string `json:"diskType,omitempty"` // root, path, mount
+	Profile   string `json:"profile,omitempty"`
+	// DiskConstraints are on the attribute path of a disk: LIKE and UNLIKE.
+	DiskConstraints []Constraint `json:"diskConstraints,omitempty"`
 }
 
 // Rollout says how an app's instances are started, changed and stopped.

@@ -22,6 +22,7 @@ func New() *State {
 		Why: map[InstanceID]*Why{}, Strange: map[TaskID]*StrangeTask{}, Refusals: map[Group]*Refusal{},
 		Orders: map[string]*NodeOrder{}, Inverse: map[string]*InverseOffer{}, Leaving: map[AgentID]*Leaving{},
 		Unanswered: map[TaskID]AgentID{}, Todo: map[AppID]bool{},
+		Reserved: map[ReservedID]*Reserved{}, Leftovers: map[string]*Leftover{}, Shorts: map[InstanceID]*Short{},
 		index: newIndex(),
 	}
 }
@@ -81,6 +82,16 @@ func (s *State) apply(w Write) {
 		}
 	case KindDeployment:
 		put(s.Deployments, DeploymentID(w.ID), value[Deployment](w))
+	case KindReserved:
+		now := value[Reserved](w)
+		if old := put(s.Reserved, ReservedID(w.ID), now); old != nil || now != nil {
+			s.index.reserved.change(old, now)
+			var at time.Time
+			if now != nil {
+				at = now.RetryAt
+			}
+			s.index.due.set(dueKey{KindReserved, w.ID}, at)
+		}
 	case KindGroup:
 		put(s.Groups, AppID(w.ID), value[AppGroup](w))
 	case KindOrder:
@@ -146,6 +157,10 @@ func (s *State) applySeen(w Write) {
 		} else {
 			delete(s.Unanswered, TaskID(w.ID))
 		}
+	case KindLeftover:
+		put(s.Leftovers, w.ID, value[Leftover](w))
+	case KindShort:
+		put(s.Shorts, InstanceID(w.ID), value[Short](w))
 	case KindTodo:
 		if w.Value != nil {
 			s.Todo[AppID(w.ID)] = true

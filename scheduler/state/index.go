@@ -159,6 +159,7 @@ type index struct {
 	offersOn map[AgentID][]string // sorted
 	nlost    int                  // agents with LostAt
 	due      dueHeap
+	reserved reservedIndex
 }
 
 type appIndex struct {
@@ -172,7 +173,7 @@ func newIndex() index {
 		apps: map[AppID]*appIndex{}, tasks: map[TaskID]InstanceID{}, away: map[TaskID]InstanceID{}, waiting: map[Group][]*Instance{},
 		onAgent: map[AgentID]map[InstanceID]bool{}, granting: map[AgentID]map[InstanceID]bool{}, volRef: map[volume.Ref]VolumeUID{}, volApp: map[AppID][]VolumeUID{},
 		volInst: map[InstanceID][]VolumeUID{}, volOp: map[string]VolumeUID{}, nodeOf: map[AgentID]NodeUID{},
-		attached: map[NodeUID]map[string]int{}, claimsAt: map[NodeUID]map[VolumeUID]bool{}, offersOn: map[AgentID][]string{}, due: newDueHeap(),
+		attached: map[NodeUID]map[string]int{}, claimsAt: map[NodeUID]map[VolumeUID]bool{}, offersOn: map[AgentID][]string{}, due: newDueHeap(), reserved: newReservedIndex(),
 	}
 }
 

@@ -287,5 +287,7 @@ type AppGroup struct {
 type Framework struct {
 	Cluster string `json:"cluster"` // UUID minted once; reservation labels and authority keys carry it
 	ID      string `json:"id"`      // Mesos framework id, "" before the first SUBSCRIBED
-	Rev     uint64 `json:"rev"`
+	// Reserves says that there ever was a reservation: offers are then looked through for leftovers now and then.
+	Reserves bool   `json:"reserves,omitempty"`
+	Rev      uint64 `json:"rev"`
 }

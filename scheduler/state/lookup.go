@@ -192,7 +192,7 @@ func (s *State) generalReason(i *Instance) Reason {
 }
 
 // Due calls f for each value whose time has come at now, in no order. kind is KindInstance, KindAway (the id is the
-// instance's), KindVolume, KindStrange or KindOffer.
+// instance's), KindVolume, KindStrange, KindOffer or KindReserved.
 func (s *State) Due(now time.Time, f func(kind Kind, id string)) {
 	s.index.due.walk(0, func(e dueEntry) bool {
 		if e.at.After(now) {

@@ -15,6 +15,7 @@ type State struct {
 	Volumes     map[VolumeUID]*Volume
 	Deployments map[DeploymentID]*Deployment
 	Groups      map[AppID]*AppGroup
+	Reserved    map[ReservedID]*Reserved
 
 	// Orders are what operators want of nodes, by NodeOrder.ID. Hold says whether anything may be started, moved or killed; nil: yes.
 	Orders map[string]*NodeOrder
@@ -38,6 +39,10 @@ type State struct {
 	Leaving map[AgentID]*Leaving
 	// Todo are apps whose next batch of changes is due at once: a Step bounds how many instances it touches.
 	Todo map[AppID]bool
+	// Leftovers are reservations of our own labels that no record explains, by LeftoverID.
+	Leftovers map[string]*Leftover
+	// Shorts tells, for waiting instances with a reservation, why its agent's last offer did not do.
+	Shorts map[InstanceID]*Short
 
 	index index
 }
@@ -65,6 +70,10 @@ type Session struct {
 	Stopped string
 	// Apart says why there is no connection to a master, "" when nobody has said.
 	Apart string
+	// SweepUntil is how long offers are wanted only to find leftovers of our reservations; zero when not.
+	SweepUntil time.Time
+	// Silent says that the master does not tell of the end of operations (before Mesos 1.8).
+	Silent bool
 }
 
 // Offer is a Mesos offer that is held.
@@ -99,8 +108,23 @@ type Resource struct {
 	AllocationRole string
 	// Reservations is the stack, outermost first; empty for unreserved.
 	Reservations []Reservation
+	// Disk is set for a disk with a source of its own, or a persistent volume; nil for others.
+	Disk *Disk
+	// Provider is the resource provider's id, "" for the agent's own resources. Shared is of shared persistent volumes.
+	Provider string
+	Shared   bool
 	// Raw is the protobuf of the resource as offered; the encoder takes what the fields above do not say from it.
 	Raw []byte
+}
+
+// Disk tells disks apart.
+type Disk struct {
+	// Persistence is the id of a persistent volume, "" for a plain disk; ContainerPath is where it appears, Principal who made it.
+	Persistence, ContainerPath, Principal string
+	// Source is PATH, MOUNT, BLOCK or RAW, "" for the agent's root disk.
+	Source string
+	// Root is the directory of a PATH or MOUNT source; ID, Profile and Vendor are a storage provider's.
+	Root, ID, Profile, Vendor string
 }
 
 // Range is inclusive on both sides.
@@ -129,6 +153,8 @@ type Agent struct {
 	Unavailable *Window
 	// LostAt is when FAILURE or TASK_UNREACHABLE told of its loss; zero while it is there.
 	LostAt time.Time
+	// Silent says that the agent gives no feedback on operations: they are asked for without an id.
+	Silent bool
 }
 
 // Totals are the scalar resources of an agent.
@@ -225,6 +251,7 @@ const (
 	ReasonMaintenance  = "maintenance"        // a maintenance window is near
 	ReasonFrozen       = "frozen"             // nothing may be started, moved or killed: a person's word
 	ReasonBrake        = "brake"              // too many nodes vanished at once
+	ReasonReservation  = "reservation"        // the agent that has its reservation or volume, or an operation under way there
 	ReasonNotSupported = "not-supported-here" // the app asks for what this version or engine cannot do
 )
 
@@ -240,6 +267,7 @@ const (
 	KindVolume     Kind = "volume"     // *Volume
 	KindDeployment Kind = "deployment" // *Deployment
 	KindGroup      Kind = "group"      // *AppGroup, ID AppID
+	KindReserved   Kind = "reserved"   // *Reserved, ID ReservedID
 
 	KindOrder   Kind = "node-order" // *NodeOrder
 	KindHold    Kind = "hold"       // *Hold, ID ""
@@ -257,6 +285,8 @@ const (
 	KindRefusal    Kind = "refusal"    // *Refusal, ID "<app id> <version>"
 	KindUnanswered Kind = "unanswered" // *Unanswered, ID the task id
 	KindTodo       Kind = "todo"       // *Todo, ID the app id
+	KindLeftover   Kind = "leftover"   // *Leftover, ID LeftoverID
+	KindShort      Kind = "short"      // *Short, ID the instance id
 
 	// KindAway is no kind of Write: it names the time at which an instance's run that is away is forgotten (Due).
 	KindAway Kind = "away"
@@ -265,7 +295,7 @@ const (
 // Durable tells whether the store keeps it.
 func (k Kind) Durable() bool {
 	switch k {
-	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindOrder, KindHold:
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindOrder, KindHold, KindReserved:
 		return true
 	}
 	return false

@@ -236,7 +236,7 @@ type ReadinessCheck struct {
 	PreserveLastResponse *bool
 }
 
-// Residency is deprecated and means nothing but itself.
+// Residency says what happens when the agent that has an instance's local volumes is lost.
 type Residency struct {
 	RelaunchEscalationTimeoutSeconds *int
 	TaskLostBehavior                 *string

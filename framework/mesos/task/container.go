@@ -125,6 +125,7 @@ func taskVolumes(l *scheduler.Launch, docker bool) ([]mesos.Volume, error) {
 			out = append(out, dockerVolume(v, docker))
 		case state.MountHost:
 			out = append(out, mesos.Volume{ContainerPath: m.ContainerPath, HostPath: ptr(m.HostPath), Mode: mode(m.ReadOnly)})
+		case state.MountPersistent: // it is among the task's resources, and Mesos takes it from there
 		default:
 			return nil, fault.New(fault.Invalid, "app %s: volumes of kind %q cannot be launched by this version", l.Def.App, m.Kind)
 		}

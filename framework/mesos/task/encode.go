@@ -43,6 +43,10 @@ func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err erro
 			r.Tasks = append(r.Tasks, rt)
 		}
 		return &msched.Call{Type: msched.Call_RECONCILE, Reconcile: r}, true, nil
+	case scheduler.AcknowledgeOperation:
+		return &msched.Call{Type: msched.Call_ACKNOWLEDGE_OPERATION_STATUS, AcknowledgeOperationStatus: acknowledgeOperation(c)}, true, nil
+	case scheduler.ReconcileOperations:
+		return &msched.Call{Type: msched.Call_RECONCILE_OPERATIONS, ReconcileOperations: reconcileOperations(c)}, true, nil
 	case scheduler.Revive:
 		return &msched.Call{Type: msched.Call_REVIVE}, true, nil
 	case scheduler.AcceptInverse:
@@ -65,8 +69,15 @@ func (e *Encoder) accept(a scheduler.Accept) (*msched.Call, error) {
 		launch.TaskInfos = append(launch.TaskInfos, *info)
 	}
 	acc := &msched.Call_Accept{OfferIDs: offerIDs(a.Offers), Filters: filters(a.Refuse)}
+	for i := range a.Operations {
+		op, err := encodeOperation(&a.Operations[i])
+		if err != nil {
+			return nil, fault.Op(err, "operation %s on agent %s", a.Operations[i].Kind, a.Agent)
+		}
+		acc.Operations = append(acc.Operations, op)
+	}
 	if len(launch.TaskInfos) > 0 {
-		acc.Operations = []mesos.Offer_Operation{{Type: mesos.Offer_Operation_LAUNCH, Launch: launch}}
+		acc.Operations = append(acc.Operations, mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH, Launch: launch})
 	}
 	return &msched.Call{Type: msched.Call_ACCEPT, Accept: acc}, nil
 }

@@ -154,7 +154,7 @@ func TestEncodeRefuses(t *testing.T) {
 	one := 1
 	for name, spec := range map[string]state.Spec{
 		"executor":      {Cmd: "x", Executor: "/my/executor"},
-		"persistent":    {Cmd: "x", Volumes: []state.Mount{{Kind: state.MountPersistent, ContainerPath: "d"}}},
+		"volume kind":   {Cmd: "x", Volumes: []state.Mount{{Kind: "tape", ContainerPath: "d"}}},
 		"container":     {Cmd: "x", Container: state.Container{Type: "LXC"}},
 		"docker image":  {Cmd: "x", Container: state.Container{Type: "DOCKER"}},
 		"port index":    {Cmd: "x", HealthChecks: []state.HealthCheck{{Protocol: "TCP", PortIndex: &one}}},

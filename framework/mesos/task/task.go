@@ -138,10 +138,10 @@ func encodeResource(r *state.Resource) (*mesos.Resource, error) {
 	if r.AllocationRole != "" {
 		out.AllocationInfo = &mesos.Resource_AllocationInfo{Role: ptr(r.AllocationRole)}
 	}
-	if len(out.Reservations) == 0 {
-		for _, v := range r.Reservations {
-			out.Reservations = append(out.Reservations, encodeReservation(v))
-		}
+	out.Reservations = encodeStack(out.Reservations, r.Reservations)
+	out.Disk = encodeDisk(out.Disk, r.Disk)
+	if !r.Shared {
+		out.Shared = nil
 	}
 	return out, nil
 }
