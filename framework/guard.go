@@ -19,10 +19,11 @@ type guard struct {
 	safe      map[string]string      // by AppID.Safe
 	instances map[state.InstanceID]string
 	volumes   map[state.VolumeUID]string
+	reserved  map[state.ReservedID]string
 }
 
 func newGuard(writes []state.Write, bad []store.Bad) *guard {
-	g := &guard{apps: map[state.AppID]string{}, safe: map[string]string{}, instances: map[state.InstanceID]string{}, volumes: map[state.VolumeUID]string{}}
+	g := &guard{apps: map[state.AppID]string{}, safe: map[string]string{}, instances: map[state.InstanceID]string{}, volumes: map[state.VolumeUID]string{}, reserved: map[state.ReservedID]string{}}
 	for _, b := range bad {
 		g.condemn(b.Key)
 	}
@@ -70,6 +71,10 @@ func (g *guard) condemn(key string) {
 		if len(parts) > 6 {
 			g.instances[state.InstanceID(id(6))] = key
 		}
+	case "reservations":
+		if len(parts) > 6 {
+			g.reserved[state.ReservedID(id(6))] = key
+		}
 	case "volumes":
 		if len(parts) > 6 {
 			g.volumes[state.VolumeUID(id(6))] = key
@@ -77,7 +82,7 @@ func (g *guard) condemn(key string) {
 	}
 }
 
-func (g *guard) idle() bool { return len(g.apps)+len(g.instances)+len(g.volumes) == 0 }
+func (g *guard) idle() bool { return len(g.apps)+len(g.instances)+len(g.volumes)+len(g.reserved) == 0 }
 
 // about gives the key of the unreadable record that a write touches, "" for none.
 func (g *guard) about(w state.Write) string {
@@ -86,6 +91,8 @@ func (g *guard) about(w state.Write) string {
 		return g.instance(v.ID)
 	case *state.Volume:
 		return g.volume(v)
+	case *state.Reserved:
+		return g.reservation(v)
 	}
 	switch w.Kind {
 	case state.KindApp:
@@ -117,6 +124,14 @@ func (g *guard) volume(v *state.Volume) string {
 		return g.instance(v.Instance)
 	}
 	return g.apps[v.App]
+}
+
+// reservation: an unreadable record of one stands for its instance only when it can be told which; its volumes are listed as leftovers.
+func (g *guard) reservation(r *state.Reserved) string {
+	if why := g.reserved[r.ID]; why != "" {
+		return why
+	}
+	return g.instance(r.Instance)
 }
 
 func (g *guard) task(t state.TaskID) string {
@@ -173,6 +188,13 @@ func (g *guard) acceptable(a scheduler.Accept) scheduler.Accept {
 		}
 	}
 	a.Launches = launches
+	ops := a.Operations[:0:0]
+	for _, op := range a.Operations {
+		if g.instance(op.Instance) == "" {
+			ops = append(ops, op)
+		}
+	}
+	a.Operations = ops
 	return a
 }
 
@@ -229,6 +251,8 @@ func (g *guard) refuses(e scheduler.Event) error {
 		why = g.instance(e.Instance)
 	case scheduler.RemoveVolume:
 		why = g.volumes[e.Volume]
+	case scheduler.ReleaseReservation:
+		why = g.reserved[e.ID]
 	}
 	if why == "" {
 		return nil

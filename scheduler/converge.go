@@ -159,6 +159,9 @@ func (w *work) makeInstance(a *state.App, i *state.Instance, ordinal int, versio
 		for _, v := range w.s.VolumesOfInstance(c.ID) {
 			c.Incarnation = max(c.Incarnation, uint64(v.Epoch))
 		}
+		for _, id := range w.s.ReservedOf(c.ID) {
+			c.Incarnation = max(c.Incarnation, w.s.Reserved[id].Incarnation)
+		}
 	}
 	c.Version, c.RestartSeen = version, a.Restart
 	w.putInstance(c)

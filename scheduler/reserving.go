@@ -286,6 +286,7 @@ func (w *work) short(i *state.Instance, rs []state.Reason) {
 func (w *work) launchOps(i *state.Instance, r *state.Reserved, plan *reserve.Plan) []reserve.Op {
 	c := r.Clone()
 	c.Ports, c.Trimmed, c.Error = plan.Ports, false, ""
+	c.Incarnation = i.Incarnation
 	c.MissingSince = time.Time{}
 	if c.Phase == state.ReservedRetained {
 		w.setReservedPhase(c, state.ReservedHeld)

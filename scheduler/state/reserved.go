@@ -41,6 +41,8 @@ type Reserved struct {
 	Volumes []LocalVolume `json:"volumes,omitempty"`
 	// Ports are the host ports that the last launch took.
 	Ports []int `json:"ports,omitempty"`
+	// Incarnation is that of the last launch: a number that comes back goes on counting from there.
+	Incarnation uint64 `json:"incarnation,omitempty"`
 	// Ops are the operations that were asked for and not answered yet, Seq how many there ever were: operation ids are `<ID>.<n>`.
 	Ops []PendingOp `json:"ops,omitempty"`
 	Seq uint64      `json:"seq,omitempty"`
