@@ -38,6 +38,7 @@ func newGuard(writes []state.Write, bad []store.Bad) *guard {
 			}
 		}
 	}
+	g.unreserved(writes)
 	for _, w := range writes {
 		if v, ok := w.Value.(*state.Volume); ok {
 			if why, ok := g.instances[v.Instance]; ok && v.Instance != "" {
@@ -48,6 +49,32 @@ func newGuard(writes []state.Write, bad []store.Bad) *guard {
 		}
 	}
 	return g
+}
+
+// unreserved condemns, where a record of a reservation cannot be read, every instance that should have one and has none among the others:
+// it would be taken for new, and start over on an empty volume.
+func (g *guard) unreserved(writes []state.Write) {
+	why := ""
+	for _, key := range g.reserved {
+		why = key
+	}
+	if why == "" {
+		return
+	}
+	has, reserves := map[state.InstanceID]bool{}, map[string]bool{}
+	for _, w := range writes {
+		switch v := w.Value.(type) {
+		case *state.Reserved:
+			has[v.Instance] = true
+		case *state.Def:
+			reserves[state.DefID(v.App, v.Version)] = v.Spec.Reserves()
+		}
+	}
+	for _, w := range writes {
+		if i, ok := w.Value.(*state.Instance); ok && !has[i.ID] && reserves[state.DefID(i.App, i.Version)] && g.instances[i.ID] == "" {
+			g.instances[i.ID] = why
+		}
+	}
 }
 
 // condemn notes what a key below `/holdfast/<cluster>/v1/` is about.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/store/bolt"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/reserve"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -221,5 +223,33 @@ func raw(t testing.TB, dir string, f func(*bbolt.Bucket) error) {
 	defer db.Close()
 	if err := db.Update(func(tx *bbolt.Tx) error { return f(tx.Bucket([]byte("records"))) }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestGuardOfReservations: an instance whose reservation's record cannot be read must not be taken for one that never had any.
+func TestGuardOfReservations(t *testing.T) {
+	def := &state.Def{App: "/db", Version: "1", Spec: state.Spec{Volumes: []state.Mount{{Kind: state.MountPersistent, ContainerPath: "data", SizeMB: 1}}}}
+	writes := []state.Write{
+		{Kind: state.KindApp, ID: "/db", Value: &state.App{ID: "/db", Version: "1", Instances: 2}},
+		{Kind: state.KindDef, ID: state.DefID("/db", "1"), Value: def},
+		{Kind: state.KindInstance, ID: "db.0", Value: &state.Instance{ID: "db.0", App: "/db", Version: "1"}},
+		{Kind: state.KindInstance, ID: "db.1", Value: &state.Instance{ID: "db.1", App: "/db", Version: "1"}},
+		{Kind: state.KindReserved, ID: "r1", Value: &state.Reserved{ID: "r1", App: "/db", Instance: "db.1", Agent: "a"}},
+	}
+	g := newGuard(writes, []store.Bad{{Key: "/holdfast/c/v1/reservations/ab/r0"}})
+	var left []string
+	for _, w := range g.admit(writes) {
+		left = append(left, w.ID)
+	}
+	if want := []string{"/db", "/db 1", "db.1", "r1"}; !slices.Equal(left, want) {
+		t.Errorf("admitted %v, want %v", left, want)
+	}
+	p := scheduler.Plan{Calls: []scheduler.Call{scheduler.Accept{Operations: []reserve.Op{{Kind: reserve.Unreserve, Instance: "db.0"}, {Kind: reserve.Reserve, Instance: "db.1"}}}}}
+	g.strip(&p)
+	if ops := p.Calls[0].(scheduler.Accept).Operations; len(ops) != 1 || ops[0].Instance != "db.1" {
+		t.Errorf("operations left: %+v", ops)
+	}
+	if err := g.refuses(scheduler.ReleaseReservation{ID: "r0"}); err == nil {
+		t.Error("the unreadable reservation can be released")
 	}
 }
