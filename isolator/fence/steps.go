@@ -35,13 +35,14 @@ func (r result) text() string {
 }
 
 // steps is the order of docs/safety.md. Shutdown comes before the killing because it stops the writing at once; thawing comes before
-// the killing because a writer in a frozen file system does not die; verification comes last but for the flush, because nothing that went
+// the killing because a writer in a frozen file system does not die; containers are stopped as a whole before their processes one by one; verification comes last but for the flush, because nothing that went
 // before is proof.
 func steps() []step {
 	return []step{
 		{"journal", each(barEpoch)},
 		{"shutdown", ownStep(shutdown, notItsOwn)},
 		{"thaw", thawAll},
+		{"containers", stopContainers},
 		{"kill", kill},
 		{"unmount", unmount},
 		{"verify", verify},

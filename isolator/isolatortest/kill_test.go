@@ -39,6 +39,13 @@ func TestMain(m *testing.M) {
 		case isolatortest.WatchdogProgram:
 			os.Args = os.Args[1:]
 			isolatortest.Watchdog()
+		case isolatortest.PluginProgram:
+			os.Args = os.Args[1:]
+			isolatortest.MountPlugin()
+		case isolatortest.TaskProgram:
+			os.Args = os.Args[1:]
+			isolatortest.Task()
+			os.Exit(0)
 		}
 	}
 	os.Exit(m.Run())

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,142 +16,261 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/internal/volume"
-	"github.com/holdfast-io/holdfast/isolator/client"
+	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/isolatortest"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 )
 
-// TestHeavyTorture kills the isolator at random moments while several volumes go through mounts and unmounts, and checks that what was
-// written stays, and that nothing is left mounted or held. HOLDFAST_TORTURE sets its time (default 8s, a minute in `make torture`), HOLDFAST_SEED its seed.
+// TestHeavyTorture lets several volumes of the pool and of a plugin go through what Mesos and people do to them, by dvdcli, and kills in each round the isolator,
+// the plugin, the watchdog, or the callers, at a random moment or step. After each round, when all has come to rest, an auditor compares
+// mounts, claims, journal, drivers and data. HOLDFAST_TORTURE_ROUNDS says how many (20; `make torture`: ROUNDS), HOLDFAST_SEED from which seed; a round by
+// itself is repeated by HOLDFAST_SEED=<seed of the round> with one round, as far as the machine's timing lets it.
 func TestHeavyTorture(t *testing.T) {
-	length := 8 * time.Second
-	if os.Getenv("HOLDFAST_ROUNDS") != "" { // make torture
-		length = time.Minute
-	} else {
-		heavy.Require(t)
+	rounds := 20
+	if os.Getenv("HOLDFAST_ROUNDS") == "" { // not make torture
+		heavy.Require(t, heavy.Root)
 	}
-	if d, err := time.ParseDuration(os.Getenv("HOLDFAST_TORTURE")); err == nil {
-		length = d
+	if n, err := strconv.Atoi(os.Getenv("HOLDFAST_TORTURE_ROUNDS")); err == nil {
+		rounds = n
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
 	}
 	seed := uint64(time.Now().UnixNano())
 	if s, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
 		seed = s
 	}
 	t.Logf("HOLDFAST_SEED=%d", seed)
-	m := newMachine(t, 0)
-	m.start("")
-	end := time.Now().Add(length)
-	var wg sync.WaitGroup
-	workers := make([]*worker, 6)
-	for i := range workers {
-		w := &worker{m: m, ref: volume.Ref{Driver: "pool", Name: fmt.Sprintf("t%d", i)}, uid: uuid.Must(uuid.NewV7()).String(), rnd: rand.New(rand.NewPCG(seed, uint64(i)))}
-		if _, err := m.auth.Create(bg, w.uid, w.ref, softLease, false); err != nil {
-			t.Fatal(err)
+	r := newRack(t, seed)
+	for i := range rounds {
+		if r.round(seed + uint64(i)); t.Failed() {
+			t.Fatalf("round %d of seed %d (HOLDFAST_SEED=%d)\n%s\n%s", i, seed, seed+uint64(i), r.story(), tail(r.log()))
 		}
-		if _, ok := m.request(lease.Request{Kind: lease.RequestCreate, VolumeUID: w.uid, Ref: w.ref}); !ok {
-			t.Fatal("not created")
-		}
-		workers[i] = w
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for time.Now().Before(end) {
-				w.round()
-			}
-		}()
 	}
-	rnd := rand.New(rand.NewPCG(seed, 99))
-	kills := 0
-	for time.Now().Before(end) {
-		time.Sleep(time.Duration(20+rnd.IntN(300)) * time.Millisecond)
-		m.kill()
-		kills++
-		if rnd.IntN(6) == 0 {
-			time.Sleep(time.Duration(rnd.IntN(3500)) * time.Millisecond) // perhaps past the deadline
-		}
-		m.start("")
-	}
-	wg.Wait()
-	rounds := 0
-	for _, w := range workers {
-		w.finish()
-		rounds += w.written
-	}
-	if left := m.mounts(); len(left) != 0 {
-		t.Errorf("left mounted: %+v", left)
-	}
-	t.Logf("%d kills, %d acknowledged writes", kills, rounds)
-	if rounds == 0 {
-		t.Error("nothing was ever written")
-	}
+	r.end()
+	t.Logf("%d rounds: %v; %d lines written", rounds, r.counts, r.written())
 }
 
-// worker takes one volume round and round, as one instance's launches would.
-type worker struct {
-	m       *machine
-	ref     volume.Ref
-	uid     string
+// rack is a machine with a plugin process, dvdcli, and volumes that go through their lives.
+type rack struct {
+	*machine
+	dvdcli  string
+	plugins string
+	plugin  *exec.Cmd
+	volumes []*life
 	rnd     *rand.Rand
-	written int // acknowledged
+
+	telling sync.Mutex
+	told    []string
+	counts  map[string]int
 }
 
-func (w *worker) round() {
-	c, err := w.m.auth.Claim(bg, w.uid)
-	if err != nil || c.State == lease.Held {
-		_, _ = w.m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: w.ref.Name})
-		time.Sleep(5 * time.Millisecond)
-		return
+func newRack(t *testing.T, seed uint64) *rack {
+	m := newMachine(t, 0)
+	r := &rack{machine: m, plugins: filepath.Join(m.dir, "plugins"), counts: map[string]int{}}
+	if seed%2 == 1 {
+		m.poolFlags = []string{"-pool-backend", "loop", "-pool-size", strconv.Itoa(16 << 20)}
 	}
-	path, err := w.m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: w.ref.Name, Options: w.grant(c)})
-	if err == nil {
-		w.write(path)
-		time.Sleep(time.Duration(w.rnd.IntN(50)) * time.Millisecond)
-	} else {
-		time.Sleep(10 * time.Millisecond)
+	r.dvdcli = buildDvdcli(t, m.dir)
+	if err := os.Mkdir(r.plugins, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	_, _ = w.m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: w.ref.Name}) // Mesos unmounts also what did not mount
-}
-
-func (w *worker) grant(c lease.ClaimVersion) map[string]string {
-	if c.State == lease.Granted {
-		_, _ = w.m.auth.Cancel(bg, w.uid, c.Epoch, c.Nonce)
-	}
-	g := volume.Grant{VolumeUID: w.uid, Epoch: c.Epoch + 1, Nonce: uuid.NewString(), Task: "t", MustExist: true}
-	_, _ = w.m.auth.Grant(bg, lease.GrantArgs{VolumeUID: w.uid, Epoch: g.Epoch, Node: w.m.nodeUID(), Nonce: g.Nonce, Policy: softLease, Owner: "t"})
-	return g.Encode(nil)
-}
-
-// write appends a line, and checks that all lines before it are there. It writes only while the mount is there: where it was taken down
-// meanwhile, because the deadline has passed, a task would have been killed.
-func (w *worker) write(path string) {
-	name := filepath.Join(path, "lines")
-	raw, err := os.ReadFile(name)
-	if err != nil && (w.written > 0 || !os.IsNotExist(err)) {
-		if c, cerr := w.m.auth.Claim(bg, w.uid); cerr == nil && c.State == lease.Held && len(w.m.mounts()) > 0 {
-			w.m.Errorf("%s: %v, %d lines were written", w.ref, err, w.written)
+	m.args = []string{"-plugin-dir", r.plugins}
+	t.Cleanup(func() {
+		for _, v := range r.volumes {
+			v.stopTask()
 		}
-		return
+		m.kill()
+		r.killPlugin()
+		for _, mt := range r.pluginMounts() {
+			_ = syscall.Unmount(mt, syscall.MNT_DETACH)
+		}
+	})
+	r.startPlugin()
+	m.start("")
+	for _, name := range []string{"g0", "g1", "g2"} {
+		r.volumes = append(r.volumes, &life{r: r, ref: volume.Ref{Driver: "pool", Name: name}, granted: true})
 	}
-	if have := strings.Count(string(raw), "\n"); have < w.written {
-		w.m.Errorf("%s: %d lines, %d were acknowledged", w.ref, have, w.written)
+	for _, name := range []string{"h0", "h1"} {
+		r.volumes = append(r.volumes, &life{r: r, ref: volume.Ref{Driver: "pool", Name: name}})
 	}
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return
+	r.volumes = append(r.volumes, &life{r: r, ref: volume.Ref{Driver: "plug", Name: "p0"}, granted: true},
+		&life{r: r, ref: volume.Ref{Driver: "plug", Name: "p1"}})
+	for _, v := range r.volumes {
+		if v.granted {
+			v.create()
+		}
 	}
-	_, err = fmt.Fprintln(f, w.written)
-	if f.Close() == nil && err == nil {
-		w.written = strings.Count(string(raw), "\n") + 1
+	return r
+}
+
+func (r *rack) startPlugin() {
+	r.plugin = exec.Command(r.binary, isolatortest.PluginProgram, "-socket", filepath.Join(r.plugins, "plug.sock"), "-dir", filepath.Join(r.dir, "plug"), "-delay", "8ms")
+	r.plugin.Stderr = os.Stderr
+	if err := r.plugin.Start(); err != nil {
+		r.Fatal(err)
+	}
+	r.eventually("plugin listens", func() bool {
+		_, err := os.Stat(filepath.Join(r.plugins, "plug.sock"))
+		return err == nil
+	})
+}
+
+func (r *rack) killPlugin() {
+	_ = r.plugin.Process.Kill()
+	_ = r.plugin.Wait()
+}
+
+// note writes down what happened, for the report of a failure.
+func (r *rack) note(format string, args ...any) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.told = append(r.told, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
+}
+
+func (r *rack) count(what string) {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	r.counts[what]++
+}
+
+func (r *rack) story() string {
+	r.telling.Lock()
+	defer r.telling.Unlock()
+	out := ""
+	for _, s := range r.told {
+		out += s + "\n"
+	}
+	return out
+}
+
+func tail(s string) string { return s[max(0, len(s)-12000):] }
+
+// round is one kill among operations, and the audit after it.
+func (r *rack) round(seed uint64) {
+	r.Helper()
+	r.told = nil
+	r.rnd = rand.New(rand.NewPCG(seed, 1))
+	r.note("round of seed %d", seed)
+	kill := r.chooseKill()
+	var wg sync.WaitGroup
+	for i, v := range r.volumes {
+		v.begin(rand.New(rand.NewPCG(seed, uint64(i)+100)))
+		wg.Add(1)
+		go func() { defer wg.Done(); v.act() }()
+	}
+	wg.Add(1)
+	go func() { defer wg.Done(); kill() }()
+	wg.Wait()
+	r.settle()
+	r.audit()
+}
+
+// chooseKill prepares what is killed in a round and gives what does it.
+func (r *rack) chooseKill() func() {
+	after := time.Duration(r.rnd.IntN(60_000)) * time.Microsecond
+	down := time.Duration(r.rnd.IntN(80)) * time.Millisecond
+	x := r.rnd.IntN(100)
+	do := func(what string, f func()) func() {
+		return func() {
+			time.Sleep(after)
+			r.note("kill: %s", what)
+			r.count(what)
+			f()
+		}
+	}
+	switch {
+	case x < 35:
+		return do("isolator", func() { r.kill(); time.Sleep(down); r.start("") })
+	case x < 55:
+		step := isolator.CrashSteps[r.rnd.IntN(len(isolator.CrashSteps))] + ":" + strconv.Itoa(1+r.rnd.IntN(3))
+		r.kill()
+		r.start(step)
+		after = 150 * time.Millisecond
+		return do("isolator at a step", func() { r.note("step %s died=%t", step, r.died()); r.kill(); time.Sleep(down); r.start("") })
+	case x < 70:
+		return do("plugin", func() { r.killPlugin(); time.Sleep(down); r.startPlugin() })
+	case x < 78:
+		return do("plugin and isolator", func() { r.killPlugin(); r.kill(); r.startPlugin(); r.start("") })
+	case x < 86:
+		return do("watchdog", func() { r.killWatchdog() })
+	case x < 90:
+		return do("watchdog and isolator", func() { r.killWatchdog(); r.kill(); r.start("") })
+	case x < 93:
+		return do("isolator past the deadline", func() {
+			r.late()
+			r.kill()
+			time.Sleep(lease.EmbeddedTimings().F + 200*time.Millisecond)
+			r.start("")
+		})
+	case x < 96:
+		return do("isolator stopped past the deadline", func() {
+			r.late()
+			_ = r.proc.Process.Signal(syscall.SIGSTOP)
+			time.Sleep(lease.EmbeddedTimings().F + time.Second)
+			_ = r.proc.Process.Signal(syscall.SIGCONT)
+		})
+	}
+	return do("nothing", func() {})
+}
+
+// late says that the lease will have run out: tasks are stopped then.
+func (r *rack) late() {
+	for _, v := range r.volumes {
+		v.mu.Lock()
+		v.lapsed = true
+		v.mu.Unlock()
 	}
 }
 
-func (w *worker) finish() {
-	w.m.Helper()
-	w.m.eventually("volume "+w.ref.Name+" is given back", func() bool {
-		_, _ = w.m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: w.ref.Name})
-		return w.m.claim(w.uid).State != lease.Held
-	})
-	raw, err := os.ReadFile(filepath.Join(w.m.pool, w.ref.Name, "data", "lines"))
-	if have := strings.Count(string(raw), "\n"); have < w.written {
-		w.m.Errorf("%s: %d lines at the end, %d were acknowledged (%v)", w.ref, have, w.written, err)
+func (r *rack) killWatchdog() {
+	for _, pid := range processesOf(isolatortest.WatchdogProgram, filepath.Join(r.node, "watchdog")) {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
+
+// processesOf finds processes by words of their command line.
+func processesOf(words ...string) (pids []int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, d := range dirs {
+		raw, _ := os.ReadFile(d)
+		all := len(raw) > 0
+		for _, w := range words {
+			all = all && containsArg(raw, w)
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(d))); err == nil && all {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// end takes everything down in the ordinary way.
+func (r *rack) end() {
+	for _, v := range r.volumes {
+		v.begin(rand.New(rand.NewPCG(1, 1)))
+		v.stopTask()
+		for done := false; !done; { // its caller may be killed once more
+			var err error
+			if _, err, done = v.call(false, "unmount"); err != nil {
+				r.Errorf("%s at the end: %v\n%s", v.ref, err, r.story())
+			}
+		}
+	}
+	r.settle()
+	r.audit()
+	for _, v := range r.volumes {
+		if c, err := r.auth.ClaimByRef(bg, v.ref); err == nil && c.State == lease.Held {
+			r.Errorf("%s is held at the end by epoch %d", v.ref, c.Epoch)
+		}
+	}
+}
+
+func (r *rack) written() (n int) {
+	for _, v := range r.volumes {
+		n += v.total
+	}
+	return n
+}
+
+func newUID() string { return uuid.Must(uuid.NewV7()).String() }
