@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/csiplugin"
 )
 
@@ -17,6 +18,7 @@ import (
 func csiPluginCommand() *cobra.Command {
 	var o csiplugin.Options
 	var endpoint string
+	var size string
 	var debug bool
 	cmd := &cobra.Command{
 		Use:   "csi-plugin",
@@ -32,6 +34,14 @@ func csiPluginCommand() *cobra.Command {
 			abs, err := filepath.Abs(o.Pool)
 			if err != nil {
 				return fault.Wrap(fault.Invalid, err, "--pool")
+			}
+			if size != "" {
+				if o.Size, err = volume.ParseSize(size); err != nil {
+					return console.Usage("--size: " + err.Error())
+				}
+			}
+			if o.Mounts, err = filepath.Abs(o.Mounts); err != nil {
+				return fault.Wrap(fault.Invalid, err, "--mounts")
 			}
 			log, err := isolatorLog(debug)
 			if err != nil {
@@ -51,6 +61,11 @@ func csiPluginCommand() *cobra.Command {
 	fl.StringVar(&endpoint, "endpoint", "", "where to listen, unix:///path.sock")
 	fl.StringVar(&o.Pool, "pool", "", "directory to slice into volumes")
 	fl.StringVar(&o.NodeID, "node-id", "", "id of this node in CSI's sense")
+	fl.StringVar(&o.Backend, "backend", "", "dir, loop or btrfs, as in the isolator's --pool; settled when the pool is made (default: what it has, dir for a new one)")
+	fl.StringVar(&o.FS, "fs", "", "file system of a loop pool's volumes, ext4 or xfs")
+	fl.StringVar(&size, "size", "", "size of volumes that ask for none; loop refuses those otherwise")
+	fl.BoolVar(&o.FullCopies, "full-copies", false, "let snapshots and clones of a loop pool be full copies where its file system cannot share blocks")
+	fl.StringVar(&o.Mounts, "mounts", "/run/holdfast/csi-plugin", "where loop and btrfs volumes are mounted, to be bound from there")
 	fl.StringVar(&o.Scope, "scope", "", "cluster if all nodes see the directory, node if not (default: by its file system)")
 	fl.BoolVar(&debug, "debug", false, "log every call")
 	return cmd

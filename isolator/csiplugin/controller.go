@@ -18,18 +18,28 @@ import (
 
 // ControllerGetCapabilities names what the controller can do.
 func (p *Plugin) ControllerGetCapabilities(context.Context, *spec.ControllerGetCapabilitiesRequest) (*spec.ControllerGetCapabilitiesResponse, error) {
-	var out []*spec.ControllerServiceCapability
-	for _, t := range []spec.ControllerServiceCapability_RPC_Type{
+	types := []spec.ControllerServiceCapability_RPC_Type{
 		spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME, spec.ControllerServiceCapability_RPC_LIST_VOLUMES,
 		spec.ControllerServiceCapability_RPC_GET_CAPACITY, spec.ControllerServiceCapability_RPC_GET_VOLUME,
-		spec.ControllerServiceCapability_RPC_VOLUME_CONDITION,
-	} {
+		spec.ControllerServiceCapability_RPC_VOLUME_CONDITION, spec.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	}
+	if p.facts.Grows != "" {
+		types = append(types, spec.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+	}
+	if p.facts.Snapshots {
+		types = append(types, spec.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT, spec.ControllerServiceCapability_RPC_LIST_SNAPSHOTS)
+	}
+	if p.facts.Clones {
+		types = append(types, spec.ControllerServiceCapability_RPC_CLONE_VOLUME)
+	}
+	var out []*spec.ControllerServiceCapability
+	for _, t := range types {
 		out = append(out, &spec.ControllerServiceCapability{Type: &spec.ControllerServiceCapability_Rpc{Rpc: &spec.ControllerServiceCapability_RPC{Type: t}}})
 	}
 	return &spec.ControllerGetCapabilitiesResponse{Capabilities: out}, nil
 }
 
-// CreateVolume makes a directory volume of the name; one of that name that fits the wish is the answer too. The parameters owner and mode are
+// CreateVolume makes a volume of the name, empty or as a copy; one of that name that fits the wish is the answer too. The parameters owner and mode are
 // those of the pool driver. Size is recorded, and not enforced by directories.
 func (p *Plugin) CreateVolume(ctx context.Context, q *spec.CreateVolumeRequest) (*spec.CreateVolumeResponse, error) {
 	want, err := p.wish(q)
@@ -41,11 +51,21 @@ func (p *Plugin) CreateVolume(ctx context.Context, q *spec.CreateVolumeRequest) 
 		return nil, err
 	}
 	defer release()
-	made, err := p.pool.Create(ctx, want)
-	if fault.Is(err, fault.Exists) {
-		if made, err = p.pool.Get(ctx, want.Name); err == nil && !fits(made.Size, q.GetCapacityRange()) {
-			return nil, status.Errorf(codes.AlreadyExists, "volume %s exists with %s", want.Name, made.Size)
+	if want.Source != nil && want.Source.Snapshot == "" {
+		releaseSource, err := p.locks.take(ctx, want.Source.Volume)
+		if err != nil {
+			return nil, err
 		}
+		defer releaseSource()
+	}
+	made, err := p.pool.Get(ctx, want.Name)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		made, err = p.pool.Create(ctx, want)
+	case err == nil && !fits(made.Size, q.GetCapacityRange()):
+		return nil, status.Errorf(codes.AlreadyExists, "volume %s exists with %s", want.Name, made.Size)
+	case err == nil && copyOf(made.Cluster) != copyOf(want.Cluster):
+		return nil, status.Errorf(codes.AlreadyExists, "volume %s exists, and is no copy of what was asked for", want.Name)
 	}
 	if err != nil {
 		if fault.Is(err, fault.Unavailable) { // the pool is full
@@ -53,7 +73,9 @@ func (p *Plugin) CreateVolume(ctx context.Context, q *spec.CreateVolumeRequest) 
 		}
 		return nil, err
 	}
-	return &spec.CreateVolumeResponse{Volume: p.volume(made)}, nil
+	v := p.volume(made)
+	v.ContentSource = q.GetVolumeContentSource()
+	return &spec.CreateVolumeResponse{Volume: v}, nil
 }
 
 // wish checks a creation.
@@ -70,8 +92,8 @@ func (p *Plugin) wish(q *spec.CreateVolumeRequest) (driver.Spec, error) {
 			return s, invalid("%s", why)
 		}
 	}
-	if q.GetVolumeContentSource() != nil {
-		return s, invalid("directory volumes cannot be made from a snapshot or another volume")
+	if err := p.copied(&s, q.GetVolumeContentSource()); err != nil {
+		return s, err
 	}
 	if !p.reachable(q.GetAccessibilityRequirements()) {
 		return s, status.Errorf(codes.ResourceExhausted, "volumes of this pool are only at node %s", p.o.NodeID)
@@ -90,10 +112,46 @@ func (p *Plugin) wish(q *spec.CreateVolumeRequest) (driver.Spec, error) {
 	if r.GetRequiredBytes() < 0 || r.GetLimitBytes() < 0 || (r.GetLimitBytes() > 0 && r.GetRequiredBytes() > r.GetLimitBytes()) {
 		return s, status.Errorf(codes.OutOfRange, "capacity of %d to %d bytes", r.GetRequiredBytes(), r.GetLimitBytes())
 	}
-	if s.Size = volume.Bytes(r.GetRequiredBytes()); s.Size == 0 {
+	if s.Size = volume.Bytes(r.GetRequiredBytes()); s.Size == 0 && s.Source == nil {
 		s.Size = volume.Bytes(r.GetLimitBytes())
 	}
 	return s, nil
+}
+
+// copyPrefix begins the word, in a label's place for the cluster, by which a copy remembers what it was made from: whoever asks for a copy of the name again
+// must not be given an empty volume for it.
+const copyPrefix = "csi:copy-of:"
+
+func copyOf(cluster string) string {
+	from, _ := strings.CutPrefix(cluster, copyPrefix)
+	return from
+}
+
+// copied reads what a volume is to be a copy of.
+func (p *Plugin) copied(s *driver.Spec, from *spec.VolumeContentSource) error {
+	if from == nil {
+		return nil
+	}
+	if !p.facts.Clones {
+		return invalid("volumes of this pool cannot be made from a snapshot or another volume")
+	}
+	switch t := from.GetType().(type) {
+	case *spec.VolumeContentSource_Volume:
+		if err := id(t.Volume.GetVolumeId()); err != nil {
+			return err
+		}
+		s.Source = &driver.Source{Volume: t.Volume.GetVolumeId()}
+	case *spec.VolumeContentSource_Snapshot:
+		vol, snapshot, err := splitSnapshot(t.Snapshot.GetSnapshotId())
+		if err != nil {
+			return err
+		}
+		s.Source = &driver.Source{Volume: vol, Snapshot: snapshot}
+	default:
+		return invalid("the volume content source is neither a snapshot nor a volume")
+	}
+	s.Cluster = copyPrefix + snapshotID(s.Source.Volume, s.Source.Snapshot)
+	return nil
 }
 
 func fits(size volume.Bytes, r *spec.CapacityRange) bool {
@@ -137,7 +195,7 @@ func (p *Plugin) cannot(c *spec.VolumeCapability) string {
 	case c.GetMount() == nil:
 		return "the access type is missing"
 	case c.GetMount().GetFsType() != "":
-		return "volumes are directories of the pool's file system: fs_type cannot be chosen"
+		return "the pool has the file system that it has: fs_type cannot be chosen"
 	case len(c.GetMount().GetMountFlags()) > 0:
 		return "mount flags are not served"
 	case m == spec.VolumeCapability_AccessMode_UNKNOWN:
@@ -206,24 +264,35 @@ func (p *Plugin) ValidateVolumeCapabilities(ctx context.Context, q *spec.Validat
 		VolumeContext: q.GetVolumeContext(), VolumeCapabilities: q.GetVolumeCapabilities(), Parameters: q.GetParameters()}}, nil
 }
 
+const pagePrefix = "after:"
+
+// page reads the token of a page: the last id of the one before.
+func page(token string) (after string, err error) {
+	after, ok := strings.CutPrefix(token, pagePrefix)
+	if token != "" && !ok {
+		return "", status.Errorf(codes.Aborted, "starting_token %.80q is not one of this plugin", token)
+	}
+	return after, nil
+}
+
 // ListVolumes lists by name; the token of the next page is the last name of this one, so that volumes that come and go between pages shift nothing.
 func (p *Plugin) ListVolumes(ctx context.Context, q *spec.ListVolumesRequest) (*spec.ListVolumesResponse, error) {
 	if q.GetMaxEntries() < 0 {
 		return nil, invalid("max_entries is %d", q.GetMaxEntries())
 	}
-	if t := q.GetStartingToken(); t != "" && !strings.HasPrefix(t, "after:") {
-		return nil, status.Errorf(codes.Aborted, "starting_token %.80q is not one of this plugin", t)
+	after, err := page(q.GetStartingToken())
+	if err != nil {
+		return nil, err
 	}
 	all, err := p.pool.List(ctx)
 	if err != nil {
 		return nil, err
 	}
-	after := strings.TrimPrefix(q.GetStartingToken(), "after:")
 	all = all[sort.Search(len(all), func(i int) bool { return all[i].Name > after }):]
 	resp := &spec.ListVolumesResponse{}
 	if n := int(q.GetMaxEntries()); n > 0 && n < len(all) {
 		all = all[:n]
-		resp.NextToken = "after:" + all[n-1].Name
+		resp.NextToken = pagePrefix + all[n-1].Name
 	}
 	for _, i := range all {
 		resp.Entries = append(resp.Entries, &spec.ListVolumesResponse_Entry{Volume: p.volume(i),

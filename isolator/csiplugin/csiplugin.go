@@ -1,8 +1,9 @@
 // Package csiplugin serves the built-in pool driver as a CSI v1 plugin (identity, controller and node services) on a unix socket, for whoever
 // speaks CSI: Mesos's storage resource providers, another orchestrator, or Holdfast's own csi driver, which is tested with it.
 //
-// A volume's id is its name. The plugin keeps no state of its own: volumes are the pool's directories, and what is staged or published is
-// what mountinfo says. Staging binds a volume's data to the staging path, publishing binds that to the target.
+// A volume's id is its name, a snapshot's is <volume>@<snapshot>. The plugin keeps no state of its own: volumes are the pool's directories, and what is
+// staged or published is what mountinfo says. Staging has the pool mount a volume (a directory needs no mount) and binds it to the staging path, publishing
+// binds that to the target. What the plugin can do is what the pool's back end can: it advertises no more.
 package csiplugin
 
 import (
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 )
@@ -34,12 +36,18 @@ const TopologyKey = "csi.holdfast.io/node"
 
 // Options of a plugin. Pool and NodeID are needed.
 type Options struct {
-	Pool    string // the pool's directory, absolute
-	NodeID  string
-	Scope   string // driver.ScopeCluster or ScopeNode, "" asks the file system
-	Version string
-	Limit   time.Duration // how long one call may take, 60 s by default
-	Log     *zap.Logger
+	Pool   string // the pool's directory, absolute
+	NodeID string
+	// Mounts is where a pool that mounts file systems of its own does so; needed with every Backend but pool.Dir.
+	Mounts string
+	// Backend, FS, Size and FullCopies are those of pool.Options.
+	Backend, FS string
+	Size        volume.Bytes
+	FullCopies  bool
+	Scope       string // driver.ScopeCluster or ScopeNode, "" asks the file system
+	Version     string
+	Limit       time.Duration // how long one call may take, 60 s by default
+	Log         *zap.Logger
 }
 
 // Plugin answers CSI calls.
@@ -52,6 +60,7 @@ type Plugin struct {
 	dir   string // the pool, without links
 	pool  *pool.Pool
 	local bool // volumes are on this node only
+	facts driver.Facts
 	locks locks
 }
 
@@ -69,7 +78,8 @@ func New(o Options) (*Plugin, error) {
 	if o.Version == "" {
 		o.Version = "dev"
 	}
-	p, err := pool.Open(pool.Options{Dir: o.Pool, Scope: o.Scope, Node: o.NodeID, Backend: pool.Dir})
+	po := pool.Options{Dir: o.Pool, Scope: o.Scope, Node: o.NodeID, Backend: o.Backend, FS: o.FS, Size: o.Size, FullCopies: o.FullCopies, Mounts: o.Mounts}
+	p, err := openPool(po)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +87,28 @@ func New(o Options) (*Plugin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Plugin{o: o, pool: p, dir: facts.Root, local: facts.Scope == driver.ScopeNode}, nil
+	dir, err := filepath.EvalSymlinks(o.Pool)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "csi plugin")
+	}
+	return &Plugin{o: o, pool: p, dir: dir, local: facts.Scope == driver.ScopeNode, facts: facts}, nil
+}
+
+// openPool opens a pool of directories without mounts: the staging path is the only one that a directory needs.
+func openPool(o pool.Options) (*pool.Pool, error) {
+	if o.Backend == pool.Dir {
+		o.Mounts = ""
+		return pool.Open(o)
+	}
+	mounts := o.Mounts
+	o.Mounts = ""
+	if o.Backend == "" { // what the pool has, which is only to be seen by opening it
+		if p, err := pool.Open(o); err == nil || !fault.Is(err, fault.Unavailable) || mounts == "" {
+			return p, err
+		}
+	}
+	o.Mounts = mounts
+	return pool.Open(o)
 }
 
 // Serve answers on a unix socket, `unix:///path`, until ctx ends. A socket that a dead plugin has left is replaced; one that answers is not.
@@ -179,6 +210,11 @@ func (p *Plugin) GetPluginCapabilities(context.Context, *spec.GetPluginCapabilit
 	var out []*spec.PluginCapability
 	for _, t := range types {
 		out = append(out, &spec.PluginCapability{Type: &spec.PluginCapability_Service_{Service: &spec.PluginCapability_Service{Type: t}}})
+	}
+	way := map[string]spec.PluginCapability_VolumeExpansion_Type{driver.GrowsOnline: spec.PluginCapability_VolumeExpansion_ONLINE,
+		driver.GrowsOffline: spec.PluginCapability_VolumeExpansion_OFFLINE}
+	if w, ok := way[p.facts.Grows]; ok {
+		out = append(out, &spec.PluginCapability{Type: &spec.PluginCapability_VolumeExpansion_{VolumeExpansion: &spec.PluginCapability_VolumeExpansion{Type: w}}})
 	}
 	return &spec.GetPluginCapabilitiesResponse{Capabilities: out}, nil
 }

@@ -6,9 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
@@ -19,17 +22,29 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/isolator/csiplugin"
+	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
-// serve runs a plugin on a socket of its own until the test ends.
+// serve runs a plugin over directories on a socket of its own until the test ends.
 func serve(t *testing.T, scope string) (dir, endpoint string) {
+	t.Helper()
+	return serveOn(t, csiplugin.Options{Scope: scope}, "")
+}
+
+// serveOn is serve with another back end, where fs is not empty on a file system of that kind that was made for it.
+func serveOn(t *testing.T, o csiplugin.Options, fs string) (dir, endpoint string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "hfc")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := csiplugin.New(csiplugin.Options{Pool: filepath.Join(dir, "pool"), NodeID: "n1", Scope: scope})
+	o.Pool, o.NodeID = filepath.Join(dir, "pool"), "n1"
+	if fs != "" {
+		o.Mounts = filepath.Join(dir, "shown")
+		scratch(t, o.Pool, fs)
+	}
+	p, err := csiplugin.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,11 +58,17 @@ func serve(t *testing.T, scope string) (dir, endpoint string) {
 			t.Error(err)
 		}
 		left, err := mount.Under(dir)
+		left = slices.DeleteFunc(left, func(m mount.Mount) bool { return m.Point == o.Pool })
 		if err != nil || len(left) > 0 {
 			t.Errorf("left mounted: %v %v", left, err)
 		}
 		for _, m := range left {
 			_ = mount.Unmount(context.Background(), m.Point)
+		}
+		if fs != "" {
+			if err := unix.Unmount(o.Pool, 0); err != nil {
+				t.Errorf("the pool is still in use: %v", err)
+			}
 		}
 		os.RemoveAll(dir)
 	})
@@ -63,22 +84,48 @@ func serve(t *testing.T, scope string) (dir, endpoint string) {
 	}
 }
 
+// scratch mounts a new file system of a kind at dir.
+func scratch(t *testing.T, dir, fs string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	image := dir + ".image"
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 64<<30); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][]string{{"mkfs." + fs, "-q", image}, {"mount", "-o", "loop", image, dir}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", c, err, out)
+		}
+	}
+}
+
 // TestHeavySanity runs csi-sanity, which Kubernetes's storage group tests drivers with, against the plugin over real mounts.
 func TestHeavySanity(t *testing.T) {
-	heavy.Require(t, heavy.Root)
+	heavy.Require(t, heavy.Root, heavy.Program("mkfs.xfs"), heavy.Program("mkfs.btrfs"))
 	program := filepath.Join(t.TempDir(), "csi-sanity")
 	build := exec.Command("go", "build", "-o", program, "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity")
 	build.Dir = filepath.Join("..", "..", "tools", "csi-sanity")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build csi-sanity: %v\n%s", err, out)
 	}
-	for _, scope := range []string{"node", "cluster"} {
-		t.Run(scope, func(t *testing.T) {
-			dir, endpoint := serve(t, scope)
-			ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	for name, c := range map[string]struct {
+		o  csiplugin.Options
+		fs string
+	}{
+		"directories of one node": {csiplugin.Options{Scope: "node"}, ""}, "directories of all nodes": {csiplugin.Options{Scope: "cluster"}, ""},
+		"loop": {csiplugin.Options{Scope: "node", Backend: pool.Loop, Size: 10 << 20}, "xfs"}, "btrfs": {csiplugin.Options{Scope: "node", Backend: pool.Btrfs}, "btrfs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, endpoint := serveOn(t, c.o, c.fs)
+			ctx, cancel := context.WithTimeout(context.Background(), 120*time.Second)
 			defer cancel()
-			out, err := exec.CommandContext(ctx, program, "--csi.endpoint="+endpoint, "--csi.mountdir="+filepath.Join(dir, "mnt"),
-				"--csi.stagingdir="+filepath.Join(dir, "stage"), "--ginkgo.no-color").CombinedOutput()
+			out, err := exec.CommandContext(ctx, program, "--csi.endpoint="+endpoint, "--csi.mountdir="+filepath.Join(dir, "mnt"), "--csi.testvolumesize=67108864",
+				"--csi.testvolumeexpandsize=134217728", "--csi.stagingdir="+filepath.Join(dir, "stage"), "--ginkgo.no-color").CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}

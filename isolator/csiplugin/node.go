@@ -29,9 +29,13 @@ func (p *Plugin) NodeGetInfo(context.Context, *spec.NodeGetInfoRequest) (*spec.N
 
 // NodeGetCapabilities names what the node can do.
 func (p *Plugin) NodeGetCapabilities(context.Context, *spec.NodeGetCapabilitiesRequest) (*spec.NodeGetCapabilitiesResponse, error) {
+	types := []spec.NodeServiceCapability_RPC_Type{spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, spec.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		spec.NodeServiceCapability_RPC_VOLUME_CONDITION, spec.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER}
+	if p.facts.Grows != "" {
+		types = append(types, spec.NodeServiceCapability_RPC_EXPAND_VOLUME)
+	}
 	var out []*spec.NodeServiceCapability
-	for _, t := range []spec.NodeServiceCapability_RPC_Type{spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
-		spec.NodeServiceCapability_RPC_GET_VOLUME_STATS, spec.NodeServiceCapability_RPC_VOLUME_CONDITION} {
+	for _, t := range types {
 		out = append(out, &spec.NodeServiceCapability{Type: &spec.NodeServiceCapability_Rpc{Rpc: &spec.NodeServiceCapability_RPC{Type: t}}})
 	}
 	return &spec.NodeGetCapabilitiesResponse{Capabilities: out}, nil
@@ -48,9 +52,18 @@ func place(what, path string) error {
 	return nil
 }
 
-// data gives a volume's data directory. Its label was checked.
+// data has the pool show a volume and gives the place: a directory's own, where the back end mounts nothing. Its label was checked.
 func (p *Plugin) data(ctx context.Context, name string) (string, error) {
-	return p.pool.Mount(ctx, driver.MountSpec{Name: name, ID: "csi"}) // opened without mounts, the pool answers with the directory
+	return p.pool.Mount(ctx, driver.MountSpec{Name: name, ID: "csi"})
+}
+
+// shown gives the place of a volume that data has shown.
+func (p *Plugin) shown(ctx context.Context, name string) (string, error) {
+	path, err := p.pool.Path(ctx, name)
+	if err == nil && path == "" {
+		return "", status.Errorf(codes.FailedPrecondition, "volume %s is not staged", name)
+	}
+	return path, err
 }
 
 // NodeStageVolume binds the volume's data to the staging path.
@@ -123,7 +136,16 @@ func (p *Plugin) NodeUnstageVolume(ctx context.Context, q *spec.NodeUnstageVolum
 		return nil, err
 	}
 	defer release()
-	return &spec.NodeUnstageVolumeResponse{}, unbind(ctx, p.dir, q.GetStagingTargetPath(), false)
+	if err := unbind(ctx, p.dir, q.GetStagingTargetPath(), false); err != nil {
+		return nil, err
+	}
+	if at, err := p.mountsOf(ctx, q.GetVolumeId()); err != nil || len(at) > 0 {
+		return &spec.NodeUnstageVolumeResponse{}, err // staged or published elsewhere too
+	}
+	if err := p.pool.Unmount(ctx, q.GetVolumeId(), "csi"); err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, err
+	}
+	return &spec.NodeUnstageVolumeResponse{}, nil
 }
 
 // unbind syncs the pool and removes every mount at a place; nothing mounted there is fine.
@@ -159,7 +181,7 @@ func (p *Plugin) NodePublishVolume(ctx context.Context, q *spec.NodePublishVolum
 	if err := place("staging_target_path", q.GetStagingTargetPath()); err != nil {
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	data, err := p.data(ctx, q.GetVolumeId())
+	data, err := p.shown(ctx, q.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
@@ -180,8 +202,28 @@ func (p *Plugin) NodePublishVolume(ctx context.Context, q *spec.NodePublishVolum
 	if err != nil {
 		return nil, err
 	}
+	if err := p.soleTarget(ctx, q); err != nil {
+		return nil, err
+	}
 	readOnly := q.GetReadonly() || strings.HasSuffix(q.GetVolumeCapability().GetAccessMode().GetMode().String(), "READER_ONLY")
 	return &spec.NodePublishVolumeResponse{}, bind(ctx, q.GetStagingTargetPath(), q.GetTargetPath(), readOnly)
+}
+
+// soleTarget refuses a second target of a volume whose access mode allows one only.
+func (p *Plugin) soleTarget(ctx context.Context, q *spec.NodePublishVolumeRequest) error {
+	if q.GetVolumeCapability().GetAccessMode().GetMode() != spec.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
+		return nil
+	}
+	at, err := p.mountsOf(ctx, q.GetVolumeId())
+	if err != nil {
+		return err
+	}
+	for _, m := range at {
+		if m != q.GetStagingTargetPath() && m != q.GetTargetPath() {
+			return status.Errorf(codes.FailedPrecondition, "volume %s has one writer only and is published at %s", q.GetVolumeId(), m)
+		}
+	}
+	return nil
 }
 
 // NodeUnpublishVolume takes a published mount and its directory away.
@@ -194,7 +236,7 @@ func (p *Plugin) NodeUnpublishVolume(ctx context.Context, q *spec.NodeUnpublishV
 	return &spec.NodeUnpublishVolumeResponse{}, unbind(ctx, p.dir, q.GetTargetPath(), true)
 }
 
-// NodeGetVolumeStats gives the figures of the pool's file system, which all its volumes share.
+// NodeGetVolumeStats gives what the pool has measured of a volume that is mounted.
 func (p *Plugin) NodeGetVolumeStats(ctx context.Context, q *spec.NodeGetVolumeStatsRequest) (*spec.NodeGetVolumeStatsResponse, error) {
 	if err := id(q.GetVolumeId()); err != nil {
 		return nil, err
@@ -215,21 +257,27 @@ func (p *Plugin) NodeGetVolumeStats(ctx context.Context, q *spec.NodeGetVolumeSt
 	if !at {
 		return nil, status.Errorf(codes.NotFound, "volume %s is not mounted at %.200q", q.GetVolumeId(), q.GetVolumePath())
 	}
-	var st unix.Statfs_t
-	err = mount.Within(ctx, "figures of "+q.GetVolumePath(), func() error {
-		return fault.Wrap(fault.Unknown, unix.Statfs(q.GetVolumePath(), &st), "figures of %s", q.GetVolumePath())
-	})
+	u, err := p.pool.Usage(ctx, q.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}
-	return &spec.NodeGetVolumeStatsResponse{VolumeCondition: healthy(), Usage: []*spec.VolumeUsage{
-		{Unit: spec.VolumeUsage_BYTES, Total: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize, Used: int64(st.Blocks-st.Bfree) * st.Bsize},
-		{Unit: spec.VolumeUsage_INODES, Total: int64(st.Files), Available: int64(st.Ffree), Used: int64(st.Files - st.Ffree)},
-	}}, nil
+	inodes := &spec.VolumeUsage{Unit: spec.VolumeUsage_INODES, Total: int64(u.Inodes), Used: int64(u.InodesUsed)}
+	if inodes.Total > inodes.Used {
+		inodes.Available = inodes.Total - inodes.Used
+	}
+	bytes := &spec.VolumeUsage{Unit: spec.VolumeUsage_BYTES, Total: int64(u.Size), Available: int64(u.Available), Used: int64(u.Used)}
+	if bytes.Total == 0 { // nothing but the pool's room limits it
+		bytes.Total = bytes.Used + bytes.Available
+	}
+	return &spec.NodeGetVolumeStatsResponse{VolumeCondition: healthy(), Usage: []*spec.VolumeUsage{bytes, inodes}}, nil
 }
 
-// mountsOf gives the places on this node where a volume's data is mounted, by mountinfo alone.
+// mountsOf gives the places on this node, but the pool's own, where a volume's data is mounted, by mountinfo alone.
 func (p *Plugin) mountsOf(ctx context.Context, name string) (places []string, err error) {
+	own := ""
+	if p.o.Mounts != "" {
+		own = p.pool.WillMountAt(name)
+	}
 	err = mount.Within(ctx, "look for mounts", func() error {
 		all, err := mount.Under("/")
 		if err != nil {
@@ -242,9 +290,14 @@ func (p *Plugin) mountsOf(ctx context.Context, name string) (places []string, er
 				on = m
 			}
 		}
-		root := filepath.Join(on.Root, strings.TrimPrefix(dir, on.Point))
+		root := filepath.Join(on.Root, strings.TrimPrefix(dir, on.Point)) + "/"
 		for _, m := range all {
-			if m.Major == on.Major && m.Minor == on.Minor && strings.HasPrefix(m.Root, root+"/") {
+			if m.Point == own && own != "" { // what the pool has shown has this device, and this root or one below
+				on, root = m, m.Root
+			}
+		}
+		for _, m := range all {
+			if m.Point != own && m.Major == on.Major && m.Minor == on.Minor && (m.Root == root || strings.HasPrefix(m.Root, strings.TrimSuffix(root, "/")+"/")) {
 				places = append(places, m.Point)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver/csi"
 	"github.com/holdfast-io/holdfast/isolator/driver/csistage"
 	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
+	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
@@ -30,7 +32,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 {
 		switch os.Args[1] {
 		case "test-plugin":
-			p, err := csiplugin.New(csiplugin.Options{Pool: filepath.Join(os.Args[2], "pool"), NodeID: "n1", Scope: driver.ScopeNode})
+			backend, _ := os.ReadFile(filepath.Join(os.Args[2], "backend"))
+			p, err := csiplugin.New(csiplugin.Options{Pool: filepath.Join(os.Args[2], "pool"), NodeID: "n1", Scope: driver.ScopeNode, Backend: string(backend),
+				Mounts: filepath.Join(os.Args[2], "shown"), Size: 16 << 20})
 			if err == nil {
 				err = p.Serve(bg, "unix://"+filepath.Join(os.Args[2], "csi.sock"))
 			}
@@ -66,12 +70,12 @@ func life(dir string) error {
 	if err != nil {
 		return err
 	}
-	_, err = d.Create(bg, driver.Spec{Name: "v", UID: "u"})
+	_, err = d.Create(bg, driver.Spec{Name: "v", UID: "u", Size: 16 << 20})
 	if fault.Is(err, fault.Conflict) { // an earlier life ended while it was being removed: the isolator's journal goes on with that first
 		if err := d.Remove(bg, "v", "u"); err != nil && !fault.Is(err, fault.NotFound) {
 			return err
 		}
-		_, err = d.Create(bg, driver.Spec{Name: "v", UID: "u"})
+		_, err = d.Create(bg, driver.Spec{Name: "v", UID: "u", Size: 16 << 20})
 	}
 	if err != nil {
 		return err
@@ -88,7 +92,7 @@ func life(dir string) error {
 		return err
 	}
 	if facts.Grows != "" {
-		if _, err := d.Grow(bg, "v", "u", 2<<20); err != nil {
+		if _, err := d.Grow(bg, "v", "u", 32<<20); err != nil {
 			return err
 		}
 	}
@@ -115,22 +119,47 @@ type plugin struct {
 	cmd *exec.Cmd
 }
 
-// startPlugin runs the real plugin as a process.
+// startPlugin runs the real plugin as a process, over directories.
 func startPlugin(t *testing.T) *plugin {
+	t.Helper()
+	return startPluginOn(t, pool.Dir, "")
+}
+
+// startPluginOn runs it over another back end, with the pool on a new file system of the kind fs.
+func startPluginOn(t *testing.T, backend, fs string) *plugin {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "hfr")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "backend"), []byte(backend), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if fs != "" {
+		image, at := filepath.Join(dir, "image"), filepath.Join(dir, "pool")
+		for _, c := range [][]string{{"mkdir", at}, {"truncate", "-s", "4G", image}, {"mkfs." + fs, "-q", image}, {"mount", "-o", "loop", image, at}} {
+			if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", c, err, out)
+			}
+		}
+	}
 	p := &plugin{T: t, dir: dir}
 	t.Cleanup(func() {
 		p.kill()
 		left, err := mount.Under(dir)
+		if fs != "" {
+			left = slices.DeleteFunc(left, func(m mount.Mount) bool { return m.Point == filepath.Join(dir, "pool") })
+		}
 		if err != nil || len(left) > 0 {
 			t.Errorf("left mounted: %v %v", left, err)
 		}
 		for i := len(left) - 1; i >= 0; i-- {
 			_ = mount.Unmount(bg, left[i].Point)
+		}
+		if fs != "" {
+			if err := mount.Unmount(bg, filepath.Join(dir, "pool")); err != nil {
+				t.Error(err)
+			}
 		}
 		os.RemoveAll(dir)
 	})
@@ -166,26 +195,30 @@ func (p *plugin) kill() {
 
 // TestHeavySuitePool takes the driver through the conformance suite over the real plugin and real mounts.
 func TestHeavySuitePool(t *testing.T) {
-	heavy.Require(t, heavy.Root)
-	drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
-		p, nodes := startPlugin(t), 0
-		again := func() driver.Driver {
-			nodes++
-			d, err := open(p.dir, fmt.Sprint("n", nodes))
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { d.Close() })
-			return d
-		}
-		return drivertest.Fixture{Driver: again(), Again: again, KeepsUID: true, Options: map[string]string{"size": "4M"}}
-	})
+	heavy.Require(t, heavy.Root, heavy.Program("mkfs.xfs"), heavy.Program("mkfs.btrfs"))
+	for backend, fs := range map[string]string{pool.Dir: "", pool.Loop: "xfs", pool.Btrfs: "btrfs"} {
+		t.Run(backend, func(t *testing.T) {
+			drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
+				p, nodes := startPluginOn(t, backend, fs), 0
+				again := func() driver.Driver {
+					nodes++
+					d, err := open(p.dir, fmt.Sprint("n", nodes))
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { d.Close() })
+					return d
+				}
+				return drivertest.Fixture{Driver: again(), Again: again, KeepsUID: true, Options: map[string]string{"size": "16M"}}
+			})
+		})
+	}
 }
 
 // TestHeavyKillDriver kills the driver's process at every step; the next process finishes, and nothing is left.
 func TestHeavyKillDriver(t *testing.T) {
-	heavy.Require(t, heavy.Root)
-	p := startPlugin(t)
+	heavy.Require(t, heavy.Root, heavy.Program("mkfs.btrfs"))
+	p := startPluginOn(t, pool.Btrfs, "btrfs")
 	reached := 0
 	for _, step := range csistage.CrashSteps {
 		cmd := exec.Command("/proc/self/exe", "test-life", p.dir)
@@ -200,7 +233,7 @@ func TestHeavyKillDriver(t *testing.T) {
 		if err := life(p.dir); err != nil {
 			t.Errorf("after a kill at %s: %v", step, err)
 		}
-		if left, err := mount.Under(p.dir); err != nil || len(left) > 0 {
+		if left, err := mount.Under(p.dir); err != nil || len(left) != 1 { // the pool
 			t.Errorf("after a kill at %s: mounted %v %v", step, left, err)
 		}
 		for _, what := range []string{"names/*.json", "names/snapshots/*.json", "n1/ledger/*.json", "n1/staging/[a-z]*", "n1/mounts/csi/pool/[a-z]*"} {
@@ -273,7 +306,7 @@ func TestHeavyKillPlugin(t *testing.T) {
 			running = false
 		default:
 		}
-		until("create", func() error { _, err := d.Create(bg, driver.Spec{Name: "v", UID: "u"}); return err })
+		until("create", func() error { _, err := d.Create(bg, driver.Spec{Name: "v", UID: "u", Size: 16 << 20}); return err })
 		until("mount", func() error { _, err := d.Mount(bg, one); return err })
 		if err := os.WriteFile(filepath.Join(d.WillMountAt("v"), "f"), []byte("kept"), 0o600); err != nil {
 			t.Fatal(err)
