@@ -6,6 +6,7 @@ package framework
 import (
 	"context"
 
+	"github.com/holdfast-io/holdfast/framework/probe"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -30,7 +31,7 @@ type Core interface {
 
 // Notice is a change that people watch: an instance changed phase, a deployment step ended, a node was lost.
 type Notice struct {
-	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange"; "node-order", "hold"
+	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange", "check"; "node-order", "hold"
 	Instance   *state.Instance   `json:"instance,omitempty"`
 	Deployment *state.Deployment `json:"deployment,omitempty"`
 	ID         string            `json:"id"`
@@ -50,6 +51,8 @@ type Notice struct {
 	First   bool           `json:"-"`
 	// Strange is a task of ours that no instance claimed, and that is over now ("strange").
 	Strange *state.StrangeTask `json:"-"`
+	// Check is a health check of the framework's own that failed ("check"); told each time.
+	Check *probe.Failure `json:"-"`
 }
 
 // Info describes the running framework.

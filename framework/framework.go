@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/holdfast-io/holdfast/framework/probe"
 	"github.com/holdfast-io/holdfast/framework/store"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -51,6 +52,8 @@ type Config struct {
 	// Nodes makes the way to the authority for one time of leadership; emit blocks while the loop is busy.
 	Nodes     func(emit func(scheduler.Event)) (Nodes, error)
 	Sandboxes Sandboxes
+	// Probes bounds how many health and readiness checks of the framework's own are under way. Default 512; below 0: none are made.
+	Probes int
 
 	// MaxBatch bounds how many events share one commit. Default 256.
 	MaxBatch int
@@ -81,9 +84,11 @@ type Framework struct {
 	view *state.State                    // what is committed, for readers
 	runs map[state.InstanceID]*state.Run // the newest run of each instance, for its logs after its end
 	subs map[*subscriber]struct{}
-	term *term                   // nil while not leading
-	why  string                  // why term is nil
-	end  context.CancelCauseFunc // ends the time of leadership; nil while there is none
+	term *term  // nil while not leading
+	why  string // why term is nil
+	// prober makes the health and readiness checks; it is the term\'s, nil while not leading.
+	prober *probe.Prober
+	end    context.CancelCauseFunc // ends the time of leadership; nil while there is none
 }
 
 var _ Core = (*Framework)(nil)

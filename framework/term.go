@@ -129,7 +129,11 @@ func (t *term) run() error {
 		return err
 	}
 	var wg sync.WaitGroup
-	wg.Add(2)
+	wg.Add(3)
+	go func() {
+		defer wg.Done()
+		t.probe()
+	}()
 	go func() {
 		defer wg.Done()
 		if err := t.f.c.Master.Run(t.ctx, t.f.frameworkID, t.emit); err != nil {

@@ -123,6 +123,10 @@ func (u *Update) Apply(base *App, o Options) (a *App, warnings []string, err err
 	replace(&base.UnreachableStrategy, n.UnreachableStrategy)
 	replace(&base.Residency, n.Residency)
 	replace(&base.Unprotected, n.Unprotected)
+	replace(&base.Order, n.Order)
+	replace(&base.Partition, n.Partition)
+	replace(&base.MinInstances, n.MinInstances)
+	replace(&base.MaxInstances, n.MaxInstances)
 	if n.HealthChecks != nil {
 		base.HealthChecks = n.HealthChecks
 	}

@@ -2,6 +2,7 @@ package marathon
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,11 @@ func (a *App) Spec() (state.Spec, error) {
 	for i := range a.HealthChecks {
 		s.HealthChecks = append(s.HealthChecks, healthSpec(&a.HealthChecks[i], ports))
 	}
+	for i := range a.ReadinessChecks {
+		s.ReadinessChecks = append(s.ReadinessChecks, a.readinessSpec(&a.ReadinessChecks[i], ports))
+	}
+	s.Rollout = state.Rollout{Serial: definition.Or(a.Order, "") == definition.OrderSerial, Partition: definition.Or(a.Partition, 0),
+		Min: definition.Or(a.MinInstances, 0), Max: definition.Or(a.MaxInstances, 0)}
 	return s, a.specVolumes(&s)
 }
 
@@ -113,7 +119,7 @@ func healthSpec(h *definition.HealthCheck, ports []int) state.HealthCheck {
 	out := state.HealthCheck{
 		Protocol: *h.Protocol, Path: definition.Or(h.Path, ""), Port: definition.Or(h.Port, 0), Command: definition.Or(h.Command, ""),
 		Grace: seconds(*h.GracePeriodSeconds), Interval: seconds(*h.IntervalSeconds), Timeout: seconds(*h.TimeoutSeconds),
-		Delay: seconds(*h.DelaySeconds), MaxFailures: *h.MaxConsecutiveFailures,
+		Delay: seconds(*h.DelaySeconds), MaxFailures: *h.MaxConsecutiveFailures, Ignore1xx: definition.Or(h.IgnoreHTTP1xx, false),
 	}
 	if h.PortIndex != nil && *h.PortIndex < len(ports) {
 		if i := ports[*h.PortIndex]; i >= 0 {
@@ -132,6 +138,30 @@ func persistentMount(m state.Mount, p *definition.Persistent) state.Mount {
 		m.DiskConstraints = append(m.DiskConstraints, state.Constraint{Field: c[0], Operator: strings.ToUpper(c[1]), Value: c[2], HasValue: true})
 	}
 	return m
+}
+
+// readinessSpec finds the port that a readiness check names.
+func (a *App) readinessSpec(r *definition.ReadinessCheck, ports []int) state.ReadinessCheck {
+	out := state.ReadinessCheck{Name: *r.Name, Protocol: *r.Protocol, Path: *r.Path, Interval: seconds(*r.IntervalSeconds), Timeout: seconds(*r.TimeoutSeconds),
+		Codes: r.ReadyCodes, Keep: *r.PreserveLastResponse}
+	var names []string
+	if a.HostNetwork() {
+		for _, d := range a.PortDefinitions {
+			names = append(names, definition.Or(d.Name, ""))
+		}
+	} else {
+		for _, m := range a.Container.PortMappings {
+			names = append(names, definition.Or(m.Name, ""))
+		}
+	}
+	if at := slices.Index(names, *r.PortName); at >= 0 && at < len(ports) {
+		if i := ports[at]; i >= 0 {
+			out.PortIndex = &i
+		} else {
+			out.Port = -1 - i
+		}
+	}
+	return out
 }
 
 func (a *App) specVolumes(s *state.Spec) error {

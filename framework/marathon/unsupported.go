@@ -89,20 +89,9 @@ func (a *App) unsupportedChecks(no func(path, text string)) {
 	if a.Check != nil {
 		no("/check", "general checks are")
 	}
-	if len(a.ReadinessChecks) > 0 {
-		no("/readinessChecks", "readiness checks are")
-	}
-	// Every health check is run by Mesos, which takes one per task.
-	if len(a.HealthChecks) > 1 {
-		no("/healthChecks", "more than one health check per app is")
-	}
 	for i, h := range a.HealthChecks {
-		at := fmt.Sprintf("/healthChecks(%d)", i)
 		if definition.Or(h.IPProtocol, "IPv4") == "IPv6" {
-			no(at+"/ipProtocol", "health checks over IPv6 are")
-		}
-		if definition.Or(h.IgnoreHTTP1xx, false) {
-			no(at+"/ignoreHttp1xx", "ignoreHttp1xx is")
+			no(fmt.Sprintf("/healthChecks(%d)/ipProtocol", i), "health checks over IPv6 are")
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (s *api) events(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		case n, ok := <-notices:
-			if ok && (n.Session != nil || n.Strange != nil) {
+			if ok && (n.Session != nil || n.Strange != nil || n.Check != nil) {
 				continue // told on /v2 only
 			}
 			// A closed channel says that this reader was too slow, or that the framework stops: the client lists anew.

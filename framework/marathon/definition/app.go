@@ -41,6 +41,12 @@ type App struct {
 	UnreachableStrategy        *UnreachableStrategy
 	// Unprotected (ours): exclusive volumes may be used on agents without an isolator; they then stay on that agent.
 	Unprotected *bool
+	// Order (ours) is serial or parallel: how instances are started, updated and stopped. Partition is the lowest number that gets a new
+	// version. MinInstances stay up and at most MaxInstances run, whatever is updated or drained.
+	Order        *string
+	Partition    *int
+	MinInstances *int
+	MaxInstances *int
 
 	// Version as given: Read ignores it, an update may roll back to it.
 	Version *string
@@ -260,6 +266,12 @@ type IPAddress struct {
 	Discovery   []PortMapping // nil: no discovery
 	HasPorts    bool
 }
+
+// The values of App.Order.
+const (
+	OrderSerial   = "serial"
+	OrderParallel = "parallel"
+)
 
 // Ptr gives a pointer to a value.
 func Ptr[T any](v T) *T { return &v }

@@ -172,6 +172,10 @@ func (a *App) jsonTail(o *object) {
 	}
 	opt(o, "role", a.Role)
 	opt(o, "unprotected", a.Unprotected)
+	opt(o, "order", a.Order)
+	opt(o, "partition", a.Partition)
+	opt(o, "minInstances", a.MinInstances)
+	opt(o, "maxInstances", a.MaxInstances)
 }
 
 func envJSON(env map[string]EnvValue) []byte {

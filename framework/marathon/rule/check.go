@@ -278,6 +278,7 @@ func Whole(p *document.Problems, a *definition.App, o Options) {
 	if *a.Instances > MaxInstances {
 		p.Add("/instances", fmt.Sprintf("got %d, expected %d or less", *a.Instances, MaxInstances))
 	}
+	checkBounds(p, a)
 	checkRole(p, a, o)
 	checkHealthPorts(p, a)
 	checkReadiness(p, a)
@@ -294,6 +295,19 @@ func Whole(p *document.Problems, a *definition.App, o Options) {
 				p.Add("/upgradeStrategy/"+name, "got "+scalaDouble(f)+", expected 0.0")
 			}
 		}
+	}
+}
+
+// checkBounds: the number of instances lies within minInstances and maxInstances.
+func checkBounds(p *document.Problems, a *definition.App) {
+	least, most := definition.Or(a.MinInstances, 0), definition.Or(a.MaxInstances, MaxInstances)
+	switch n := *a.Instances; {
+	case least > most:
+		p.Add("/maxInstances", fmt.Sprintf("got %d, expected %d or more (minInstances)", most, least))
+	case n < least:
+		p.Add("/instances", fmt.Sprintf("got %d, expected %d or more (minInstances)", n, least))
+	case n > most && a.MaxInstances != nil:
+		p.Add("/instances", fmt.Sprintf("got %d, expected %d or less (maxInstances)", n, most))
 	}
 }
 

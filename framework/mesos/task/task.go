@@ -1,6 +1,7 @@
 package task
 
 import (
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -158,14 +159,14 @@ func encodeReservation(v state.Reservation) mesos.Resource_ReservationInfo {
 	return out
 }
 
-// healthCheck maps the app's first health check to Mesos's own, which the task's executor runs. Marathon's HTTP, HTTPS and TCP, which
-// Marathon would run from its own host, become Mesos checks as well: same meaning, but tested beside the task. (An app with
-// several checks is refused before it gets here; Mesos has one per task.)
+// healthCheck maps the app's one check that is Mesos's own (COMMAND, MESOS_…), which the task's executor runs. HTTP, HTTPS and TCP are
+// asked by the framework, as Marathon does.
 func healthCheck(l *scheduler.Launch) (*mesos.HealthCheck, error) {
-	if len(l.Def.Spec.HealthChecks) == 0 {
+	at := slices.IndexFunc(l.Def.Spec.HealthChecks, func(h state.HealthCheck) bool { return h.Native() })
+	if at < 0 {
 		return nil, nil
 	}
-	h := &l.Def.Spec.HealthChecks[0]
+	h := &l.Def.Spec.HealthChecks[at]
 	out := &mesos.HealthCheck{
 		DelaySeconds:        seconds(h.Delay),
 		IntervalSeconds:     seconds(h.Interval),
