@@ -82,7 +82,7 @@ func cases(t *testing.T) map[string]scheduler.Call {
 		Env: map[string]string{"PGDATA": "data", "HOST": "mine"}, Labels: map[string]string{"team": "storage", "VIP-0": "x"},
 		Fetch: []state.Fetch{{URI: "http://x/y.tgz", Extract: true, DestPath: "z"}},
 		Ports: []state.Port{{Want: 10000, Name: "sql", Protocol: "tcp", Labels: map[string]string{"VIP_0": "db:5432"}}, {Protocol: "udp,tcp"}},
-		HealthChecks: []state.HealthCheck{{Protocol: "TCP", PortIndex: &index, Grace: 300 * time.Second, Interval: 60 * time.Second,
+		HealthChecks: []state.HealthCheck{{Protocol: "MESOS_TCP", PortIndex: &index, Grace: 300 * time.Second, Interval: 60 * time.Second,
 			Timeout: 20 * time.Second, Delay: 15 * time.Second, MaxFailures: 3}},
 		Container: state.Container{Type: "MESOS"},
 		Volumes:   []state.Mount{data, {Kind: state.MountHost, ContainerPath: "logs", HostPath: "/var/log/pg", ReadOnly: true}}})
@@ -157,7 +157,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"volume kind":   {Cmd: "x", Volumes: []state.Mount{{Kind: "tape", ContainerPath: "d"}}},
 		"container":     {Cmd: "x", Container: state.Container{Type: "LXC"}},
 		"docker image":  {Cmd: "x", Container: state.Container{Type: "DOCKER"}},
-		"port index":    {Cmd: "x", HealthChecks: []state.HealthCheck{{Protocol: "TCP", PortIndex: &one}}},
+		"port index":    {Cmd: "x", HealthChecks: []state.HealthCheck{{Protocol: "MESOS_TCP", PortIndex: &one}}},
 		"check":         {Cmd: "x", HealthChecks: []state.HealthCheck{{Protocol: "GRPC", Port: 1}}},
 		"docker ntwork": {Cmd: "x", Container: state.Container{Type: "DOCKER", Image: "i", Network: "weird"}},
 	} {
