@@ -110,7 +110,10 @@ func (w *work) claimReason(v *state.Volume, c *state.Claim) state.Reason {
 	case !n.SuspectSince.IsZero():
 		r.Code, r.Until = state.ReasonFencing, n.FreeBy
 		r.Text += fmt.Sprintf("; the node's lease has stood still since %s", n.SuspectSince.UTC().Format(time.RFC3339))
-		if n.Kept != "" {
+		if w.frozen() {
+			r.Until = time.Time{}
+			r.Text += ", but no node is declared dead during a hold"
+		} else if n.Kept != "" {
 			r.Text += ", but it is never declared dead: " + n.Kept
 		} else if !n.FreeBy.IsZero() {
 			r.Text += ", it is free by " + n.FreeBy.UTC().Format(time.RFC3339)

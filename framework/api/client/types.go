@@ -353,6 +353,8 @@ type Info struct {
 	Volumes      int `json:"volumes"`
 	Nodes        int `json:"nodes"`
 	Deployments  int `json:"deployments"`
+	// Hold says why nothing is started, moved or killed, "" when everything may be.
+	Hold string `json:"hold,omitempty"`
 }
 
 // Result answers a command.

@@ -95,6 +95,9 @@ func explainApp(st *state.State, a *state.App, now time.Time) *client.Explanatio
 	if !e.Waiting {
 		line(e, "  every instance runs")
 	}
+	if r := st.Hold.Why(); r.Code != "" {
+		line(e, "  %s", reasonLine(r, now))
+	}
 	return e
 }
 

@@ -20,7 +20,7 @@ func leaving(st *state.State, out *client.Node) {
 	if a := st.Agents[state.AgentID(out.Agent)]; a != nil && a.Unavailable != nil {
 		out.Maintenance = &client.Maintenance{Start: a.Unavailable.Start, DurationSeconds: a.Unavailable.Duration.Seconds()}
 	}
-	if l := st.Leaving[state.AgentID(out.Agent)]; l != nil && out.Agent != "" {
+	if l := st.Leaving[state.AgentID(out.Agent)]; l != nil && out.Agent != "" && (len(l.Waits) > 0 || o == nil || o.EmptyAt.IsZero()) {
 		out.Leaving = l.Why
 		for _, w := range l.Waits {
 			out.Waits = append(out.Waits, client.LeavingWait{Instance: string(w.Instance), Text: w.Text})

@@ -148,6 +148,7 @@ func (s *api) info(w http.ResponseWriter, r *http.Request) {
 	s.Core.View(func(st *state.State) {
 		out.Connected, out.Reconciled, out.AuthoritySeen, out.Stopped = st.Session.Connected, st.Session.Reconciled, st.Session.AuthoritySeen, st.Session.Stopped
 		out.Apps, out.Instances, out.Volumes, out.Nodes, out.Deployments = len(st.Apps), len(st.Instances), len(st.Volumes), len(st.Nodes), len(st.Deployments)
+		out.Hold = st.Hold.Why().Text
 		for _, i := range st.Instances {
 			if i.Phase == state.PhaseRunning {
 				out.Running++
