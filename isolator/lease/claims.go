@@ -67,6 +67,8 @@ type OverrideArgs struct {
 	NodeVersion uint64
 	// Renewing says that the operator typed the second flag: go on although the lease is being renewed.
 	Renewing bool
+	// By and Why are who says so and for what reason; they are kept in the claim.
+	By, Why string
 }
 
 // Claim reads one claim. NotFound when the volume is not known.
@@ -293,7 +295,9 @@ func (a *Authority) Override(ctx context.Context, o OverrideArgs) (ClaimVersion,
 	if _, err := a.Node(ctx, o.Node); o.Node != "" && !fault.Is(err, fault.NotFound) {
 		node = o.Node
 	}
-	return a.move(ctx, o.VolumeUID, node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideOverride(c, n, o) })
+	return a.move(ctx, o.VolumeUID, node, func(c Claim, n *NodeVersion) (Claim, bool, error) {
+		return decideOverride(c, n, o, a.opts.Now())
+	})
 }
 
 // Tombstone ends a volume: a free claim becomes a tombstone, which keeps its uid from being used again, and the name is

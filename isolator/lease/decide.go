@@ -256,7 +256,7 @@ func weaker(a, b Grade) Grade {
 }
 
 // decideOverride is L7: an operator's word, bound to the node, generation and epoch that were shown.
-func decideOverride(c Claim, n *NodeVersion, o OverrideArgs) (next Claim, write bool, err error) {
+func decideOverride(c Claim, n *NodeVersion, o OverrideArgs, now time.Time) (next Claim, write bool, err error) {
 	switch {
 	case c.Epoch > o.Epoch, c.Epoch == o.Epoch && c.State == Free:
 		return c, false, nil
@@ -267,7 +267,9 @@ func decideOverride(c Claim, n *NodeVersion, o OverrideArgs) (next Claim, write 
 	case n != nil && n.Version != o.NodeVersion && n.Alive && n.Generation == c.NodeGeneration && !o.Renewing:
 		return c, false, conflict(c, "override: the node renews its lease: it is there, and may be writing")
 	}
-	return c.free("L7"), true, nil
+	next = c.free("L7")
+	next.Word = &Word{By: o.By, Why: o.Why, At: now, Epoch: o.Epoch, Node: o.Node, Generation: o.Generation, Renewing: o.Renewing}
+	return next, true, nil
 }
 
 // aliveAt is the condition under which a node may hold.

@@ -96,3 +96,28 @@ func (a *Authority) KillNode(ctx context.Context, nv NodeVersion, by string) err
 	})
 	return fault.Op(err, "declare node %s dead", nv.UID)
 }
+
+// Condemn is an operator's word on a whole node: its lease of a generation is over, whatever it does. It is bound to the version that was shown, and
+// refused (Conflict) when the node has renewed since, unless renewing says that the operator was told and insists. A node that lives finds
+// its lease gone at its next renewal and fences itself. Dead already at that generation is a success.
+func (a *Authority) Condemn(ctx context.Context, uid string, generation, version uint64, renewing bool, by string) error {
+	for {
+		now, err := a.Node(ctx, uid)
+		switch {
+		case err != nil:
+			return err
+		case now.Generation != generation:
+			return fault.New(fault.Conflict, "node %s is at generation %d of its lease by now, not %d: it has started over, and holds nothing of generation %d", uid, now.Generation, generation, generation)
+		case !renewing:
+			now.Version = version
+			return a.KillNode(ctx, now, by)
+		}
+		// A renewal that comes between is only a reason to look again.
+		if err := a.KillNode(ctx, now, by); !fault.Is(err, fault.Conflict) {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return fault.Wrap(fault.Unknown, err, "declare node %s dead", uid)
+		}
+	}
+}

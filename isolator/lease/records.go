@@ -83,6 +83,20 @@ type Claim struct {
 	Tombstone bool `json:"tombstone,omitempty"`
 	// FreedBy says which point freed it last: "L3", "L4", "L5", "L7", for display and for checkers.
 	FreedBy string `json:"freedBy,omitempty"`
+	// Word is the latest operator's word (L7) on this claim, kept as a record.
+	Word *Word `json:"word,omitempty"`
+}
+
+// Word tells of an operator's word: who gave it, why, and what it was bound to.
+type Word struct {
+	By         string       `json:"by"`
+	Why        string       `json:"why"`
+	At         time.Time    `json:"at"` // the writer's wall clock
+	Epoch      volume.Epoch `json:"epoch"`
+	Node       string       `json:"node"`
+	Generation uint64       `json:"generation"`
+	// Renewing says that the node was renewing its lease, and that the operator was told so.
+	Renewing bool `json:"renewing,omitempty"`
 }
 
 // Timing are the node's published constants in seconds, from docs/safety.md.

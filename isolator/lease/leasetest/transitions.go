@@ -23,7 +23,7 @@ func Transitions(t *testing.T, open func(t *testing.T) Server) {
 		{"life of a claim", (*fixture).life}, {"stale leader", (*fixture).staleLeader}, {"grants", (*fixture).grants},
 		{"holds need a live lease", (*fixture).holdsNeedLease}, {"renewal under a hold", (*fixture).renewalUnderHold},
 		{"self claim", (*fixture).selfClaim}, {"re-key", (*fixture).rekey}, {"release", (*fixture).release},
-		{"death", (*fixture).death}, {"renewal before L4", (*fixture).renewalBeforeDeath}, {"override", (*fixture).override},
+		{"death", (*fixture).death}, {"renewal before L4", (*fixture).renewalBeforeDeath}, {"override", (*fixture).override}, {"condemn", (*fixture).condemn},
 		{"delete and create again", (*fixture).again}, {"shared", (*fixture).shared}, {"root", (*fixture).root}, {"records", (*fixture).records},
 		{"requests", (*fixture).requests}, {"lost calls", (*fixture).lost},
 	} {
@@ -463,11 +463,11 @@ func (f *fixture) override() {
 		_, err = f.a.Override(ctx, wrong)
 		f.refuse(err, fault.Conflict)
 	}
-	o.Renewing = true
+	o.Renewing, o.By, o.Why = true, "ann", "the machine burnt"
 	for range 2 {
 		c, err := f.a.Override(ctx, o)
 		f.ok(err)
-		if c.State != lease.Free || c.FreedBy != "L7" {
+		if c.State != lease.Free || c.FreedBy != "L7" || c.Word == nil || c.Word.By != "ann" || c.Word.Why != "the machine burnt" || c.Word.Epoch != 1 || c.Word.Node != "n1" || !c.Word.Renewing {
 			f.Errorf("overridden claim %+v", c)
 		}
 	}
@@ -475,6 +475,28 @@ func (f *fixture) override() {
 	_, err = f.a.Override(ctx, o) // the second operator's word, too late, is about an epoch that is over
 	f.ok(err)
 	f.stands(lease.Held, 2, "n2")
+}
+
+// Case 18: a word on a whole node is bound to the generation and version that were shown; a node that goes on finds its lease gone.
+func (f *fixture) condemn() {
+	f.create()
+	f.held(1, "n1")
+	shown, err := f.a.Node(ctx, "n1")
+	f.ok(err)
+	f.renew("n1")
+	f.refuse(f.a.Condemn(ctx, "n1", shown.Generation, shown.Version, false, "ann"), fault.Conflict, "renewed")
+	f.refuse(f.a.Condemn(ctx, "n1", shown.Generation+1, shown.Version, true, "ann"), fault.Conflict, "generation")
+	f.refuse(f.a.Condemn(ctx, "nobody", 1, 1, true, "ann"), fault.NotFound)
+	before, err := f.a.Node(ctx, "n1")
+	f.ok(err)
+	for range 2 {
+		f.ok(f.a.Condemn(ctx, "n1", shown.Generation, shown.Version, true, "ann"))
+	}
+	late := before.Node
+	late.Seq++
+	_, err = f.a.PutNode(ctx, late, before.Version)
+	f.refuse(err, fault.Conflict, "ann")
+	f.stands(lease.Held, 1, "n1") // the claim is another word
 }
 
 // Case 18: a name that was removed and made again has a new uid, and nothing old touches it.
