@@ -83,38 +83,45 @@ func (w *work) volumeObstacle(v *state.Volume, i *state.Instance) state.Reason {
 	case c.Tombstone:
 		return state.Reason{Code: state.ReasonClaim, Text: fmt.Sprintf("volume %s was removed", v.Ref)}
 	case c.State != state.ClaimFree:
-		return w.claimReason(v, c)
+		return ClaimReason(w.node(c.Node), c, w.frozen())
 	}
 	return state.Reason{}
 }
 
-// claimReason says who has a claim, since when, and what it takes to become free.
-func (w *work) claimReason(v *state.Volume, c *state.Claim) state.Reason {
+// spoken is how an operator gives the word that frees a volume.
+func spoken(c *state.Claim) string { return "holdfast volume release " + c.Ref.String() }
+
+// ClaimReason says who has a claim that is not free, since when, and what it takes to become free. n is its node, nil when no record of it is known; frozen says that
+// a hold is on.
+func ClaimReason(n *state.Node, c *state.Claim, frozen bool) state.Reason {
 	if c.State == state.ClaimGranted {
-		return state.Reason{Code: state.ReasonClaim, Text: fmt.Sprintf("volume %s is granted to agent %s at epoch %d, and was not mounted yet", v.Ref, c.Agent, c.Epoch)}
+		return state.Reason{Code: state.ReasonClaim, Text: fmt.Sprintf("volume %s is granted to agent %s at epoch %d, and was not mounted yet", c.Ref, c.Agent, c.Epoch)}
 	}
-	text := fmt.Sprintf("volume %s is held by node %s since %s (epoch %d)", v.Ref, w.nodeName(c.Node), c.Since.UTC().Format(time.RFC3339), c.Epoch)
+	holder := string(c.Node)
+	if n != nil && n.Hostname != "" {
+		holder = n.Hostname
+	}
+	text := fmt.Sprintf("volume %s is held by node %s since %s (epoch %d)", c.Ref, holder, c.Since.UTC().Format(time.RFC3339), c.Epoch)
 	r := state.Reason{Code: state.ReasonClaim, Text: text}
-	n := w.node(c.Node)
 	switch {
 	case n == nil:
-		r.Text += "; no record of that node is known"
+		r.Text += "; no record of that node is known, so an operator has to give the word: " + spoken(c)
 	case !n.Alive:
 		r.Code = state.ReasonFencing
 		r.Text += "; the node's lease has run out"
 		if c.Policy == "operator" {
-			r.Text += ", and its policy waits for an operator's word"
+			r.Text += ", and its policy waits for an operator's word: " + spoken(c)
 		} else if c.Policy == "lease" && c.MinGrade == "reset" && c.Fence != "reset" {
-			r.Text += fmt.Sprintf(", but it fences itself with grade %q only, which its policy does not accept: an operator has to say that it is dead", c.Fence)
+			r.Text += fmt.Sprintf(", but it fences itself with grade %q only, which its policy does not accept: an operator has to give the word: %s", c.Fence, spoken(c))
 		}
 	case !n.SuspectSince.IsZero():
 		r.Code, r.Until = state.ReasonFencing, n.FreeBy
 		r.Text += fmt.Sprintf("; the node's lease has stood still since %s", n.SuspectSince.UTC().Format(time.RFC3339))
-		if w.frozen() {
+		if frozen {
 			r.Until = time.Time{}
 			r.Text += ", but no node is declared dead during a hold"
 		} else if n.Kept != "" {
-			r.Text += ", but it is never declared dead: " + n.Kept
+			r.Text += ", but it is never declared dead (" + n.Kept + "): an operator has to give the word: " + spoken(c)
 		} else if !n.FreeBy.IsZero() {
 			r.Text += ", it is free by " + n.FreeBy.UTC().Format(time.RFC3339)
 		}
@@ -453,7 +460,7 @@ func (w *work) whyClaims(i *state.Instance, first state.Reason) *state.Why {
 			continue
 		}
 		if c.State != state.ClaimFree {
-			y.Reasons = append(y.Reasons, w.claimReason(v, c))
+			y.Reasons = append(y.Reasons, ClaimReason(w.node(c.Node), c, w.frozen()))
 		}
 	}
 	if len(y.Reasons) > 1 {

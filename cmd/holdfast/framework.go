@@ -206,7 +206,7 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	core, err := c.build(st, listener.Addr().String(), registry, log)
+	core, operator, err := c.build(st, listener.Addr().String(), registry, log)
 	if err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Metrics: registry, Origins: c.origins, Abdicate: core.Abdicate,
+	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Operator: operator, Metrics: registry, Origins: c.origins, Abdicate: core.Abdicate,
 		DefaultNetwork: c.defaultNetwork})
 	if shared, ok := back.(*registers.Backend); ok {
 		handler = &standby{own: handler, back: shared, cluster: st.Cluster(), leading: core.Ready, url: c.url(listener.Addr().String()), hosts: c.hosts(), log: log.Named("standby")}
@@ -238,22 +238,22 @@ func (c *frameworkConfig) hosts() []string {
 }
 
 // build makes the framework out of the settings.
-func (c *frameworkConfig) build(st *store.Store, address string, registry prometheus.Registerer, log *zap.Logger) (*framework.Framework, error) {
+func (c *frameworkConfig) build(st *store.Store, address string, registry prometheus.Registerer, log *zap.Logger) (*framework.Framework, *nodes.Operator, error) {
 	secret, err := readSecret(c.secretFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	zkSecret, err := readSecret(c.masterAccess.secretFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	secure, err := c.masterAccess.config(log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	who, err := credential.New(c.principal, secret, secure)
 	if err != nil {
-		return nil, fault.Op(err, "--secret-file")
+		return nil, nil, fault.Op(err, "--secret-file")
 	}
 	webui := c.url(address)
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: who.Principal(), Hostname: c.hostname, Webui: webui,
@@ -261,18 +261,19 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	authority, err := dial.Open(c.authority, c.authorityFiles)
+	registers, err := dial.Open(c.authority, c.authorityFiles)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	timings := c.lease.timings(c.authority)
 	if err := timings.CheckTaker(); err != nil {
-		return nil, fault.Op(err, "lease timings")
+		return nil, nil, fault.Op(err, "lease timings")
 	}
 	by := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
-	return framework.New(framework.Config{
+	authority := lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)})
+	core, err := framework.New(framework.Config{
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
@@ -282,12 +283,13 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Store:   st,
 		Standby: c.store.address != "",
 		Master:  client,
-		Nodes: framework.WithAuthority(lease.New(authority, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)}), st.Cluster(),
+		Nodes: framework.WithAuthority(authority, st.Cluster(),
 			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: by, Log: log.Named("nodes")}),
 		Sandboxes: &mesos.Sandboxes{Credential: who, TLS: secure},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,
 	})
+	return core, &nodes.Operator{Authority: authority, Log: log.Named("operator")}, err
 }
 
 // url is where people reach this process, which listens on address.

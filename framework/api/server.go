@@ -30,6 +30,8 @@ type Options struct {
 	Origins []string
 	// Abdicate gives the leadership up, soon; nil when that cannot be asked for.
 	Abdicate func()
+	// Operator carries operators' words to the lease authority; nil where there is none.
+	Operator desk.Operator
 	// Consul tells how the registration of services in Consul goes, for GET /v1/consul; nil when there is none.
 	Consul func() any
 	// DefaultNetwork is the container network that apps mean when they name none.
@@ -45,7 +47,7 @@ type server struct {
 
 // New gives the handler of the whole API. Serve gives an http.Server with the time limits it counts on.
 func New(core framework.Core, o Options) http.Handler {
-	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now}, origins: o.Origins}
+	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now, Operator: o.Operator}, origins: o.Origins}
 	for _, h := range o.Hosts {
 		s.hosts = append(s.hosts, strings.ToLower(h))
 	}

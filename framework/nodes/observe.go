@@ -252,8 +252,12 @@ func nodeOf(nv lease.NodeVersion) *state.Node {
 }
 
 func claimOf(c lease.ClaimVersion) *state.Claim {
-	return &state.Claim{Volume: state.VolumeUID(c.VolumeUID), Ref: c.Ref, State: string(c.State), Epoch: c.Epoch, Nonce: c.Nonce,
+	out := &state.Claim{Volume: state.VolumeUID(c.VolumeUID), Ref: c.Ref, State: string(c.State), Epoch: c.Epoch, Nonce: c.Nonce,
 		Agent: state.AgentID(c.Agent), Node: state.NodeUID(c.Node), NodeGeneration: c.NodeGeneration, Policy: c.Policy.Mode,
 		MinGrade: string(c.Policy.MinGrade), Fence: string(c.Fence), Revoke: c.Revoke, Owner: c.Owner, Since: c.Since,
 		Tombstone: c.Tombstone, FreedBy: c.FreedBy}
+	if c.Word != nil {
+		out.WordBy, out.WordWhy, out.WordAt = c.Word.By, c.Word.Why, c.Word.At
+	}
+	return out
 }

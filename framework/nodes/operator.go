@@ -35,7 +35,7 @@ type Holding struct {
 	RenewedAt  time.Time // the node's wall clock
 	DeadAt     time.Time
 	DeadBy     string
-	// Claims are held by the node under that generation.
+	// Claims are held by the node, under this generation or an earlier one.
 	Claims []*state.Claim
 }
 
@@ -52,10 +52,11 @@ type Word struct {
 	By, Why  string
 }
 
-// Shown is a claim as the operator saw it.
+// Shown is a claim as the operator saw it. Its generation may be an earlier one of the node's.
 type Shown struct {
-	Volume state.VolumeUID
-	Epoch  volume.Epoch
+	Volume     state.VolumeUID
+	Epoch      volume.Epoch
+	Generation uint64
 }
 
 // Freed is what became of one claim of a Word; Err is nil when it is free now, or was given to somebody else since.
@@ -116,7 +117,7 @@ func (o *Operator) Speak(ctx context.Context, w Word) ([]Freed, error) {
 	}
 	out := make([]Freed, 0, len(w.Claims))
 	for _, c := range w.Claims {
-		_, err := o.Authority.Override(ctx, lease.OverrideArgs{VolumeUID: string(c.Volume), Epoch: c.Epoch, Node: string(w.Node), Generation: w.Generation,
+		_, err := o.Authority.Override(ctx, lease.OverrideArgs{VolumeUID: string(c.Volume), Epoch: c.Epoch, Node: string(w.Node), Generation: c.Generation,
 			NodeVersion: w.Version, Renewing: w.Renewing || w.Whole, By: w.By, Why: w.Why})
 		log.Warn("operator's word on a claim", zap.String("volume", string(c.Volume)), zap.Uint64("epoch", uint64(c.Epoch)), zap.Error(err))
 		out = append(out, Freed{Shown: c, Err: err})

@@ -195,6 +195,9 @@ type Claim struct {
 	Since          time.Time
 	Tombstone      bool
 	FreedBy        string
+	// WordBy, WordWhy and WordAt tell of the latest operator's word on it; "" when there was none.
+	WordBy, WordWhy string
+	WordAt          time.Time
 }
 
 // Node is the framework's cache of a node record; it is not stored.

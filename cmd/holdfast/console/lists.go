@@ -11,7 +11,7 @@ import (
 type ctxT = context.Context
 
 func volumeCommand(c *Console) *cobra.Command {
-	return Verbs("volume", "Volumes: list, show, remove", volumeList(c), volumeShow(c), volumeRemove(c))
+	return Verbs("volume", "Volumes: list, show, remove, release", volumeList(c), volumeShow(c), volumeRemove(c), releaseVolume(c))
 }
 
 func volumeList(c *Console) *cobra.Command {
@@ -89,7 +89,7 @@ func volumeRemove(c *Console) *cobra.Command {
 }
 
 func claimCommand(c *Console) *cobra.Command {
-	return Verbs("claim", "Claims: list", &cobra.Command{
+	return Verbs("claim", "Claims: list, show", claimShow(c), &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List who may have which volume mounted", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := c.Client().Claims(cmd.Context())
@@ -108,6 +108,37 @@ func claimCommand(c *Console) *cobra.Command {
 			return nil
 		},
 	})
+}
+
+func claimShow(c *Console) *cobra.Command {
+	return &cobra.Command{
+		Use: "show VOLUME", Short: "Show who may have a volume mounted, and what is waited for", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := c.Client().Claim(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.JSON() {
+				c.Encode(c.Out, k)
+				return nil
+			}
+			fmt.Fprintf(c.Out, "%s/%s  %s%s%s\n  uid %s, epoch %d, for %s\n", k.Driver, k.Name, k.State, mark(k.Revoke, ", revoked"), mark(k.Tombstone, ", removed"), k.Volume, k.Epoch, ago(k.Since))
+			if k.State != "free" {
+				fmt.Fprintf(c.Out, "  node %s (%s), owner %s\n  policy %s%s, fence %s\n", dash(k.Hostname), dash(k.Node), dash(k.Owner), dash(k.Policy),
+					mark(k.MinGrade != "", ", frees from grade "+k.MinGrade+" on"), dash(k.Fence))
+			}
+			if k.FreedBy != "" {
+				fmt.Fprintf(c.Out, "  freed last by %s\n", k.FreedBy)
+			}
+			if k.WordBy != "" {
+				fmt.Fprintf(c.Out, "  an operator's word %s ago: %s, because: %s\n", ago(k.WordAt), k.WordBy, k.WordWhy)
+			}
+			if k.Waits != "" {
+				fmt.Fprintf(c.Out, "  waits: %s\n", k.Waits)
+			}
+			return nil
+		},
+	}
 }
 
 func deploymentCommand(c *Console) *cobra.Command {

@@ -12,7 +12,7 @@ import (
 )
 
 func nodeCommand(c *Console) *cobra.Command {
-	return Verbs("node", "Nodes: list, show, cordon, uncordon, drain, decommission", nodeList(c), nodeShow(c),
+	return Verbs("node", "Nodes: list, show, cordon, uncordon, drain, decommission, fence", fenceNode(c), nodeList(c), nodeShow(c),
 		nodeOrder(c, "cordon", "Place nothing new on a node; what runs there stays"),
 		nodeOrder(c, "uncordon", "Take back cordon, drain and decommission"),
 		nodeOrder(c, "drain", "Move what runs on a node to others, one by one and within minimum health; volumes are handed over"),

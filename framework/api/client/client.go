@@ -234,6 +234,12 @@ func (c *Client) Claims(ctx context.Context) ([]Claim, error) {
 	return out.Claims, c.get(ctx, "/v1/claims", &out)
 }
 
+// Claim gives the claim of a volume, by uid, driver/name or name.
+func (c *Client) Claim(ctx context.Context, volume string) (*Claim, error) {
+	out := &Claim{}
+	return out, c.get(ctx, "/v1/claims/"+url.PathEscape(volume), out)
+}
+
 // Deployments lists the deployments under way, oldest first.
 func (c *Client) Deployments(ctx context.Context) ([]Deployment, error) {
 	var out struct {

@@ -187,6 +187,14 @@ type Claim struct {
 	Since     time.Time `json:"since,omitzero"`
 	Tombstone bool      `json:"tombstone,omitempty"`
 	FreedBy   string    `json:"freedBy,omitempty"`
+	MinGrade  string    `json:"minGrade,omitempty"` // the weakest fence that policy lease accepts for it
+	// WordBy, WordWhy and WordAt tell of the latest operator's word on it.
+	WordBy  string    `json:"wordBy,omitempty"`
+	WordWhy string    `json:"wordWhy,omitempty"`
+	WordAt  time.Time `json:"wordAt,omitzero"`
+	// Waits says what has to happen before a held or granted claim of a lost node is free; "" when nothing is waited for.
+	Waits string    `json:"waits,omitempty"`
+	Until time.Time `json:"until,omitzero"` // free by then at the latest, where that is known
 }
 
 // Node is one node in GET /v1/nodes: an isolator, the Mesos agent beside it, or an agent without isolator (UID "").

@@ -18,8 +18,10 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/framework/nodes"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
 // Desk is what the handlers of all versions share.
@@ -28,8 +30,16 @@ type Desk struct {
 	Log  *zap.Logger
 	// Now is the clock, for versions and texts.
 	Now func() time.Time
+	// Operator carries operators' words to the lease authority; nil where there is none.
+	Operator Operator
 	// EventReaders counts the open streams of /v2/events; nil where there are none.
 	EventReaders func() int
+}
+
+// Operator is the part of nodes.Operator that handlers use.
+type Operator interface {
+	Holding(ctx context.Context, node state.NodeUID) (*nodes.Holding, error)
+	Speak(ctx context.Context, w nodes.Word) ([]nodes.Freed, error)
 }
 
 // The limits on what one request may cost.

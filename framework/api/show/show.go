@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -264,9 +265,15 @@ func Claims(st *state.State) []client.Claim {
 
 // Claim gives one claim.
 func Claim(st *state.State, c *state.Claim) client.Claim {
-	return client.Claim{Volume: string(c.Volume), Driver: c.Ref.Driver, Name: c.Ref.Name, State: c.State, Epoch: uint64(c.Epoch), Agent: string(c.Agent),
+	out := client.Claim{Volume: string(c.Volume), Driver: c.Ref.Driver, Name: c.Ref.Name, State: c.State, Epoch: uint64(c.Epoch), Agent: string(c.Agent),
 		Node: string(c.Node), Hostname: hostOf(st, c.Node, c.Agent), Policy: c.Policy, Fence: c.Fence, Revoke: c.Revoke, Owner: c.Owner, Since: c.Since,
-		Tombstone: c.Tombstone, FreedBy: c.FreedBy}
+		Tombstone: c.Tombstone, FreedBy: c.FreedBy, MinGrade: c.MinGrade, WordBy: c.WordBy, WordWhy: c.WordWhy, WordAt: c.WordAt}
+	if c.State != state.ClaimFree && !c.Tombstone {
+		if r := scheduler.ClaimReason(st.Nodes[c.Node], c, st.Hold.Why().Code != ""); r.Code == state.ReasonFencing || st.Nodes[c.Node] == nil {
+			out.Waits, out.Until = r.Text, r.Until
+		}
+	}
+	return out
 }
 
 func hostOf(st *state.State, node state.NodeUID, agent state.AgentID) string {
