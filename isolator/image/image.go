@@ -132,6 +132,9 @@ func (i Image) Take(ctx context.Context, image *os.File) error {
 	if is, merr := mount.Is(i.Target); merr != nil || is {
 		return firstError(merr, err)
 	}
+	if err := mount.Hide(ctx, i.stage()); err != nil {
+		return err
+	}
 	return i.releaseAll(ctx, image)
 }
 

@@ -34,8 +34,13 @@ var kinds = []kind{
 	{name: "loop xfs on btrfs", o: pool.Options{Backend: pool.Loop, FS: "xfs"}, size: "300m", on: "btrfs"},
 }
 
-func eachKind(t *testing.T, f func(t *testing.T, k kind)) {
+func needKinds(t *testing.T) {
+	t.Helper()
 	heavy.Require(t, heavy.Root, heavy.Program("mkfs.xfs"), heavy.Program("mkfs.btrfs"))
+}
+
+func eachKind(t *testing.T, f func(t *testing.T, k kind)) {
+	needKinds(t)
 	for _, k := range kinds {
 		t.Run(k.name, func(t *testing.T) { f(t, k) })
 	}

@@ -415,6 +415,9 @@ func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l labe
 	if err == nil {
 		defer file.Close()
 		if at, err := i.Shown(file); err != nil || at {
+			if err == nil { // perhaps it was cut off just before that
+				err = mount.ReadOnly(ctx, target)
+			}
 			return err
 		}
 		if err := i.Take(ctx, file); err != nil {
