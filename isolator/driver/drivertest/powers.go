@@ -488,3 +488,52 @@ func noSuchPowers(t *testing.T, x *try) {
 		x.want(fault.NotFound, err, "get a clone that was refused")
 	}
 }
+
+func bin(t *testing.T, x *try) {
+	b, ok := x.Driver.(driver.Binner)
+	if !ok {
+		t.Skip("the driver has no bin")
+	}
+	if all, err := b.Bin(x.ctx()); err != nil || len(all) != 0 {
+		t.Fatalf("a new bin: %+v %v", all, err)
+	}
+	_, err := b.Undelete(x.ctx(), "nobody", "")
+	x.want(fault.NotFound, err, "undelete what was never there")
+	x.want(fault.NotFound, b.Purge(x.ctx(), "nobody", ""), "purge what was never there")
+	first := x.create("thrown")
+	x.write(x.mount("thrown", first.UID, "i"), "f", "kept")
+	x.unmount("thrown", "i")
+	x.remove("thrown", first.UID)
+	all, err := b.Bin(x.ctx())
+	if err != nil || len(all) != 1 || all[0].Name != "thrown" || all[0].UID != first.UID || all[0].Size != first.Size || !all[0].Until.After(all[0].At) {
+		t.Fatalf("bin: %+v %v", all, err)
+	}
+	second := x.create("thrown")
+	_, err = b.Undelete(x.ctx(), "thrown", first.UID)
+	x.want(fault.Exists, err, "undelete while the name is taken")
+	x.remove("thrown", second.UID)
+	_, err = b.Undelete(x.ctx(), "thrown", uuid.NewString())
+	x.want(fault.NotFound, err, "undelete by a wrong uid")
+	for range 2 { // again is success
+		if got, err := b.Undelete(x.ctx(), "thrown", first.UID); err != nil || got.UID != first.UID || got.Size != first.Size {
+			t.Fatalf("undelete: %+v %v", got, err)
+		}
+	}
+	x.read(x.mount("thrown", first.UID, "i"), "f", "kept")
+	x.unmount("thrown", "i")
+	x.want(fault.NotFound, b.Purge(x.ctx(), "thrown", first.UID), "purge what is in use")
+	if err := b.Purge(x.ctx(), "thrown", second.UID); err != nil {
+		t.Error(err)
+	}
+	x.want(fault.NotFound, b.Purge(x.ctx(), "thrown", second.UID), "purge again")
+	if all, err := b.Bin(x.ctx()); err != nil || len(all) != 0 {
+		t.Errorf("bin at the end: %+v %v", all, err)
+	}
+}
+
+func (x *try) remove(name, uid string) {
+	x.Helper()
+	if err := x.Driver.Remove(x.ctx(), name, uid); err != nil {
+		x.Fatal(err)
+	}
+}

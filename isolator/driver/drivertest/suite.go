@@ -41,7 +41,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
 		{"mount never creates", neverCreates}, {"unmount is idempotent", unmountTwice}, {"content stays", contentStays},
 		{"list", list}, {"context", contextEnds}, {"side by side", sideBySide}, {"creation race", race}, {"adopt", adopt},
 		{"usage", usage}, {"growth", growth}, {"growth while mounted", growthMounted}, {"snapshots", snapshots}, {"snapshots while mounted", snapshotsMounted},
-		{"snapshots are read", snapshotsRead}, {"clones", clones}, {"no such powers", noSuchPowers},
+		{"snapshots are read", snapshotsRead}, {"clones", clones}, {"bin", bin}, {"no such powers", noSuchPowers},
 	}
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {

@@ -31,6 +31,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -59,6 +60,8 @@ type Options struct {
 	// FullCopies lets snapshots and clones of a Loop pool be full copies where its file system cannot share blocks between files. They take
 	// as long and as much room as the volume has content, and are made only while it is not mounted.
 	FullCopies bool
+	// Grace is how long the caller of Sweep leaves removed volumes in the bin, which is what Bin tells; 24 hours by default.
+	Grace time.Duration
 	// Binds says whether volumes are bind-mounted; nil means as root only.
 	Binds *bool
 	Now   func() time.Time // nil: time.Now
@@ -69,6 +72,8 @@ type Pool struct {
 	o     Options
 	binds bool
 	back  backend
+	// making holds the names of .new that this process works on.
+	making sync.Map
 }
 
 var (
@@ -82,6 +87,7 @@ var (
 	_ driver.Grower         = (*Pool)(nil)
 	_ driver.Snapshotter    = (*Pool)(nil)
 	_ driver.SnapshotReader = (*Pool)(nil)
+	_ driver.Binner         = (*Pool)(nil)
 )
 
 const (
@@ -98,6 +104,9 @@ func Open(o Options) (*Pool, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Grace == 0 {
+		o.Grace = 24 * time.Hour
 	}
 	if err := volume.CheckDriver(o.Name); err != nil {
 		return nil, err
@@ -297,11 +306,11 @@ func (p *Pool) copied(from driver.Source) (l label, dir, target string, err erro
 
 // appear has f make a directory that nobody sees, and moves it to its place, or leaves nothing.
 func (p *Pool) appear(name, dir string, f func(tmp string) error) (err error) {
-	// The node's uid in the name tells Sweep whose leavings these are.
-	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), name+"."+p.o.Node+".")
+	tmp, err := p.temp(name)
 	if err != nil {
-		return fault.Wrap(writeClass(err), err, "make its directory")
+		return err
 	}
+	defer p.making.Delete(filepath.Base(tmp))
 	placed := false
 	defer func() {
 		if !placed && p.back.destroy(tmp) == nil && fault.Is(err, fault.Unknown) {
@@ -339,42 +348,6 @@ func renameNew(from, to string) error {
 		return fault.New(fault.Exists, "somebody else created it just now")
 	}
 	return fault.Wrap(fault.Unknown, err, "move it into place")
-}
-
-// Remove moves the volume to the bin. Sweep deletes it there for good.
-func (p *Pool) Remove(ctx context.Context, name, uid string) error {
-	return p.do(ctx, "remove", name, func(dir string) error {
-		l, err := readLabel(dir)
-		if err != nil {
-			return err
-		}
-		if uid != "" && l.UID != uid {
-			return fault.New(fault.Conflict, "it has uid %s, not %s", l.UID, uid)
-		}
-		if p.binds {
-			if at, err := p.mountedAt(name); err != nil || at {
-				return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
-			}
-		}
-		release, err := p.back.unused(ctx, dir)
-		if err != nil {
-			return err
-		}
-		defer release()
-		now := p.o.Now().UTC()
-		l.Removed = &now
-		if err := writeLabel(dir, l); err != nil && !isFull(err) {
-			return err // on a full pool removal must still work: Sweep then goes by the bin's name
-		}
-		to := filepath.Join(p.o.Dir, binDir, name+"."+l.UID+"."+now.Format("20060102T150405"))
-		if err := os.Rename(dir, to); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return fault.New(fault.NotFound, "volume %s does not exist", name)
-			}
-			return fault.Wrap(fault.Unknown, err, "move it to the bin")
-		}
-		return fault.Wrap(fault.Unknown, firstError(syncDir(p.o.Dir), syncDir(filepath.Join(p.o.Dir, binDir))), "sync the pool")
-	})
 }
 
 // Mount checks the label's uid against the one asked for and gives the path of the content.

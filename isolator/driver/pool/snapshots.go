@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"sort"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
@@ -99,20 +97,10 @@ func (p *Pool) RemoveSnapshot(ctx context.Context, vol, snapshot string) error {
 		if used, err := p.peeked(vol, snapshot); err != nil || used {
 			return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
 		}
-		tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), vol+"."+p.o.Node+".")
-		if err != nil {
-			return fault.Wrap(writeClass(err), err, "remove it")
-		}
-		if err := unix.Rename(at, tmp); err != nil { // os.Rename never replaces a directory
-			_ = os.Remove(tmp)
-			if errors.Is(err, fs.ErrNotExist) {
-				return fault.New(fault.NotFound, "snapshot %s of volume %s does not exist", snapshot, vol)
-			}
-			return fault.Wrap(fault.Unknown, err, "remove it")
-		}
-		err = syncDir(filepath.Dir(at))
+		err := p.discard(at)
+		serr := syncDir(filepath.Dir(at))
 		_ = os.Remove(filepath.Dir(at)) // when it was the last
-		return firstError(fault.Wrap(fault.Unknown, err, "sync the pool"), p.back.destroy(tmp))
+		return firstError(err, fault.Wrap(fault.Unknown, serr, "sync the pool"))
 	})
 }
 

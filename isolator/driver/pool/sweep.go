@@ -46,34 +46,15 @@ func (p *Pool) sweepNew(ctx context.Context) error {
 		}
 		age := p.o.Now().Sub(fi.ModTime())
 		mine := p.o.Node != "" && strings.Contains(e.Name(), "."+p.o.Node+".")
-		// A minute spares what this very process is making now; its creations are bounded by far less.
+		// A minute spares what a process that was this one before is still letting go of.
+		if _, busy := p.making.Load(e.Name()); busy {
+			return nil
+		}
 		if age > abandoned || (mine && age > time.Minute) {
 			return p.back.destroy(filepath.Join(dir, e.Name()))
 		}
 		return nil
 	})
-}
-
-func (p *Pool) sweepBin(ctx context.Context, removedBefore time.Time) error {
-	dir := filepath.Join(p.o.Dir, binDir)
-	return eachEntry(ctx, dir, func(e os.DirEntry) error {
-		when, ok := removedAt(filepath.Join(dir, e.Name()))
-		if !ok || !when.Before(removedBefore) {
-			return nil
-		}
-		return p.back.destroy(filepath.Join(dir, e.Name()))
-	})
-}
-
-// removedAt tells when a volume came to the bin: by its label, or by its name where the pool was too full to
-// write the label.
-func removedAt(dir string) (time.Time, bool) {
-	if l, err := readLabel(dir); err == nil && l.Removed != nil {
-		return *l.Removed, true
-	}
-	name := filepath.Base(dir)
-	t, err := time.Parse("20060102T150405", name[strings.LastIndexByte(name, '.')+1:])
-	return t, err == nil
 }
 
 func eachEntry(ctx context.Context, dir string, f func(os.DirEntry) error) error {
