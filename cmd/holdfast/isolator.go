@@ -385,6 +385,12 @@ func poolOption(o *pool.Options, kv string) (known bool, err error) {
 		o.FS = v
 	case "size":
 		o.Size, err = volume.ParseSize(v)
+	case "fsck":
+		o.Fsck = v
+	case "key-file":
+		o.Key.File = v
+	case "key-command":
+		o.Key.Command = strings.Fields(v)
 	case "copies":
 		if o.FullCopies = v == "full"; v != "full" && v != "shared" {
 			err = fmt.Errorf("copies=%s is neither shared nor full", v)

@@ -10,17 +10,19 @@ import (
 
 // How Check goes about it.
 const (
-	Look   = "look"   // changes nothing
-	Preen  = "preen"  // replays the journal and mends what can be mended without a doubt
-	Repair = "repair" // mends everything, whatever is lost by it
+	Look  = "look"  // changes nothing
+	Preen = "preen" // replays the journal, looks everything over, and mends what can be mended without a doubt
+	// PreenDirty is Preen that is content with the journal's replay where the file system knows of no errors.
+	PreenDirty = "preen dirty"
+	Repair     = "repair" // mends everything, whatever is lost by it
 )
 
 // Check looks over a file system that is not mounted, in an image that is locked by the file. clean says that nothing is wrong, or is any longer. A log of xfs that must be replayed
 // first is not clean.
 func (f FS) Check(ctx context.Context, image *os.File, how string) (clean bool, said string, err error) {
-	argv := map[string][]string{Look: {"e2fsck", "-f", "-n"}, Preen: {"e2fsck", "-f", "-p"}, Repair: {"e2fsck", "-f", "-y"}}[how]
+	argv := map[string][]string{Look: {"e2fsck", "-f", "-n"}, Preen: {"e2fsck", "-f", "-p"}, PreenDirty: {"e2fsck", "-p"}, Repair: {"e2fsck", "-f", "-y"}}[how]
 	if f.Name == "xfs" {
-		argv = map[string][]string{Look: {"xfs_repair", "-n"}, Preen: {"xfs_repair", "-n"}, Repair: {"xfs_repair"}}[how]
+		argv = map[string][]string{Look: {"xfs_repair", "-n"}, Preen: {"xfs_repair", "-n"}, PreenDirty: {"xfs_repair", "-n"}, Repair: {"xfs_repair"}}[how]
 	}
 	out, status, err := f.run(ctx, image.Name(), image, argv...)
 	said = string(out)
@@ -54,4 +56,23 @@ func (i Image) State(image *os.File) (State, error) {
 	}
 	sb := head[1024:]
 	return State{Journal: binary.LittleEndian.Uint32(sb[0x60:])&4 != 0, Errors: binary.LittleEndian.Uint16(sb[0x3a:])&2 != 0}, nil
+}
+
+// UUID is that of the file system in the image; false when the head holds none.
+func (i Image) UUID(image *os.File) (id string, ok bool, err error) {
+	head := make([]byte, headSize)
+	if _, err := image.ReadAt(head, 0); err != nil {
+		return "", false, fault.Wrap(fault.Unknown, err, "read its image")
+	}
+	id, ok = i.FS.identify(head)
+	return id, ok, nil
+}
+
+// Replay mounts the file system in a locked image for a moment, which replays its journal.
+func (i Image) Replay(ctx context.Context, image *os.File) error {
+	device, err := i.Attached(ctx, "replay", image, i.FS.copyMount, func(string) error { return nil })
+	if serr := i.letGo(ctx, device, image); err == nil {
+		err = serr
+	}
+	return err
 }

@@ -53,8 +53,11 @@ func (i Image) Attached(ctx context.Context, verb string, image *os.File, option
 	}
 	err = mount.Within(ctx, "mount "+stage, func() error {
 		err := unix.Mount(device.Path(), stage, i.FS.Name, unix.MS_NOSUID|unix.MS_NODEV, options)
-		if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EINVAL) {
+		switch {
+		case errors.Is(err, unix.EUCLEAN), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBADMSG):
 			return fault.Wrap(fault.Conflict, err, "its %s is damaged; %s", i.FS.Name, i.Remedy())
+		case errors.Is(err, unix.EIO):
+			return fault.Wrap(fault.Unavailable, err, "its %s is damaged, or the storage below it fails; %s", i.FS.Name, i.Remedy())
 		}
 		return fault.Wrap(fault.Unknown, err, "mount its %s", i.FS.Name)
 	})
@@ -108,14 +111,20 @@ func (i Image) Shown(image *os.File) (bool, error) {
 	return false, fault.New(fault.Conflict, "something else is mounted at %s", i.Target)
 }
 
-// deviceAt gives the loop device that is mounted at a place, nil when it is none.
+// deviceAt gives the loop device that is mounted at a place, nil when it is none. A file system that is shut down does not say its device: mountinfo does.
 func deviceAt(point string) (*loop.Device, error) {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, point, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st)
+	number := unix.Mkdev(st.Dev_major, st.Dev_minor)
 	if err != nil {
-		return nil, fault.Wrap(fault.Unknown, err, "look at %s", point)
+		at, merr := mount.At(point)
+		if merr != nil || len(at) == 0 {
+			return nil, fault.Wrap(fault.Unknown, err, "look at %s", point)
+		}
+		last := at[len(at)-1]
+		number = unix.Mkdev(uint32(last.Major), uint32(last.Minor))
 	}
-	d, ok := loop.Of(unix.Mkdev(st.Dev_major, st.Dev_minor))
+	d, ok := loop.Of(number)
 	if !ok {
 		return nil, nil
 	}

@@ -32,6 +32,9 @@ type label struct {
 	Grow     volume.Bytes `json:"grow,omitempty"`       // the size that it is about to get: begun, or left to the next mount
 	Snapshot string       `json:"snapshot,omitempty"`   // its name, in the label of a snapshot
 	Taken    *time.Time   `json:"taken,omitempty"`      // and when that was taken
+	Fsck     string       `json:"fsck,omitempty"`       // policy, "" for the pool's
+	Open     bool         `json:"open,omitempty"`       // mounted, where the file system itself does not tell and it matters
+	Encrypt  *encryption  `json:"encrypt,omitempty"`
 }
 
 const (
@@ -57,7 +60,11 @@ func readLabel(dir string) (label, error) {
 	if err != nil {
 		return label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
 	}
-	var l label
+	return decodeLabel(raw, dir)
+}
+
+// decodeLabel reads a label as hostile: what it says becomes part of paths and of what is done.
+func decodeLabel(raw []byte, dir string) (l label, err error) {
 	if len(raw) > labelMax {
 		return label{}, fault.New(fault.Conflict, "label in %s is larger than %d bytes", dir, labelMax)
 	}
@@ -67,7 +74,29 @@ func readLabel(dir string) (label, error) {
 	if l.V != 1 {
 		return label{}, fault.New(fault.Conflict, "label in %s has version %d, this program knows 1", dir, l.V)
 	}
+	if err := firstError(checkUID(l.UID), volume.CheckName(l.Name)); err != nil {
+		return label{}, fault.New(fault.Conflict, "label in %s: %v", dir, err)
+	}
+	if l.Snapshot != "" && volume.CheckName(l.Snapshot) != nil {
+		return label{}, fault.New(fault.Conflict, "label in %s: %q is no name of a snapshot", dir, l.Snapshot)
+	}
+	if l.Size < 0 || l.Grow < 0 || (l.Grow > 0 && l.Grow < l.Size) {
+		return label{}, fault.New(fault.Conflict, "label in %s: size %d and growth to %d cannot be", dir, l.Size, l.Grow)
+	}
 	return l, nil
+}
+
+// checkUID admits what can be part of a file's name.
+func checkUID(uid string) error {
+	if uid == "" || len(uid) > 128 {
+		return fault.New(fault.Invalid, "uid %.40q has not 1 to 128 characters", uid)
+	}
+	for _, c := range []byte(uid) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != ':' {
+			return fault.New(fault.Invalid, "uid %.40q has characters beside letters, digits, -, _ and :", uid)
+		}
+	}
+	return nil
 }
 
 // writeLabel replaces the label so that after a crash either the old or the new one is there.

@@ -90,7 +90,7 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 		return fault.Wrap(writeClass(err), err, "make its image of %d bytes", l.Size)
 	}
 	crashAt("create.image")
-	if err := b.fs.Make(ctx, i.Path, l.FSUUID, false); err != nil {
+	if err := b.fs.Make(ctx, i.Path, l.FSUUID, l.Encrypt != nil); err != nil {
 		return err
 	}
 	crashAt("create.made")
@@ -101,6 +101,9 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 		data := filepath.Join(stage, dataDir)
 		if err := os.Mkdir(data, 0o755); err != nil {
 			return fault.Wrap(writeClass(err), err, "make its data directory")
+		}
+		if err := b.p.protect(ctx, data, l); err != nil {
+			return err
 		}
 		if err := finishData(data, own); err != nil {
 			return err
@@ -153,21 +156,35 @@ func (b *loopBack) mount(ctx context.Context, dir string, l label, target string
 	if err := b.checkImage(i, file, l); err != nil {
 		return err
 	}
+	if err := b.preen(ctx, i, file, dir, &l); err != nil {
+		return err
+	}
 	if l.Grow > 0 {
 		if err := b.finishGrow(ctx, i, file, dir, &l); err != nil {
 			return err
 		}
 	}
-	return b.show(ctx, "mount", i, file, "", func(stage string) error { return checkInside(stage, l) })
+	return b.show(ctx, "mount", i, file, "", l)
 }
 
 // show mounts a locked image at its target, or leaves nothing.
-func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *os.File, options string, check func(stage string) error) error {
+func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *os.File, options string, l label) error {
+	key, err := b.p.key(ctx, l)
+	if err != nil {
+		return err
+	}
+	if key != nil {
+		defer key.Forget()
+	}
 	device, err := i.Attached(ctx, verb, file, options, func(stage string) error {
-		if err := check(stage); err != nil {
+		if err := checkInside(stage, l); err != nil {
 			return err
 		}
-		return mount.Show(ctx, filepath.Join(stage, dataDir), i.Target)
+		data := filepath.Join(stage, dataDir)
+		if err := unlock(data, key); err != nil {
+			return err
+		}
+		return mount.Show(ctx, data, i.Target)
 	})
 	if err == nil {
 		return nil
@@ -217,7 +234,22 @@ func (b *loopBack) unmount(ctx context.Context, dir, target string) error {
 	if err != nil {
 		return err
 	}
-	return i.Settle(ctx, "unmount", device)
+	l, lerr := readLabel(dir)
+	if lerr == nil && l.Encrypt != nil && device != nil {
+		if err := lockAway(ctx, target, l.Encrypt.Key); err != nil {
+			return err
+		}
+	}
+	if err := i.Settle(ctx, "unmount", device); err != nil {
+		return err
+	}
+	if lerr == nil && l.Open {
+		l.Open = false
+		if err := writeLabel(dir, l); err != nil && !isFull(err) { // it is unmounted all the same; the next mount asks in vain
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *loopBack) unused(ctx context.Context, dir string) (func(), error) {
@@ -437,8 +469,7 @@ func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l labe
 	if err := i.Identify(file, l.FSUUID); err != nil {
 		return err
 	}
-	err = b.show(ctx, "peek", i, file, b.fs.TwinOptions(), func(stage string) error { return checkInside(stage, l) })
-	if err != nil {
+	if err := b.show(ctx, "peek", i, file, b.fs.TwinOptions(), l); err != nil {
 		return err
 	}
 	return mount.ReadOnly(ctx, target)

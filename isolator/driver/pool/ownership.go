@@ -5,14 +5,12 @@ import (
 	"io/fs"
 	"os"
 	"os/user"
-	"sort"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
-	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 )
 
@@ -92,27 +90,6 @@ func (o ownership) apply(dir string) error {
 	if o.setMode {
 		if err := unix.Chmod(dir, uint32(o.mode)); err != nil { // os.Chmod would drop setgid and sticky
 			return fault.Wrap(writeClass(err), err, "set its mode")
-		}
-	}
-	return nil
-}
-
-// checkOptions refuses driver options that this back end would have to ignore. Size comes as Spec.Size; the option is let
-// through because Marathon sends it as one.
-func checkOptions(options map[string]string) error {
-	var unknown []string
-	for k := range options {
-		if k != "size" {
-			unknown = append(unknown, k)
-		}
-	}
-	if len(unknown) > 0 {
-		sort.Strings(unknown)
-		return fault.New(fault.Invalid, "the pool driver does not know option %s", strings.Join(unknown, ", "))
-	}
-	if s, ok := options["size"]; ok {
-		if _, err := volume.ParseSize(s); err != nil {
-			return err
 		}
 	}
 	return nil

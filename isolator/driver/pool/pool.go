@@ -40,6 +40,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/crypt"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
@@ -62,6 +63,8 @@ type Options struct {
 	FullCopies bool
 	// Grace is how long the caller of Sweep leaves removed volumes in the bin, which is what Bin tells; 24 hours by default.
 	Grace time.Duration
+	Fsck  string       // policy for the volumes that do not say, FsckAuto by default
+	Key   crypt.Master // where the master key of encrypted volumes comes from
 	// Binds says whether volumes are bind-mounted; nil means as root only.
 	Binds *bool
 	Now   func() time.Time // nil: time.Now
@@ -88,6 +91,7 @@ var (
 	_ driver.Snapshotter    = (*Pool)(nil)
 	_ driver.SnapshotReader = (*Pool)(nil)
 	_ driver.Binner         = (*Pool)(nil)
+	_ driver.Checker        = (*Pool)(nil)
 )
 
 const (
@@ -110,6 +114,12 @@ func Open(o Options) (*Pool, error) {
 	}
 	if err := volume.CheckDriver(o.Name); err != nil {
 		return nil, err
+	}
+	if err := checkFsck(o.Fsck); o.Fsck != "" && err != nil {
+		return nil, fault.Op(err, "pool %s", o.Name)
+	}
+	if o.Key.File != "" && (len(o.Key.Command) > 0 || !filepath.IsAbs(o.Key.File)) {
+		return nil, fault.New(fault.Invalid, "pool %s: the key comes from a file with an absolute path or from a command, not from %q and %q", o.Name, o.Key.File, o.Key.Command)
 	}
 	if !filepath.IsAbs(o.Dir) || strings.ContainsAny(o.Dir, "\n\x00") {
 		return nil, fault.New(fault.Invalid, "pool %s: directory %q is not an absolute path", o.Name, o.Dir)
@@ -197,18 +207,16 @@ func (p *Pool) Get(ctx context.Context, name string) (driver.Info, error) {
 // Create makes the volume in .new and renames it into place, which fails when the name is taken. A
 // volume that is there already with the same uid is the same wish repeated and succeeds.
 func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
-	if err := checkOptions(s.Options); err != nil {
-		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
-	}
 	own, err := parseOwnership(s.Owner, s.Mode)
 	if err != nil {
 		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
 	}
-	if err := p.settleSize(&s); err != nil {
-		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
-	}
 	if s.UID == "" {
 		s.UID = uuid.Must(uuid.NewV7()).String()
+	}
+	l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode, Created: p.o.Now().UTC(), Instance: p.o.Node}
+	if err := firstError(checkUID(s.UID), p.settleOptions(s.Options, &l, s.Source != nil)); err != nil {
+		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
 	}
 	var info driver.Info
 	err = p.do(ctx, "create", s.Name, func(dir string) error {
@@ -220,8 +228,6 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 		} else if !fault.Is(err, fault.NotFound) {
 			return err
 		}
-		l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode,
-			Created: p.o.Now().UTC(), Instance: p.o.Node}
 		if err := p.build(ctx, dir, &l, own, s.Source); err != nil {
 			return err
 		}
@@ -232,23 +238,6 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 		return driver.Info{}, err
 	}
 	return info, nil
-}
-
-// settleSize completes the wish by the size among the options, or the pool's own, and lets the back end judge it.
-func (p *Pool) settleSize(s *driver.Spec) (err error) {
-	if o := s.Options["size"]; s.Size == 0 && o != "" {
-		if s.Size, err = volume.ParseSize(o); err != nil {
-			return err
-		}
-	}
-	if s.Size == 0 && s.Source != nil {
-		return nil // the source's
-	}
-	if s.Size == 0 {
-		s.Size = p.o.Size
-	}
-	s.Size, err = p.back.size(s.Size)
-	return err
 }
 
 // build makes the whole volume beside the others and moves it into place.
@@ -277,6 +266,10 @@ func (p *Pool) fillFrom(ctx context.Context, tmp string, l *label, own ownership
 	}
 	if l.Size < source.Size {
 		return fault.New(fault.Invalid, "its source has %d bytes, which do not go into %d", source.Size, l.Size)
+	}
+	l.Encrypt = source.Encrypt
+	if l.Fsck == "" {
+		l.Fsck = source.Fsck
 	}
 	if err := p.back.copyTo(ctx, dir, target, tmp, source, false); err != nil {
 		return err

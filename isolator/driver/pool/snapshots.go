@@ -46,7 +46,7 @@ func (p *Pool) Snapshot(ctx context.Context, vol, uid, snapshot string) (driver.
 		}
 		now := p.o.Now().UTC()
 		s := l
-		s.Snapshot, s.Taken, s.Instance = snapshot, &now, p.o.Node
+		s.Snapshot, s.Taken, s.Instance, s.Open = snapshot, &now, p.o.Node, false
 		info = snapshotInfo(s)
 		return p.takeSnapshot(ctx, at, l, s)
 	})
