@@ -80,13 +80,19 @@ func newFake(t *testing.T) *fake {
 
 func (f *fake) start(t *testing.T) {
 	t.Helper()
+	f.serve(t, f.intercept)
+}
+
+// serve listens, and lets intercept answer.
+func (f *fake) serve(t *testing.T, intercept grpc.UnaryServerInterceptor) {
+	t.Helper()
 	os.Remove(filepath.Join(f.dir, "csi.sock"))
 	l, err := net.Listen("unix", filepath.Join(f.dir, "csi.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // it may be closed after the next one listens
-	f.server = grpc.NewServer(grpc.UnaryInterceptor(f.intercept))
+	f.server = grpc.NewServer(grpc.UnaryInterceptor(intercept))
 	spec.RegisterIdentityServer(f.server, f)
 	if !f.noController {
 		spec.RegisterControllerServer(f.server, f)
