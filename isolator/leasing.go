@@ -39,7 +39,7 @@ func (s *Service) prepareLease() error {
 
 // grade is how sure it is that this node stops writing: soft while the watchdog process makes its rounds, none without.
 func (s *Service) grade() lease.Grade {
-	if len(s.o.Watchdog) == 0 {
+	if !s.watched() {
 		return lease.GradeNone
 	}
 	if state, ok := s.state.(*fence.State); ok && !state.WatchdogAlive() {
@@ -48,10 +48,13 @@ func (s *Service) grade() lease.Grade {
 	return lease.GradeSoft
 }
 
+// watched tells whether a watchdog process belongs to this isolator.
+func (s *Service) watched() bool { return len(s.o.Watchdog) > 0 || s.o.WatchdogKept }
+
 // awaitWatchdog gives a watchdog that is being started a moment. Who goes on without one holds with grade none.
 func (s *Service) awaitWatchdog(ctx context.Context) {
 	const limit, pause = time.Second, 5 * time.Millisecond
-	for waited := time.Duration(0); len(s.o.Watchdog) > 0 && s.grade() == lease.GradeNone && waited < limit; waited += pause {
+	for waited := time.Duration(0); s.watched() && s.grade() == lease.GradeNone && waited < limit; waited += pause {
 		if !sleep(ctx, pause) {
 			return
 		}

@@ -76,7 +76,7 @@ func (s *Service) publishFacts(ctx context.Context) {
 			last = now
 			s.keeper.Publish(func(n *lease.Node) { n.Drivers, n.Grade = facts, grade })
 		}
-		if grade == lease.GradeNone && len(s.o.Watchdog) > 0 {
+		if grade == lease.GradeNone && s.watched() {
 			s.problem("watchdog", "it makes no rounds: what is mounted now is held with fence grade none")
 		} else {
 			s.problem("watchdog", "")
@@ -85,47 +85,4 @@ func (s *Service) publishFacts(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// Drain takes no more mounts and gives everything back that nobody uses, until nothing is left or ctx ends; with force it stops the
-// users. The error names what is left.
-func (s *Service) Drain(ctx context.Context, force bool) error {
-	s.mu.Lock()
-	s.draining = true
-	s.mu.Unlock()
-	s.keeper.Publish(func(n *lease.Node) { n.Draining = true })
-	for {
-		left := ""
-		for _, v := range s.journal.Volumes() {
-			if !active(v) {
-				continue
-			}
-			if err := s.bringDown(ctx, v.Ref, "drain", takeDown{fence: force}, nil); err != nil {
-				left = err.Error()
-			}
-		}
-		if left == "" && !s.anyActive() {
-			s.state.Drain()
-			return nil
-		}
-		if !sleep(ctx, time.Second) {
-			return fault.New(fault.Conflict, "drain: %s", left)
-		}
-	}
-}
-
-func (s *Service) anyActive() bool {
-	for _, v := range s.journal.Volumes() {
-		if active(v) {
-			return true
-		}
-	}
-	return false
-}
-
-// isDraining tells whether mounts are refused because the node is being emptied.
-func (s *Service) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
 }

@@ -101,6 +101,8 @@ type Options struct {
 	Now              func() time.Time // wall clock, for what is shown
 	// Watchdog is the argv of the watchdog process, without its state file; nil runs none, and the grade is none.
 	Watchdog []string
+	// WatchdogKept says that a unit of its own runs the watchdog process on <Dir>/watchdog; Watchdog is nil then.
+	WatchdogKept bool
 	// WatchdogClock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC, the same clock as Clock.
 	WatchdogClock int
 

@@ -45,12 +45,13 @@ type isolatorFlags struct {
 	pools, attributes, pluginDirs   []string
 	csis                            []string
 	noWatchdog, drain, debug        bool
+	watchdogUnit                    bool
 	mountWait, unmountWait          time.Duration
 	binTime                         time.Duration
 	docker                          dockerSocketFlag
 	authorityFiles                  dial.Options
 	lease                           timingFlags
-	backupConfig                    string
+	backupConfig, config            string
 }
 
 // isolatorCommand is `holdfast isolator`: the helper of one node, and verbs to look at it.
@@ -62,9 +63,14 @@ func isolatorCommand() *cobra.Command {
 		Long: "The helper of one node. dvdcli, which Mesos's docker/volume isolator executes, hands it every mount and unmount; it\n" +
 			"takes the volume's claim in the lease authority, mounts through the driver, and keeps a journal.\n\n" +
 			"When it ends, what is mounted stays mounted and tasks run on; started again before the lease's deadline it goes on where it\n" +
-			"was. With --drain it gives everything back first that no task uses.",
+			"was. With --drain it gives everything back first that no task uses.\n\n" +
+			"Every flag can also be given as a variable, HOLDFAST_ISOLATOR_AGENT_URL for --agent-url, or in the YAML file of --config.\n" +
+			"A flag beats a variable, a variable beats the file.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fillFlags(cmd.LocalNonPersistentFlags(), "HOLDFAST_ISOLATOR_", f.config); err != nil {
+				return err
+			}
 			f.docker.asked = cmd.Flags().Changed("docker-socket")
 			return runIsolator(cmd.Context(), f)
 		},
@@ -93,13 +99,15 @@ func isolatorCommand() *cobra.Command {
 	fl.StringVar(&f.socketMode, "socket-mode", "0660", "octal mode of the socket: who may open it may mount")
 	fl.StringVar(&f.socketGroup, "socket-group", "", "group of the socket")
 	fl.BoolVar(&f.noWatchdog, "no-watchdog", false, "run no watchdog process; the node's fence grade is none then")
+	fl.BoolVar(&f.watchdogUnit, "watchdog-unit", false, "start no watchdog process because a unit of its own runs it: holdfast isolator watchdog --stay --state <dir>/watchdog")
 	fl.BoolVar(&f.drain, "drain", false, "give back everything that no task uses before ending")
 	fl.DurationVar(&f.mountWait, "mount-wait", 100*time.Second, "how long a mount waits for the volume's last users on this node")
 	fl.DurationVar(&f.unmountWait, "unmount-wait", 60*time.Second, "how long an unmount waits for users before it is repeated in the background")
 	fl.DurationVar(&f.binTime, "bin-time", 24*time.Hour, "how long the pool keeps removed volumes in its bin")
 	fl.StringVar(&f.backupConfig, "backup-config", "", "YAML file that names the repositories for backups, with the files of their passwords and keys")
 	fl.BoolVar(&f.debug, "debug", false, "log more")
-	cmd.AddCommand(isolatorStatusCommand(), isolatorCheckCommand(), isolatorWatchdogCommand())
+	fl.StringVar(&f.config, "config", "", "YAML file with settings, keys as the flags are named; what may be given several times is a list there")
+	cmd.AddCommand(isolatorStatusCommand(), isolatorCheckCommand(), isolatorDrainCommand(), isolatorWatchdogCommand())
 	return cmd
 }
 
@@ -260,7 +268,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		return nil, nil, err
 	}
 	var watchdog []string
-	if !f.noWatchdog {
+	if !f.noWatchdog && !f.watchdogUnit {
 		exe, err := os.Executable()
 		if err != nil {
 			return nil, nil, fault.Wrap(fault.Internal, err, "find this program")
@@ -291,7 +299,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		},
 		Discover: func() []string { return otherPlugins(plugins, f) },
 		Timings:  timings, Clock: clock, WatchdogClock: watchdogClock,
-		BootID: f.bootID, Log: log, Watchdog: watchdog,
+		BootID: f.bootID, Log: log, Watchdog: watchdog, WatchdogKept: f.watchdogUnit && !f.noWatchdog,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
 		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,
 			AgentURL: f.agentURL, PlayedAgent: played, Version: version},

@@ -36,22 +36,30 @@ func fillFlags(flags *pflag.FlagSet, prefix, file string) error {
 			return
 		}
 		variable := prefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, from := os.Getenv(variable), variable
-		if value == "" {
-			v, ok := values[f.Name]
-			if !ok {
-				return
-			}
-			value, from = v, file+": "+f.Name
+		given, from := values[f.Name], file+": "+f.Name
+		if value := os.Getenv(variable); value != "" {
+			given, from = setting{texts: []string{value}}, variable
 		}
-		if err := flags.Set(f.Name, value); err != nil {
-			first = console.Usage(fmt.Sprintf("%s=%q: %v", from, value, err))
+		if _, several := f.Value.(pflag.SliceValue); given.list && !several {
+			first = console.Usage(fmt.Sprintf("%s is a list, and is to be given once", from))
+			return
+		}
+		for _, value := range given.texts {
+			if err := flags.Set(f.Name, value); err != nil {
+				first = console.Usage(fmt.Sprintf("%s=%q: %v", from, value, err))
+			}
 		}
 	})
 	return first
 }
 
-func readSettings(file string) (map[string]string, error) {
+// setting is what a file says of one key.
+type setting struct {
+	texts []string
+	list  bool // written as a list, however long
+}
+
+func readSettings(file string) (map[string]setting, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -63,22 +71,27 @@ func readSettings(file string) (map[string]string, error) {
 	if err := yaml.UnmarshalStrict(raw, &all); err != nil {
 		return nil, console.Usage(fmt.Sprintf("--config %s: %v", file, err))
 	}
-	out := make(map[string]string, len(all))
+	out := make(map[string]setting, len(all))
 	for k, v := range all {
-		switch v := v.(type) {
-		case string:
-			out[k] = v
-		case bool, float64, int64:
-			out[k] = fmt.Sprint(v)
-		case nil:
-		default:
-			return nil, console.Usage(fmt.Sprintf("--config %s: %s must be a text, a number or true/false", file, k))
+		var s setting
+		values, list := v.([]any)
+		if s.list = list; !list && v != nil {
+			values = []any{v}
 		}
+		for _, v := range values {
+			switch v.(type) {
+			case string, bool, float64, int64:
+				s.texts = append(s.texts, fmt.Sprint(v))
+			default:
+				return nil, console.Usage(fmt.Sprintf("--config %s: %s must be a text, a number, true/false, or a list of them", file, k))
+			}
+		}
+		out[k] = s
 	}
 	return out, nil
 }
 
-func sortedSettings(m map[string]string) []string {
+func sortedSettings(m map[string]setting) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)

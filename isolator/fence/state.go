@@ -100,9 +100,16 @@ func joinState(path string) (*State, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.get(wordMagic) != stateMagic {
+	boot, err := bootID()
+	if err == nil && s.get(wordMagic) != stateMagic {
+		err = fmt.Errorf("%s is not a state file of this version", path)
+	}
+	if err == nil && (s.get(wordBoot1) != boot[0] || s.get(wordBoot2) != boot[1]) {
+		err = fmt.Errorf("%s is of an earlier start of the machine", path)
+	}
+	if err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("%s is not a state file of this version", path)
+		return nil, err
 	}
 	s.clock = int(s.get(wordClock))
 	return s, nil

@@ -9,8 +9,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -70,11 +72,15 @@ func startWatchdog(state string, argv []string, ended chan<- error) error {
 func WatchdogMain(args []string) int {
 	flags := flag.NewFlagSet("isolator-watchdog", flag.ContinueOnError)
 	path := flags.String("state", "", "state file shared with the isolator")
+	stay := flags.Bool("stay", false, "wait for an isolator, and for the next when there is nothing to watch any more: for a unit of its own")
 	if err := flags.Parse(args); err != nil || *path == "" || flags.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "isolator-watchdog: --state FILE is needed; the isolator starts this process by itself")
 		return 1
 	}
-	lock, taken, err := lockFile(*path + ".lock")
+	for *stay && !isOfThisBoot(*path) { // the isolator has not made it yet
+		time.Sleep(round)
+	}
+	lock, taken, err := lockFile(*path+".lock", *stay)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "isolator-watchdog:", err)
 		return 1
@@ -91,18 +97,32 @@ func WatchdogMain(args []string) int {
 	defer s.Close()
 	log, closeLog := watchdogLog(*path + ".log")
 	defer closeLog()
-	w := &watchdog{state: s, log: log}
+	w := &watchdog{state: s, log: log, stay: *stay}
 	w.harden()
 	return w.run()
 }
 
-// lockFile takes the lock that keeps a second watchdog from the same state.
-func lockFile(path string) (f *os.File, taken bool, err error) {
+// isOfThisBoot tells whether an isolator has opened its state since the machine was started.
+func isOfThisBoot(path string) bool {
+	s, err := joinState(path)
+	if err != nil {
+		return false
+	}
+	_ = s.Close()
+	return true
+}
+
+// lockFile takes the lock that keeps a second watchdog from the same state; wait waits until the other has ended.
+func lockFile(path string, wait bool) (f *os.File, taken bool, err error) {
 	f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, false, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	how := unix.LOCK_EX
+	if !wait {
+		how |= unix.LOCK_NB
+	}
+	_, err = again(func() (int, error) { return 0, unix.Flock(int(f.Fd()), how) })
 	if err == unix.EWOULDBLOCK {
 		return nil, true, f.Close()
 	}
@@ -130,16 +150,48 @@ type watchdog struct {
 	fencedAt  time.Duration
 	current   *Fence // remembers what does not answer
 	failed    int    // fences in a row that were not verified
+	stay      bool   // go on when nothing is left to watch
 }
 
-// harden makes the process hard to stop by accident.
+// harden makes the process hard to stop by accident, and hard to delay: it must come to its turn at the deadline on a machine that is short of
+// memory and of time. What this machine does not permit is logged, and `holdfast isolator check` shows it.
 func (w *watchdog) harden() {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGPIPE)
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
-		w.log.Info("the watchdog may be chosen when memory runs out", zap.Error(err))
-	}
 	_ = os.Chdir("/")
+	for _, h := range []struct {
+		what string
+		do   func() error
+	}{
+		{"be spared when memory runs out", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
+		{"stay in memory", func() error { return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE) }},
+		{"be scheduled before others", realTime},
+	} {
+		if err := h.do(); err != nil {
+			w.log.Warn("the watchdog cannot "+h.what, zap.Error(err))
+		}
+	}
 }
+
+// realTime gives all threads that there are a real-time turn; those to come inherit it.
+func realTime() error {
+	threads, err := readNames(unix.AT_FDCWD, "/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t)
+		if err != nil {
+			continue
+		}
+		priority := int32(10)
+		if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETSCHEDULER, uintptr(tid), schedRR, uintptr(unsafe.Pointer(&priority))); errno != 0 && errno != unix.ESRCH {
+			return errno
+		}
+	}
+	return nil
+}
+
+const schedRR = 2 // SCHED_RR of linux/sched.h
 
 func (w *watchdog) run() int {
 	stop := make(chan os.Signal, 1)
@@ -153,6 +205,10 @@ func (w *watchdog) run() int {
 		act, until := Decide(situation)
 		switch act {
 		case ActExit:
+			if w.stay && !situation.Orphaned {
+				until = w.state.now() + round
+				break
+			}
 			w.log.Info("nothing is left to watch")
 			w.state.set(wordWatchdogBeat, 0)
 			return 0

@@ -3,6 +3,7 @@ package isolatortest_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -111,8 +112,11 @@ func (r *rack) startPlugin() {
 		r.Fatal(err)
 	}
 	r.eventually("plugin listens", func() bool {
-		_, err := os.Stat(filepath.Join(r.plugins, "plug.sock"))
-		return err == nil
+		conn, err := net.Dial("unix", filepath.Join(r.plugins, "plug.sock"))
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
 	})
 }
 

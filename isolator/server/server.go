@@ -170,6 +170,7 @@ func (s *Server) routes() http.Handler {
 	post(m, s, "/v1/get", s.get)
 	post(m, s, "/v1/path", s.where)
 	post(m, s, "/v1/list", s.list)
+	post(m, s, "/v1/drain", s.drain)
 	m.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.service.Status()) })
 	m.HandleFunc("GET /v1/version", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"version": s.service.Version()})
