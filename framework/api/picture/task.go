@@ -75,6 +75,11 @@ func Tasks(instances []*state.Instance) []Task {
 		if HasTask(i) {
 			out = append(out, TaskOf(i))
 		}
+		for _, r := range i.Away { // replaced, and not forgotten yet: Marathon lists these, too
+			lost := *i
+			lost.Run, lost.Phase = r, state.PhaseLost
+			out = append(out, TaskOf(&lost))
+		}
 	}
 	return out
 }
