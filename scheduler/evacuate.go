@@ -221,6 +221,9 @@ func (w *work) immovable(i *state.Instance) string {
 	if i.Paused {
 		return "it is paused for repair and stays where it is until it is resumed"
 	}
+	if r := w.bound(i); r != nil && r.HasVolume() {
+		return "it cannot move: its local volume is on this agent only"
+	}
 	for _, v := range w.volumesFor(i) {
 		if v != nil && v.Scope == "node" && v.Node != "" {
 			return fmt.Sprintf("it cannot move: its volume %s is on this node only", v.Ref)

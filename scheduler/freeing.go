@@ -17,7 +17,7 @@ const sweepFor = 20 * time.Second
 // tend looks through the offers at hand for what is reserved under our labels: it notes what is there, gives back what nobody wants any more,
 // and lists what only a person may give back. It costs nothing where nothing is reserved.
 func (w *work) tend() {
-	if ses := w.session(); !ses.Connected || ses.Stopped != "" {
+	if ses := w.session(); !ses.Connected || ses.Stopped != "" || w.frozen() {
 		return
 	}
 	cluster := w.cluster()
@@ -346,6 +346,10 @@ func (w *work) advanceReserved(i *state.Instance) {
 		return
 	case !w.spec(i.App, i.Version).Reserves():
 		w.retire(i)
+		return
+	case !r.HasVolume() && (slices.Contains(i.Avoid, r.Agent) || w.leaving(r.Agent) != ""):
+		w.releaseReserved(r) // it is to run elsewhere
+		w.newcomer = true
 		return
 	}
 	ses := w.session()

@@ -1120,7 +1120,6 @@ func (w *world) deliverEvent() {
 func (w *world) settleDown() {
 	w.calm = true
 	w.logf("calm")
-	w.resumeAll()
 	for _, h := range w.hosts {
 		if h.dead {
 			w.boot(h)
@@ -1129,6 +1128,7 @@ func (w *world) settleDown() {
 		w.healAgent(h)
 	}
 	w.openAgain()
+	w.resumeAll()
 	for n := range 60000 {
 		w.turn()
 		if n%200 == 199 && w.trouble() == "" {
