@@ -42,7 +42,7 @@ func (w *work) command(e Event) *Reply {
 		return w.replaceInstance(e)
 	case RestartInstance:
 		if e.Wipe {
-			return w.wipeInstance(e.Instance)
+			return w.wipeInstance(e.Instance, false)
 		}
 		return w.restartInstance(e.Instance, false)
 	case ReleaseReservation:
@@ -491,7 +491,7 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 	if move && i.Run == nil {
 		return refuse(fault.New(fault.Conflict, "instance %s is on no agent", id))
 	}
-	if r := w.bound(i); move && r != nil && r.HasVolume() {
+	if r := w.bound(i); move && r != nil && r.HasVolume() && !r.Wipe {
 		return refuse(fault.New(fault.Conflict, "instance %s cannot move: its local volume is on agent %s only", id, r.Hostname))
 	}
 	if move {

@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -82,13 +81,16 @@ func (w *work) tendAgent(agent state.AgentID, role string, offers []*state.Offer
 			continue
 		}
 		own := ownedBy(reserve.Own(offers, w.ownerOf(r), volumeIDs(r)), r, volumes, current[r.Instance] && !r.Current())
-		if r = w.noteOwn(r, own); r == nil || of[r.Instance] != nil {
+		if r = w.noteOwn(r, own); r == nil || of[r.Instance] != nil || w.frozen() {
 			continue
 		}
 		if more := w.excess(r, own); len(more) > 0 {
 			of[r.Instance] = r
 			ops = append(ops, more...)
 		}
+	}
+	if w.frozen() {
+		return
 	}
 	ops = append(ops, w.leftovers(agent, offers, known, volumes)...)
 	if len(ops) > 0 {
@@ -161,11 +163,11 @@ func (w *work) noteOwn(r *state.Reserved, own []state.Resource) *state.Reserved 
 			c.Trimmed = false
 		}
 	case len(c.Ops) > 0:
-	case c.Phase == state.ReservedReleasing && c.Seq > 0 && (c.Attempts == 0 || w.now.Sub(c.Since) > launchPatience):
-		// All was asked for and nothing of it is left.
+	case c.Phase == state.ReservedReleasing && (c.Freed || !c.Some && created(c) == 0):
+		// All was asked for and nothing of it is left, or there never was anything.
 		w.removeReserved(c)
 		return nil
-	case (c.Phase == state.ReservedAsked || c.Phase == state.ReservedRetained) && !slices.ContainsFunc(c.Volumes, func(v state.LocalVolume) bool { return v.Created }) && w.idle(c):
+	case (c.Phase == state.ReservedAsked || c.Phase == state.ReservedRetained) && created(c) == 0 && w.idle(c):
 		// It never came to be. Nothing was made, so nothing is lost by starting over.
 		w.removeReserved(c)
 		w.newcomer = true
@@ -354,7 +356,7 @@ func (w *work) advanceReserved(i *state.Instance) {
 	}
 	ses := w.session()
 	a := w.agent(r.Agent)
-	if a != nil && a.LostAt.IsZero() || !ses.Connected || !ses.Reconciled {
+	if a != nil && a.LostAt.IsZero() || !ses.Connected || !ses.Reconciled || w.frozen() {
 		return
 	}
 	c := r.Clone()
@@ -460,7 +462,7 @@ func (w *work) releaseReservation(e ReleaseReservation) *Reply {
 	w.put(state.KindLeftover, string(e.ID), &c)
 	w.setSession(func(s *state.Session) { s.SweepUntil = w.now.Add(sweepFor) })
 	w.freeing = true
-	return &Reply{Volumes: nil, Version: fmt.Sprint(len(c.Volumes))}
+	return &Reply{}
 }
 
 func (ReleaseReservation) event() {}

@@ -216,7 +216,7 @@ func (w *work) holds(e Event) error {
 		force = e.Force || e.Dry
 	case CancelDeployment:
 		force = e.Force
-	case RestartInstance, MoveInstance, ReplaceInstance, PauseInstance, RemoveVolume:
+	case RestartInstance, MoveInstance, ReplaceInstance, PauseInstance, RemoveVolume, ReleaseReservation:
 	default:
 		return nil
 	}

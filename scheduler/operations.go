@@ -50,10 +50,6 @@ func endOp(r *state.Reserved, at int) (*state.Reserved, state.PendingOp) {
 
 func (w *work) operationDone(r *state.Reserved, at int) {
 	c, op := endOp(r, at)
-	c.Attempts = 0
-	if len(c.Ops) == 0 {
-		c.Error = ""
-	}
 	switch reserve.Kind(op.Kind) {
 	case reserve.Reserve:
 		c.Some = true
@@ -66,9 +62,12 @@ func (w *work) operationDone(r *state.Reserved, at int) {
 	if c.Phase == state.ReservedAsked && len(c.Ops) == 0 {
 		w.setReservedPhase(c, state.ReservedHeld)
 	}
-	if c.Phase == state.ReservedReleasing && len(c.Ops) == 0 {
+	if op.Final && len(c.Ops) == 0 && c.Freed {
 		w.removeReserved(c)
 		return
+	}
+	if len(c.Ops) == 0 && c.Error == "" {
+		c.Attempts = 0
 	}
 	w.putReserved(c)
 	w.lookAgain(c)
@@ -98,8 +97,8 @@ func (w *work) operationFailed(r *state.Reserved, at int, how, why string) {
 			}
 		}
 		c.RetryAt = time.Time{} // it runs with the size that there is
-	case reserve.Unreserve:
-		c.Trimmed = false
+	case reserve.Unreserve, reserve.Destroy:
+		c.Trimmed, c.Freed = false, false
 	}
 	if c.Phase == state.ReservedAsked && len(c.Ops) == 0 && !c.Some {
 		w.giveUpAsked(c)
@@ -133,6 +132,10 @@ func (w *work) operationForgotten(r *state.Reserved, at int) {
 
 // lookAgain has an instance placed once more, and offers asked for.
 func (w *work) lookAgain(r *state.Reserved) {
+	if len(r.Ops) > 0 {
+		w.touched[r.Instance] = true
+		return
+	}
 	w.instances.add(r.Instance)
 	w.placeable = true
 	w.freeing = w.freeing || r.WantsOffer()
@@ -275,7 +278,7 @@ func (w *work) answeredOps(i *state.Instance) {
 }
 
 func sameReserved(a, b *state.Reserved) bool {
-	return a.Phase == b.Phase && a.Agent == b.Agent && a.Some == b.Some && a.Error == b.Error && a.Attempts == b.Attempts && a.Trimmed == b.Trimmed && a.Wipe == b.Wipe &&
+	return a.Phase == b.Phase && a.Agent == b.Agent && a.Some == b.Some && a.Error == b.Error && a.Attempts == b.Attempts && a.Trimmed == b.Trimmed && a.Freed == b.Freed && a.Wipe == b.Wipe &&
 		a.MissingSince.Equal(b.MissingSince) && a.RetryAt.Equal(b.RetryAt) && slices.Equal(a.Volumes, b.Volumes) && slices.Equal(a.Ops, b.Ops) && slices.Equal(a.Ports, b.Ports)
 }
 

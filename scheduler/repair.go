@@ -86,9 +86,13 @@ func (w *work) replaceInstance(e ReplaceInstance) *Reply {
 		return refuse(fault.New(fault.NotFound, "instance %s does not exist", e.Instance))
 	}
 	for _, m := range w.spec(i.App, i.Version).Volumes {
-		if m.Kind == state.MountPersistent {
-			return refuse(fault.New(fault.Invalid, "instance %s has local persistent volumes, which this version cannot give up one by one: scale the app down, or wipe the task", e.Instance))
+		if m.Kind != state.MountPersistent {
+			continue
 		}
+		if !e.Discard {
+			return refuse(fault.New(fault.Conflict, "instance %s has local persistent volumes, which cannot follow it: replacing it destroys them, which discard has to allow", e.Instance))
+		}
+		return w.wipeInstance(e.Instance, true)
 	}
 	return w.restartInstance(e.Instance, true)
 }

@@ -230,6 +230,9 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 		return // whyReserved tells
 	}
 	rs := w.unfitNode(s, spec)
+	if no := w.closed(s.agent); no.Code != "" {
+		rs = append([]state.Reason{no}, rs...)
+	}
 	r = w.withVolumes(r, spec)
 	for n := range spec.Volumes {
 		m := &spec.Volumes[n]
@@ -316,7 +319,7 @@ func (w *work) withIDs(id state.ReservedID, ops []reserve.Op) []reserve.Op {
 	out := slices.Clone(ops)
 	for n := range out {
 		c.Seq++
-		p := state.PendingOp{ID: fmt.Sprintf("%s.%d", c.ID, c.Seq), Kind: string(out[n].Kind), At: w.now, Silent: w.silent(c.Agent)}
+		p := state.PendingOp{ID: fmt.Sprintf("%s.%d", c.ID, c.Seq), Kind: string(out[n].Kind), At: w.now, Silent: w.silent(c.Agent), Final: c.Phase == state.ReservedReleasing}
 		if !p.Silent {
 			out[n].ID = p.ID
 		}
@@ -326,6 +329,9 @@ func (w *work) withIDs(id state.ReservedID, ops []reserve.Op) []reserve.Op {
 		c.Ops = append(c.Ops, p)
 	}
 	c.RetryAt = w.now.Add(launchPatience)
+	if c.Phase == state.ReservedReleasing {
+		c.Freed, c.Error = true, ""
+	}
 	w.putReserved(c)
 	return out
 }
@@ -364,10 +370,9 @@ func (w *work) operate(agent state.AgentID, offers []*state.Offer, ops []reserve
 // whyReserved says what an instance that is bound to an agent waits for.
 func (w *work) whyReserved(i *state.Instance, r *state.Reserved) *state.Why {
 	what := "its reservation"
-	if r.HasVolume() {
+	if n := created(r); n == 1 {
 		what = "its volume"
-	}
-	if len(r.Volumes) > 1 {
+	} else if n > 1 {
 		what = "its volumes"
 	}
 	say := func(until time.Time, format string, args ...any) *state.Why {
@@ -392,6 +397,16 @@ func (w *work) whyReserved(i *state.Instance, r *state.Reserved) *state.Why {
 		return y
 	}
 	return say(time.Time{}, "waits for an offer of agent %s, which has %s", r.Hostname, what)
+}
+
+// created counts the volumes of a reservation that exist.
+func created(r *state.Reserved) (n int) {
+	for _, v := range r.Volumes {
+		if v.Created {
+			n++
+		}
+	}
+	return n
 }
 
 func (w *work) whyMissing(i *state.Instance, r *state.Reserved, what string, say func(time.Time, string, ...any) *state.Why) *state.Why {
@@ -427,16 +442,35 @@ func (w *work) takeRoom(i *state.Instance, d *state.Def, r *state.Reserved, pool
 	return p, p.Ports, len(rs) == 0 && !p.Later
 }
 
-// wipeInstance stops an instance's run, destroys its local volumes, and has it start over.
-func (w *work) wipeInstance(id state.InstanceID) *Reply {
-	if r := w.reservedOf(id); r != nil {
-		c := r.Clone()
-		c.Wipe = true
-		w.putReserved(c)
+// wipeInstance stops an instance's run, destroys its local volumes, and has it start over; with move on another agent. Where the agent is
+// lost, the instance starts over at once, and what is left there is destroyed should it come back.
+func (w *work) wipeInstance(id state.InstanceID, move bool) *Reply {
+	r := w.reservedOf(id)
+	if r == nil {
+		return w.restartInstance(id, move)
 	}
-	reply := w.restartInstance(id, false)
+	i := w.instance(id)
+	if i != nil && i.Phase == state.PhaseLost && len(i.Run.Claims) == 0 && i.Goal == state.GoalRun {
+		w.releaseReserved(r)
+		w.endRun(i)
+		return &Reply{Version: i.Version}
+	}
+	c := r.Clone()
+	c.Wipe = true
+	w.putReserved(c)
+	reply := w.restartInstance(id, move && i != nil && i.Run != nil)
 	if reply.Err == nil {
 		w.instances.add(id)
 	}
 	return reply
+}
+
+// whyLostWithVolume says what an instance waits for whose agent is lost together with its local volumes.
+func (w *work) whyLostWithVolume(i *state.Instance, r *state.Reserved) *state.Why {
+	reason := state.Reason{Code: state.ReasonUnreachable, Text: fmt.Sprintf("agent %s, which has its local volume, is out of reach (%s): it is waited for", i.Run.Hostname, lostState(i.Run))}
+	if after := w.escalation(i, r); after > 0 {
+		reason.Until = i.Run.LostAt.Add(after)
+		reason.Text += fmt.Sprintf(", for %s in all; then the instance starts over elsewhere, and what is there is left behind", after)
+	}
+	return summed(&state.Why{Reasons: []state.Reason{reason}})
 }

@@ -92,7 +92,10 @@ type scenario struct {
 	requests []Call
 	offers   int
 	nodes    map[string]*state.Node
-	lose     string // "", "commit": the next plan is lost; "calls": its calls are
+	books    map[state.AgentID]*sAgent // agents that keep books
+	answers  []OperationStatus
+	events1  []Event // what the master says of launches that it refused
+	lose     string  // "", "commit": the next plan is lost; "calls": its calls are
 }
 
 func newScenario() *scenario {
@@ -151,10 +154,29 @@ func parse(line string) (string, args) {
 //	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
 //	node NAME [cordon|drain|decommission] [reason=…] | freeze REASON [for=1h] | thaw | inverse AGENT IN | rescindinverse AGENT
 //	(offer … window=30m: of the last agent named)
+//	agent NAME [cpus= mem= disk= mount= path= reserved=ROLE foreign leftover]   an agent that keeps books: `offer NAME` offers what is free
+//	failing AGENT OPERATION REASON | working AGENT | reboot AGENT | operation [lost|state=…] | opsfailed INSTANCE [unknown] | release INSTANCE [forget] | wipe INSTANCE
+//	cluster NAME                                        names the cluster, before reservations
 //	agentlost AGENT | rescind OFFER | lose commit|calls | crash | show instances|volumes|why|offers|deployments|nodes
 func (s *scenario) do(line string) (string, error) {
 	cmd, a := parse(line)
 	switch cmd {
+	case "cluster":
+		s.s.Apply([]state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: a.list[0], Rev: 1}}})
+		return "", nil
+	case "agent":
+		return "", s.agentOf(a)
+	case "failing":
+		s.books[state.AgentID(a.list[0])].failed[a.list[1]] = strings.Join(a.list[2:], " ")
+		return "", nil
+	case "reboot": // its tasks are gone
+		for task := range s.books[state.AgentID(a.list[0])].used {
+			s.released(state.AgentID(a.list[0]), task)
+		}
+		return "", nil
+	case "working":
+		s.books[state.AgentID(a.list[0])].failed = map[string]string{}
+		return "", nil
 	case "time":
 		d, err := time.ParseDuration(strings.TrimPrefix(a.list[0], "+"))
 		s.now = s.now.Add(d)
@@ -236,6 +258,9 @@ func durable(s *state.State) *state.State {
 	for id, v := range s.Deployments {
 		writes = append(writes, state.Write{Kind: state.KindDeployment, ID: string(id), Value: v})
 	}
+	for id, v := range s.Reserved {
+		writes = append(writes, state.Write{Kind: state.KindReserved, ID: string(id), Value: v})
+	}
 	n.Apply(writes)
 	return n
 }
@@ -271,6 +296,8 @@ func (s *scenario) step(e Event) string {
 			s.grants = append(s.grants, c)
 		case CreateVolume, RemoveVolumeData:
 			s.requests = append(s.requests, c)
+		case Accept:
+			s.accepted(c)
 		}
 	}
 	if p.Reply != nil {
@@ -384,6 +411,12 @@ func (s *scenario) write(w state.Write) string {
 		return fmt.Sprintf("hold %q until %s", v.Why().Text, s.at(v.Why().Until))
 	case *state.Leaving:
 		return fmt.Sprintf("leaving %s %v", v.Agent, v.Waits)
+	case *state.Reserved:
+		return "reserved " + s.reserved(v)
+	case *state.Leftover:
+		return fmt.Sprintf("leftover %s: %v: %s", w.ID, v.Volumes, v.Reason)
+	case *state.Short:
+		return fmt.Sprintf("short %s: %v", w.ID, v.Reasons[0].Text)
 	case *state.StrangeTask:
 		return fmt.Sprintf("strange %s %s: %s, kill again %s", v.Task, v.State, v.Reason, s.at(v.KillAfter))
 	}
@@ -465,6 +498,8 @@ func (s *scenario) call(c Call) string {
 			for _, r := range l.Resources {
 				if r.Name == "ports" {
 					res = append(res, fmt.Sprintf("ports%v", r.Ranges))
+				} else if len(r.Reservations) > 0 && r.Reservations[len(r.Reservations)-1].Dynamic {
+					res = append(res, resourceText(r))
 				} else {
 					res = append(res, fmt.Sprintf("%s=%g", r.Name, r.Scalar))
 				}
@@ -475,7 +510,7 @@ func (s *scenario) call(c Call) string {
 			}
 			launches = append(launches, fmt.Sprintf("\n     launch %s with %s volumes %v", l.Run.Task, strings.Join(res, " "), vols))
 		}
-		return fmt.Sprintf("ACCEPT %v of %s, refuse the rest for %s%s", c.Offers, c.Agent, c.Refuse, strings.Join(launches, ""))
+		return fmt.Sprintf("ACCEPT %v of %s, refuse the rest for %s%s%s", c.Offers, c.Agent, c.Refuse, operations(c.Operations), strings.Join(launches, ""))
 	case Decline:
 		return fmt.Sprintf("DECLINE %v for %s", c.Offers, c.Refuse)
 	case Kill:
@@ -491,6 +526,10 @@ func (s *scenario) call(c Call) string {
 			return "RECONCILE everything"
 		}
 		return "RECONCILE " + strings.Join(tasks, " ")
+	case AcknowledgeOperation:
+		return fmt.Sprintf("ACKNOWLEDGE operation %s", c.ID)
+	case ReconcileOperations:
+		return fmt.Sprintf("RECONCILE operations %v", c.Operations)
 	case Revive:
 		return "REVIVE"
 	case Suppress:
@@ -530,9 +569,17 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 	case "loaded":
 		return one(Loaded{})
 	case "subscribed":
-		return one(Subscribed{FrameworkID: a.list[0], Master: "master:5050"})
+		return one(Subscribed{FrameworkID: a.list[0], Master: "master:5050", Silent: a.has("silent")})
 	case "disconnected":
 		return one(Disconnected{Reason: "connection reset"})
+	case "operation":
+		return s.operation(a)
+	case "opsfailed":
+		return s.opsFailed(a)
+	case "release":
+		return s.release(a)
+	case "wipe":
+		return one(RestartInstance{Instance: state.InstanceID(a.list[0]), Wipe: true})
 	case "stopped":
 		return one(Stopped{Reason: strings.Join(a.list, " ")})
 	case "tick":
@@ -701,6 +748,11 @@ func (s *scenario) offer(a args) Event {
 		if k, v, ok := strings.Cut(a.named["attr"], ":"); ok {
 			o.Attributes[k] = v
 		}
+		if b := s.books[o.Agent]; b != nil {
+			o.Resources = b.free.list()
+			e.Offers = append(e.Offers, o)
+			continue
+		}
 		var stack []state.Reservation
 		if r := a.named["reserved"]; r != "" {
 			stack = []state.Reservation{{Role: r}}
@@ -741,6 +793,9 @@ func (s *scenario) status(a args) ([]Event, error) {
 		}
 		e.Task, e.Agent = i.Run.Task, i.Run.Agent
 	}
+	if meaningOf(e.State) == over {
+		s.released(e.Agent, e.Task)
+	}
 	if a.has("answer") {
 		e.UUID = nil // a reconciliation's answer is not to be acknowledged
 	}
@@ -780,6 +835,21 @@ func (s *scenario) app(a args) Event {
 	}
 	if a.has("checked") {
 		spec.HealthChecks = append(spec.HealthChecks, state.HealthCheck{Protocol: "COMMAND", Command: "true"})
+	}
+	if v := a.named["local"]; v != "" {
+		mb, _ := strconv.ParseInt(v, 10, 64)
+		m := state.Mount{Kind: state.MountPersistent, ContainerPath: "data", SizeMB: mb, DiskType: "root"}
+		if t := a.named["type"]; t != "" {
+			m.DiskType = t
+		}
+		spec.Volumes = append(spec.Volumes, m)
+		spec.Residency, spec.Unreachable.Disabled = &state.Residency{}, true
+	}
+	if d, err := time.ParseDuration(a.named["relaunch"]); err == nil {
+		spec.Residency = &state.Residency{Relaunch: true, Escalation: d}
+	}
+	if a.has("resident") {
+		spec.Residency = &state.Residency{}
 	}
 	if r := a.named["accepts"]; r != "" {
 		spec.AcceptedRoles = strings.Split(r, ",")
@@ -883,6 +953,14 @@ func (s *scenario) show(what []string) string {
 			for _, id := range sortedKeys(s.s.Why) {
 				out.WriteString(why(s.s.WhyOf(id)) + "\n")
 			}
+		case "reservations":
+			for _, id := range sortedKeys(s.s.Reserved) {
+				out.WriteString(s.reserved(s.s.Reserved[id]) + "\n")
+			}
+			for _, id := range sortedKeys(s.s.Leftovers) {
+				fmt.Fprintf(&out, "leftover %s: %v\n", id, s.s.Leftovers[id].Volumes)
+			}
+			out.WriteString(s.bookkeeping())
 		case "offers":
 			for _, id := range sortedKeys(s.s.Offers) {
 				fmt.Fprintf(&out, "%s held for %q\n", id, s.s.Offers[id].HeldFor)

@@ -417,6 +417,9 @@ func (w *work) why(i *state.Instance) *state.Why {
 	case state.PhaseKilling:
 		return one(state.ReasonKilling, fmt.Sprintf("being stopped on %s: %s", i.Run.Hostname, i.KillReason))
 	case state.PhaseLost:
+		if r := w.bound(i); r != nil && r.HasVolume() && len(i.Run.Claims) == 0 {
+			return w.whyLostWithVolume(i, r)
+		}
 		return w.whyLost(i)
 	case state.PhaseEnded:
 		return w.whyClaims(i, state.Reason{Code: state.ReasonTaskFailures, Text: fmt.Sprintf("the task on %s ended with %s", i.Run.Hostname, i.Run.MesosState)})

@@ -197,7 +197,7 @@ func (s *Spec) Local() bool {
 // Exclusive tells whether an instance needs at least one volume that only one node may have mounted.
 func (s *Spec) Exclusive() bool {
 	for i := range s.Volumes {
-		if s.Volumes[i].Kind == MountExternal && !s.Volumes[i].Shared {
+		if k := s.Volumes[i].Kind; k == MountPersistent || k == MountExternal && !s.Volumes[i].Shared {
 			return true
 		}
 	}

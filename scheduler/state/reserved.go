@@ -54,6 +54,8 @@ type Reserved struct {
 	Some bool `json:"some,omitempty"`
 	// Trimmed says that a retained reservation has nothing but its volumes left, as far as is known.
 	Trimmed bool `json:"trimmed,omitempty"`
+	// Freed says that the operations that give everything back were asked for, and none was refused.
+	Freed bool `json:"freed,omitempty"`
 	// Wipe says that a person asked to destroy the volumes once the run has ended; the instance then starts over.
 	Wipe bool `json:"wipe,omitempty"`
 	// MissingSince is when the agent was first missed while its instance wanted to run; zero while it offers.
@@ -83,6 +85,8 @@ type PendingOp struct {
 	At   time.Time `json:"at"`
 	// Silent says that no answer will come: it was sent without an id, for an agent that gives none.
 	Silent bool `json:"silent,omitempty"`
+	// Final says that it is part of a release: when all such are done, nothing is left.
+	Final bool `json:"final,omitempty"`
 	// Volume is the persistence id of a volume that is being resized.
 	Volume string `json:"volume,omitempty"`
 }
