@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -163,13 +164,42 @@ func (w *watchdog) harden() {
 		do   func() error
 	}{
 		{"be spared when memory runs out", func() error { return os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) }},
-		{"stay in memory", func() error { return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE) }},
+		{"stay in memory", stayInMemory},
 		{"be scheduled before others", realTime},
 	} {
 		if err := h.do(); err != nil {
 			w.log.Warn("the watchdog cannot "+h.what, zap.Error(err))
 		}
 	}
+}
+
+// stayInMemory keeps what the process has touched in memory from then on, and its program at once: at the deadline the disk that it would be read from may
+// hang. All at once would be too much: the runtime has reserved more than it uses.
+func stayInMemory() error {
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return err
+	}
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	raw, err := readWhole(unix.AT_FDCWD, "/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(raw)) {
+		var from, to uintptr
+		if !strings.Contains(line, exe) {
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err != nil {
+			return err
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MLOCK, from, to-from, 0); errno != 0 {
+			return errno
+		}
+	}
+	return nil
 }
 
 // realTime gives all threads that there are a real-time turn; those to come inherit it.
