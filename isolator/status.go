@@ -70,7 +70,7 @@ func (s *Service) Status() client.Status {
 	s.mu.Unlock()
 	out := client.Status{Node: s.nodeUID, Hostname: s.o.Hostname, BootID: s.o.BootID, AgentID: agent.ID, Version: s.o.Version,
 		PID: os.Getpid(), Ready: s.isReady(), Generation: s.keeper.Generation(), Lease: s.leaseText(), Draining: draining,
-		Problems: s.problemList(), Volumes: []client.VolumeStatus{}, Stuck: mount.Stuck()}
+		Problems: s.problemList(), Volumes: []client.VolumeStatus{}, Stuck: mount.Stuck(), Dir: s.o.Dir, AgentURL: s.o.AgentURL, Timings: timingsText(s.o.Timings)}
 	for _, v := range s.journal.Volumes() {
 		vs, busy := s.volumeStatus(v)
 		if !busy {
@@ -126,6 +126,10 @@ func (s *Service) leaseText() string {
 		return fmt.Sprintf("ran out %s ago", (now - d).Round(time.Millisecond))
 	}
 	return fmt.Sprintf("held for another %s", (d - now).Round(time.Millisecond))
+}
+
+func timingsText(t lease.Timings) string {
+	return fmt.Sprintf("renews every %s (a call at most %s), stops the users of volumes %s after the last renewal, within %s", t.P, t.R, t.F, t.S)
 }
 
 // Health says whether mounts are taken.

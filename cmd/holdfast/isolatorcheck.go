@@ -16,6 +16,9 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/nodecheck"
 )
 
+// marker tells dvdcli that an isolator is installed on this node, also while it does not run: dvdcli's MarkerFile.
+const marker = "/var/lib/holdfast/installed"
+
 // isolatorCheckCommand is `holdfast isolator check`.
 func isolatorCheckCommand() *cobra.Command {
 	var o nodecheck.Options
@@ -31,8 +34,9 @@ func isolatorCheckCommand() *cobra.Command {
 	fl.StringVar(&o.DockerSocket, "docker-socket", dockerplugin.DefaultSocket, "the isolator's socket towards Docker; empty: not looked at")
 	fl.StringArrayVar(&o.PluginDirs, "plugin-dir", docker.DefaultDirs().Sockets, "directory with sockets of Docker volume plugins (repeatable)")
 	fl.StringArrayVar(&o.Drivers, "driver", nil, "volume driver that this node must have (repeatable)")
+	fl.StringVar(&o.AgentURL, "agent-url", "", "endpoint of the Mesos agent (default: what the isolator goes by)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		o.Path = os.Getenv("PATH")
+		o.Path, o.Marker = os.Getenv("PATH"), marker
 		found := nodecheck.Run(cmd.Context(), o)
 		if f := cmd.Flag("output"); f != nil && f.Value.String() == "json" {
 			enc := json.NewEncoder(cmd.OutOrStdout())

@@ -121,6 +121,10 @@ type Status struct {
 	Volumes []VolumeStatus `json:"volumes"`
 	Known   int            `json:"known"` // volumes this node has ever seen and that are not mounted
 	Stuck   int64          `json:"stuckCalls,omitempty"`
+	// Dir is where the isolator keeps its state and its mount points, AgentURL the agent that it asks, Timings its lease's constants in words.
+	Dir      string `json:"dir,omitempty"`
+	AgentURL string `json:"agentUrl,omitempty"`
+	Timings  string `json:"timings,omitempty"`
 }
 
 // VolumeStatus is one volume on this node now.

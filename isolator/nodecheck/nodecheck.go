@@ -45,12 +45,18 @@ type Options struct {
 	Drivers      []string // that must be there and ready
 	Proc         string   // "" is /proc
 	Path         string   // PATH to search for dvdcli where no agent runs
+	Marker       string   // file that tells dvdcli that an isolator is installed
+	Sys          string   // "" is /sys
+	AgentURL     string   // the agent's endpoint; "" takes what the isolator goes by, then the agent's own default
 }
 
 // Run makes all checks, in the order in which an administrator would mend them.
 func Run(ctx context.Context, o Options) []Finding {
 	if o.Proc == "" {
 		o.Proc = "/proc"
+	}
+	if o.Sys == "" {
+		o.Sys = "/sys"
 	}
 	c := &checker{o: o, agent: findProcess(o.Proc, "mesos-agent", "mesos-slave", "lt-mesos-agent")}
 	c.isolator(ctx)
@@ -61,12 +67,16 @@ func Run(ctx context.Context, o Options) []Finding {
 		c.boot()
 		c.drivers(ctx)
 		c.volumes(ctx)
+		c.strays()
 		c.propagation()
+		c.disk()
 	}
 	c.clock()
+	c.clockSource()
+	c.marker()
 	c.plugins()
 	c.dvdcli(ctx)
-	c.isolation()
+	c.flags(ctx)
 	c.docker(ctx)
 	return c.found
 }
@@ -136,20 +146,10 @@ func (c *checker) permissions() {
 
 func (c *checker) lease() {
 	if strings.HasPrefix(c.status.Lease, "held") {
-		c.note("authority", OK, "", "lease %s, generation %d", c.status.Lease, c.status.Generation)
+		c.note("authority", OK, "", "lease %s, generation %d; %s", c.status.Lease, c.status.Generation, c.status.Timings)
 		return
 	}
 	c.note("authority", Failed, "see that the lease authority (--authority) runs and can be reached from this node; the isolator goes on by itself", "lease %s", c.status.Lease)
-}
-
-func (c *checker) watchdog() {
-	for _, p := range processes(c.o.Proc) {
-		if len(p.args) > 2 && p.args[1] == "isolator" && p.args[2] == "watchdog" {
-			c.note("watchdog", OK, "", "a watchdog process runs, pid %d", p.pid)
-			return
-		}
-	}
-	c.note("watchdog", Warning, "start the isolator without --no-watchdog", "no watchdog process: nobody stops this node's tasks when the isolator is dead at its deadline, and its volumes are not taken over by themselves")
 }
 
 func (c *checker) boot() {
@@ -209,25 +209,6 @@ func (c *checker) volumes(ctx context.Context) {
 	}
 	if c.status.Stuck > 0 {
 		c.note("storage", Warning, "see which storage does not answer: the kernel's log and `holdfast isolator status` say", "%d calls hang in the kernel", c.status.Stuck)
-	}
-}
-
-// propagation: what the isolator mounts must appear where the agent makes containers.
-func (c *checker) propagation() {
-	if c.agent == nil {
-		c.note("mounts", Skipped, "", "no Mesos agent runs here, whose view of the mounts could be compared")
-		return
-	}
-	ours, err1 := os.Readlink(filepath.Join(c.o.Proc, fmt.Sprint(c.status.PID), "ns/mnt"))
-	theirs, err2 := os.Readlink(filepath.Join(c.o.Proc, fmt.Sprint(c.agent.pid), "ns/mnt"))
-	switch {
-	case err1 != nil || err2 != nil:
-		c.note("mounts", Skipped, "", "the mount namespaces of isolator and agent cannot be read: run this as root")
-	case ours == theirs:
-		c.note("mounts", OK, "", "isolator and agent (pid %d) have one mount namespace", c.agent.pid)
-	default:
-		c.note("mounts", Failed, "run both in the host's mount namespace (in systemd units: no PrivateMounts, PrivateTmp, ProtectSystem or MountFlags=slave), or bind-mount the isolator's directory into the agent's container with shared propagation",
-			"the agent (pid %d) has another mount namespace than the isolator (pid %d) and may not see what it mounts", c.agent.pid, c.status.PID)
 	}
 }
 

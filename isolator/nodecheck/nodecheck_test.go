@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +22,8 @@ type host struct {
 	o      Options
 	status client.Status
 	caps   []client.Capability
+
+	agentFlags map[string]string // nil: it does not tell
 }
 
 // healthy is a node on which every check passes; tests break one thing.
@@ -36,12 +39,28 @@ func healthy(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	h := &host{T: t, dir: dir}
-	h.o = Options{Socket: filepath.Join(dir, "i.sock"), DockerSocket: filepath.Join(dir, "plugins", "holdfast.sock"), PluginDirs: []string{filepath.Join(dir, "plugins")},
+	marker := filepath.Join(dir, "installed")
+	agent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if h.agentFlags == nil {
+			http.Error(w, "no", http.StatusUnauthorized)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"flags": h.agentFlags})
+	}))
+	t.Cleanup(agent.Close)
+	h.agentFlags = map[string]string{"isolation": "filesystem/linux,docker/volume", "launcher": "linux", "docker_volume_checkpoint_dir": "/var/lib/mesos/dv"}
+	h.write(marker, "", 0o644)
+	h.write(filepath.Join(dir, "sys/devices/system/clocksource/clocksource0/current_clocksource"), "tsc\n", 0o644)
+	h.o = Options{Marker: marker, Sys: filepath.Join(dir, "sys"), AgentURL: agent.URL, Socket: filepath.Join(dir, "i.sock"), DockerSocket: filepath.Join(dir, "plugins", "holdfast.sock"), PluginDirs: []string{filepath.Join(dir, "plugins")},
 		Drivers: []string{"pool"}, Proc: filepath.Join(dir, "proc")}
-	h.status = client.Status{Node: "n1", BootID: boot, PID: 7, Ready: true, Version: "9.9", Lease: "held for another 2s"}
+	h.status = client.Status{Node: "n1", BootID: boot, PID: 7, Ready: true, Version: "9.9", Lease: "held for another 2s", Dir: filepath.Join(dir, "state"), Timings: "renews"}
 	h.caps = []client.Capability{{Driver: "pool", Scope: "cluster", Ready: true}}
 	h.process(7, "ns1", nil, "/usr/bin/holdfast", "isolator")
+	h.write(filepath.Join(dir, "state", "x"), "", 0o644)
 	h.process(8, "ns1", nil, "/usr/bin/holdfast", "isolator", "watchdog", "/state")
+	h.proc(8, "oom_score_adj", "-1000\n")
+	h.proc(8, "cgroup", "0::/watchdog\n")
+	h.proc(7, "cgroup", "0::/isolator\n")
 	h.process(9, "ns1", []string{"PATH=" + filepath.Join(dir, "bin"), "HOLDFAST_ISOLATOR=" + h.o.Socket}, "/usr/sbin/mesos-agent", "--isolation=filesystem/linux,docker/volume")
 	h.process(10, "ns1", nil, "/usr/sbin/dockerd")
 	h.script("bin/dvdcli", "#!/bin/sh\necho 'Program: holdfast'\n")
@@ -67,6 +86,11 @@ func (h *host) process(pid int, ns string, env []string, args ...string) {
 	if err := os.Symlink(ns, filepath.Join(d, "ns", "mnt")); err != nil {
 		h.Fatal(err)
 	}
+}
+
+func (h *host) proc(pid int, name, text string) {
+	h.Helper()
+	h.write(filepath.Join(h.o.Proc, itoa(pid), name), text, 0o600)
 }
 
 func itoa(n int) string { b, _ := json.Marshal(n); return string(b) }
@@ -124,7 +148,7 @@ func TestHealthyNode(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	for _, check := range []string{"isolator", "socket", "authority", "watchdog", "boot id", "driver pool", "volumes", "mounts", "clock", "plugin sockets", "dvdcli", "agent", "docker"} {
+	for _, check := range []string{"isolator", "socket", "authority", "watchdog", "boot id", "driver pool", "volumes", "mounts", "clock", "plugin sockets", "dvdcli", "agent", "agent checkpoints", "docker", "disk", "clock source", "marker", "stale mounts"} {
 		if !seen[check] {
 			t.Errorf("not checked: %s", check)
 		}
@@ -160,12 +184,39 @@ func TestWhatIsWrong(t *testing.T) {
 		"dvdcli elsewhere": {"dvdcli", Failed, "elsewhere", func(h *host) {
 			h.process(9, "ns1", []string{"PATH=" + filepath.Join(h.dir, "bin"), "HOLDFAST_ISOLATOR=/nowhere"}, "mesos-agent")
 		}},
-		"agent not told":       {"agent", Failed, "posix/cpu", func(h *host) { h.process(9, "ns1", nil, "mesos-agent", "--isolation", "posix/cpu") }},
-		"agent by environment": {"agent", OK, "docker/volume", func(h *host) { h.process(9, "ns1", []string{"MESOS_ISOLATION=docker/volume"}, "mesos-agent") }},
-		"docker without us":    {"docker", Warning, "cannot use", func(h *host) { h.o.DockerSocket += "x" }},
-		"docker with another":  {"docker", Failed, "not this isolator's", func(h *host) { h.status.Node = "n2" }},
-		"no docker":            {"docker", Skipped, "no Docker", func(h *host) { os.RemoveAll(filepath.Join(h.o.Proc, "10")) }},
-		"no agent":             {"agent", Skipped, "no Mesos agent", func(h *host) { os.RemoveAll(filepath.Join(h.o.Proc, "9")) }},
+		"agent not told":        {"agent", Failed, "posix/cpu", func(h *host) { h.agentFlags["isolation"] = "posix/cpu" }},
+		"agent without linux":   {"agent", Failed, "isolation docker/volume", func(h *host) { h.agentFlags["isolation"] = "docker/volume" }},
+		"agent says nothing":    {"agent", OK, "its command line", func(h *host) { h.agentFlags = nil }},
+		"agent by arguments":    {"agent", Failed, "posix/cpu", func(h *host) { h.agentFlags = nil; h.process(9, "ns1", nil, "mesos-agent", "--isolation", "posix/cpu") }},
+		"posix launcher":        {"agent launcher", Failed, "posix", func(h *host) { h.agentFlags["launcher"] = "posix" }},
+		"checkpoints in /run":   {"agent checkpoints", Warning, "/var/run/mesos", func(h *host) { delete(h.agentFlags, "docker_volume_checkpoint_dir") }},
+		"no marker":             {"marker", Failed, "without claims", func(h *host) { os.Remove(h.o.Marker); h.process(9, "ns1", []string{"PATH=/"}, "mesos-agent") }},
+		"marker by environment": {"marker", OK, "environment", func(h *host) { os.Remove(h.o.Marker) }},
+		"bad clock": {"clock source", Warning, "timer ticks", func(h *host) {
+			h.write(filepath.Join(h.o.Sys, "devices/system/clocksource/clocksource0/current_clocksource"), "refined-jiffies\n", 0o644)
+		}},
+		"watchdog not spared":   {"watchdog", Warning, "memory runs out", func(h *host) { h.proc(8, "oom_score_adj", "0\n") }},
+		"watchdog paged":        {"watchdog", Warning, "paged out", func(h *host) { h.proc(8, "status", "VmLck:\t       0 kB\n") }},
+		"watchdog in our group": {"watchdog", Warning, "control group", func(h *host) { h.proc(8, "cgroup", "0::/isolator\n") }},
+		"another version":       {"dvdcli", Warning, "1.0", func(h *host) { h.script("bin/dvdcli", "#!/bin/sh\necho 'Program: holdfast'\necho 'SemVer: 1.0'\n") }},
+		"slave namespace": {"mounts", OK, "propagation", func(h *host) {
+			h.process(9, "ns2", nil, "mesos-agent")
+			h.proc(7, "mountinfo", "1 0 8:1 / / rw shared:5 - ext4 /dev/a rw\n")
+			h.proc(9, "mountinfo", "9 0 8:1 / / rw master:5 - ext4 /dev/a rw\n10 9 0:5 / /proc rw - proc proc rw\n")
+		}},
+		"private namespace": {"mounts", Failed, "does not see", func(h *host) {
+			h.process(9, "ns2", nil, "mesos-agent")
+			h.proc(7, "mountinfo", "1 0 8:1 / / rw shared:5 - ext4 /dev/a rw\n")
+			h.proc(9, "mountinfo", "9 0 8:1 / / rw - ext4 /dev/a rw\n")
+		}},
+		"agent by environment": {"agent", OK, "docker/volume", func(h *host) {
+			h.agentFlags = nil
+			h.process(9, "ns1", []string{"MESOS_ISOLATION=docker/volume,filesystem/linux"}, "mesos-agent")
+		}},
+		"docker without us":   {"docker", Warning, "cannot use", func(h *host) { h.o.DockerSocket += "x" }},
+		"docker with another": {"docker", Failed, "not this isolator's", func(h *host) { h.status.Node = "n2" }},
+		"no docker":           {"docker", Skipped, "no Docker", func(h *host) { os.RemoveAll(filepath.Join(h.o.Proc, "10")) }},
+		"no agent":            {"agent", Skipped, "no Mesos agent", func(h *host) { os.RemoveAll(filepath.Join(h.o.Proc, "9")) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := healthy(t)
