@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/journal"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 )
@@ -157,11 +158,19 @@ func (s *Service) requestCreate(ctx context.Context, r lease.Request) (string, e
 	case r.AdoptOnly:
 		return "", fault.Op(err, "adopt volume %s", r.Ref)
 	}
-	err = s.create(ctx, d, v, creation{size: volume.Bytes(r.SizeBytes), options: r.Options, owner: r.User, mode: r.Mode})
+	err = s.create(ctx, d, v, creation{size: volume.Bytes(r.SizeBytes), options: r.Options, owner: r.User, mode: r.Mode, source: sourceOf(r.Source)})
 	if err != nil {
 		return "", err
 	}
 	return "created", nil
+}
+
+// sourceOf is what a request wants a new volume to be a copy of.
+func sourceOf(s *lease.RequestSource) *driver.Source {
+	if s == nil {
+		return nil
+	}
+	return &driver.Source{Volume: s.Volume, UID: s.UID, Snapshot: s.Snapshot}
 }
 
 // noteKnown records a volume as known unless something is going on with it.

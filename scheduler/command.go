@@ -53,6 +53,10 @@ func (w *work) command(e Event) *Reply {
 		return w.removeVolume(e.Volume)
 	case CancelDeployment:
 		return w.cancelDeployment(e)
+	case PutClass:
+		return w.putClass(e)
+	case RemoveClass:
+		return w.removeClass(e)
 	case ResetDelay:
 		return w.resetDelay(e.App)
 	case OrderNode:
@@ -233,7 +237,7 @@ func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 	if old != nil {
 		a = w.editApp(old.ID)
 		c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip = old.Version, old.Instances, old.Base, old.Skip
-		a.Removed, a.Wipe, a.Instances = false, false, p.Instances
+		a.Removed, a.Dispose, a.Wipe, a.Instances = false, false, false, p.Instances
 		a.Skip = rollout.Reskip(old.Skip, old.Instances, p.Instances)
 		if d := w.def(old.ID, old.Version); d != nil && sameDef(d, p.Def) {
 			c.ToVersion = old.Version
@@ -470,7 +474,7 @@ func (w *work) removeApp(e RemoveApp) *Reply {
 		return refuse(err)
 	}
 	n := w.editApp(a.ID)
-	n.Removed, n.Wipe = true, n.Wipe || e.Wipe
+	n.Removed, n.Dispose, n.Wipe = true, true, n.Wipe || e.Wipe
 	r := w.deploy([]state.AppChange{from(a)}, []*state.App{n}, a.Version)
 	if n.Wipe {
 		for _, v := range w.s.VolumesOf(a.ID) {
@@ -594,7 +598,7 @@ func (w *work) cancelDeployment(e CancelDeployment) *Reply {
 		case c.FromVersion == "":
 			n.Removed = true
 		case c.ToVersion == "":
-			n.Removed, n.Wipe = false, false
+			n.Removed, n.Dispose, n.Wipe = false, false, false
 			n.Version, n.Instances, n.Base, n.Skip = c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip
 		default:
 			if n.Version != c.FromVersion {

@@ -276,6 +276,13 @@ func (w *work) renew(a *state.App, i *state.Instance) {
 
 // forgetApp takes a removed app's records away. Volumes stay, unless a person asked to wipe them.
 func (w *work) forgetApp(a *state.App) {
+	if a.Dispose && !a.Wipe {
+		for _, v := range w.disposable(a) {
+			if v := w.volume(v.UID); v != nil && v.Phase != state.VolumeRemoving && (!v.Shared || len(w.sharers(v)) == 0) {
+				w.beginRemove(v)
+			}
+		}
+	}
 	w.remove(state.KindApp, string(a.ID))
 	versions := map[string]bool{}
 	for v := range w.s.Defs[a.ID] {

@@ -32,7 +32,7 @@ func (w *work) putGroup(e PutGroup) *Reply {
 			continue // gone in the meantime, as was wanted
 		}
 		n := w.editApp(id)
-		n.Removed, n.Wipe = true, n.Wipe || e.Wipe
+		n.Removed, n.Dispose, n.Wipe = true, true, n.Wipe || e.Wipe
 		changes, edited = append(changes, from(a)), append(edited, n)
 	}
 	if err := w.groupNames(edited, e.Groups); err != nil {

@@ -820,7 +820,14 @@ func (s *scenario) app(a args) Event {
 		spec.Ports, spec.RequirePort = []state.Port{{Want: int(a.num("port", 0)), Protocol: "tcp"}}, true
 	}
 	if v := a.named["volume"]; v != "" {
-		spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "data", Driver: "pool", Pattern: v, Shared: a.has("shared"), Size: volume.GiB}}
+		spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "data", Driver: "pool", Pattern: v, Shared: a.has("shared"), Size: volume.GiB,
+			DeleteOnScaleDown: a.has("shrinks"), DeleteOnRemove: a.has("disposable"), Class: a.named["class"]}}
+		if z := a.named["zones"]; z != "" {
+			spec.Volumes[0].Zones = strings.Split(z, ",")
+		}
+		if from, snapshot, ok := strings.Cut(a.named["from"], "@"); ok {
+			spec.Volumes[0].From = &state.MountSource{Volume: from, Snapshot: snapshot}
+		}
 	}
 	if c := a.named["constraint"]; c != "" {
 		parts := append(strings.SplitN(c, ":", 3), "", "")

@@ -201,6 +201,9 @@ func (w *work) unfitNode(s *site, spec *state.Spec) (rs []state.Reason) {
 	case n.Draining:
 		add(state.ReasonDraining, "the node is being drained")
 	}
+	if text := wrongZone(s, spec); text != "" {
+		add(state.ReasonConstraint, "%s", text)
+	}
 	for _, name := range sortedKeys(need) {
 		d, there := n.Drivers[name]
 		switch {

@@ -369,6 +369,7 @@ func (w *work) removeInstance(i *state.Instance) {
 	w.retire(i)
 	w.changeInstance(i.ID, nil)
 	w.remove(state.KindInstance, string(i.ID))
+	w.scaledAway(i)
 }
 
 func (w *work) statsOf(app state.AppID) *state.Stats {

@@ -43,6 +43,7 @@ type frameworkConfig struct {
 	principal, secretFile, hostname, webui string
 	envPrefix, bridgeName, defaultNetwork  string
 	origins                                []string
+	classes                                string
 	policy, minGrade                       string
 	store                                  storeFlags
 	authorityFiles                         dial.Options
@@ -102,6 +103,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.bridgeName, "mesos-bridge-name", "mesos-bridge", "CNI network for container/bridge with the Mesos containerizer")
 	f.StringVar(&c.defaultNetwork, "default-network-name", "", "container network of apps that name none")
 	f.StringSliceVar(&c.origins, "access-control-allow-origin", nil, "origins whose web pages may read answers, or *; with commas")
+	f.StringVar(&c.classes, "classes", "", "YAML file with classes of volumes that are made if they are not there")
 	f.StringVar(&c.policy, "default-policy", "lease", "how claims of volumes without a class are freed when a node is lost: lease or operator")
 	f.StringVar(&c.minGrade, "min-grade", "", "weakest fence that policy lease trusts: reset or soft (default: soft with an authority on this machine, reset otherwise)")
 	c.lease.add(f)
@@ -185,6 +187,10 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err := c.fill(); err != nil {
 		return err
 	}
+	classes, err := readClasses(c.classes)
+	if err != nil {
+		return err
+	}
 	log, err := newLogger(c.logFormat, c.logLevel)
 	if err != nil {
 		return err
@@ -222,6 +228,9 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 	if err := announce(c.dir, listener.Addr(), log); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go seedClasses(ctx, core, classes, log.Named("classes"))
 	return actors(ctx, core, services, listener, handler, log)
 }
 

@@ -60,6 +60,7 @@ func New(core framework.Core, o Options) http.Handler {
 	r := mux.NewRouter().SkipClean(true)
 	t := desk.NewTable(r)
 	v2.Routes(t, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork, Origins: o.Origins, Abdicate: o.Abdicate})
+	s.classRoutes(t)
 	v1.Routes(t, s.Desk)
 	t.Handle(http.MethodGet, "/ping", "answers pong while the framework serves", s.ping)
 	t.Handle(http.MethodGet, "/openapi.json", "gives this document", func(w http.ResponseWriter, r *http.Request) {

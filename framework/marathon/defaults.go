@@ -114,7 +114,7 @@ func (a *App) defaultContainer() {
 			set(&v.Persistent.Type, kind)
 		}
 		if v.External != nil && v.External.CSI == nil {
-			set(&v.External.Shared, false)
+			set(&v.External.Shared, rule.Shared(v))
 		}
 	}
 }

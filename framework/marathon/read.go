@@ -68,6 +68,7 @@ func (a *App) complete(o Options) (warnings []string, err error) {
 		warnings = append(warnings, "ports and portDefinitions mean nothing on a container network but how many ports there are; use portMappings")
 	}
 	a.portsToMappings()
+	a.lookUpClasses(o)
 	rule.Given(&p, &a.App, o)
 	if err := p.Err(messageRules); err != nil {
 		return warnings, err
@@ -78,6 +79,22 @@ func (a *App) complete(o Options) (warnings []string, err error) {
 	}
 	rule.Whole(&p, &a.App, o)
 	return warnings, p.Err(messageRules)
+}
+
+// lookUpClasses notes what the classes of volumes say. Who names a class need not say who provides it.
+func (a *App) lookUpClasses(o Options) {
+	for _, v := range a.Volumes() {
+		e := v.External
+		if e == nil || e.Class == nil {
+			continue
+		}
+		if e.Provider == nil {
+			e.Provider = definition.Ptr("dvdi")
+		}
+		if e.FromClass = nil; o.Class != nil {
+			e.FromClass = o.Class(*e.Class)
+		}
+	}
 }
 
 // Update holds the fields of an app that replace those of another.

@@ -180,6 +180,21 @@ func (a *App) specVolumes(s *state.Spec) error {
 			if size == "" {
 				size = e.Options["dvdi/size"]
 			}
+			if c := e.FromClass; c != nil {
+				m.Policy, m.Zones, m.DeleteOnRemove = c.Policy, c.Zones, c.Delete
+				if size == "" {
+					m.Size = volume.Bytes(c.Size)
+				}
+			}
+			if r := e.Retain; r != nil {
+				m.DeleteOnScaleDown = definition.Or(r.OnScaleDown, "keep") == "delete"
+				if r.OnDelete != nil {
+					m.DeleteOnRemove = *r.OnDelete == "delete"
+				}
+			}
+			if e.Snapshot != nil {
+				m.From = &state.MountSource{Volume: e.Snapshot.Volume, Snapshot: e.Snapshot.Name}
+			}
 			if size != "" {
 				b, err := volume.ParseSize(size)
 				if err != nil {

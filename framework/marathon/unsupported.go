@@ -64,8 +64,8 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 			no(at+"/secret", "secrets are")
 		case v.External != nil && v.External.CSI != nil:
 			unsupportedCSI(at+"/external/options", v.External.CSI, no)
-		case v.External != nil && v.External.Class != nil:
-			no(at+"/external/class", "volume classes are")
+		case v.External != nil && v.External.Clone != nil:
+			no(at+"/external/clone", "clones of volumes in use are (take a snapshot, and name it: external.snapshot)")
 		}
 	}
 }

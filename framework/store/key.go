@@ -64,6 +64,8 @@ func keyOf(kind state.Kind, id string) (string, error) {
 		return "reservations/" + shard(id) + "/" + escape(id), nil
 	case state.KindDeployment:
 		return "deployments/" + escape(id), nil
+	case state.KindClass:
+		return "classes/" + escape(id), nil
 	case state.KindGroup:
 		return "groups/" + escape(id), nil
 	case state.KindOrder:

@@ -41,6 +41,8 @@ func newValue(kind state.Kind) any {
 		return new(state.Deployment)
 	case state.KindGroup:
 		return new(state.AppGroup)
+	case state.KindClass:
+		return new(state.Class)
 	case state.KindOrder:
 		return new(state.NodeOrder)
 	case state.KindHold:
@@ -66,6 +68,8 @@ func idOf(kind state.Kind, value any) (string, bool) {
 		return string(v.ID), kind == state.KindReserved && v.ID != ""
 	case *state.Deployment:
 		return string(v.ID), kind == state.KindDeployment && v.ID != ""
+	case *state.Class:
+		return v.Name, kind == state.KindClass && v.Name != ""
 	case *state.AppGroup:
 		return string(v.ID), kind == state.KindGroup && v.ID != ""
 	case *state.NodeOrder:

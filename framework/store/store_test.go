@@ -209,7 +209,7 @@ func TestUnreadableRecordsAreNamedAndKept(t *testing.T) {
 		"instances/00/deep.0":     strings.Repeat("[", 100000),
 		"volumes/00/null":         `null`,
 		"volumes/00/array":        `[1,2]`,
-		"classes/fast":            `{"v":1,"kind":"class","name":"fast"}`,
+		"shelves/fast":            `{"v":1,"kind":"shelf","name":"fast"}`,
 		"something/quite/unknown": `{"v":1,"kind":"x"}`,
 	}
 	writeRaw(t, dir, hostile)

@@ -180,6 +180,7 @@ type Request struct {
 	SizeBytes int64             `json:"sizeBytes,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
 	User      string            `json:"user,omitempty"` // owner of a created volume's root directory
+	Source    *RequestSource    `json:"source,omitempty"`
 	Mode      string            `json:"mode,omitempty"` // its octal mode
 	Epoch     volume.Epoch      `json:"epoch,omitempty"`
 	Nonce     string            `json:"nonce,omitempty"`
@@ -197,6 +198,13 @@ type Request struct {
 	Error   string       `json:"error,omitempty"`
 	Created time.Time    `json:"created"`
 	Done    *time.Time   `json:"done,omitempty"`
+}
+
+// RequestSource is what a created volume begins as a copy of: a snapshot.
+type RequestSource struct {
+	Volume   string `json:"volume"`
+	UID      string `json:"uid,omitempty"` // that the source must be labelled with; "" asks for no check
+	Snapshot string `json:"snapshot"`
 }
 
 // RequestState is where a request stands.

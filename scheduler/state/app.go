@@ -92,6 +92,8 @@ type App struct {
 	// Removed says that the app is being deleted: its instances stop, then the record goes. Volumes stay unless Wipe.
 	Removed bool `json:"removed,omitempty"`
 	Wipe    bool `json:"wipe,omitempty"`
+	// Dispose says that it was deleted on request, so that the volumes that its definition gives no longer life go with it.
+	Dispose bool `json:"dispose,omitempty"`
 	// Restart grows with each restart order: instances whose RestartSeen is lower are restarted.
 	Restart uint64 `json:"restart,omitempty"`
 	// Deployment under way, "" for none.
@@ -276,6 +278,13 @@ type Mount struct {
 	Class   string            `json:"class,omitempty"`
 	// Policy is how the claim may be freed when the node is lost: "lease", "storage", "operator"; "" means the cluster's default.
 	Policy string `json:"policy,omitempty"`
+	// From is what a new volume begins as a copy of; nil: empty.
+	From *MountSource `json:"from,omitempty"`
+	// DeleteOnScaleDown and DeleteOnRemove: the volume goes with its instance, or with its app. Otherwise it stays.
+	DeleteOnScaleDown bool `json:"deleteOnScaleDown,omitempty"`
+	DeleteOnRemove    bool `json:"deleteOnRemove,omitempty"`
+	// Zones are where the class lets instances run; empty: anywhere.
+	Zones []string `json:"zones,omitempty"`
 	// For persistent volumes.
 	SizeMB    int64  `json:"sizeMB,omitempty"`
 	MaxSizeMB int64  `json:"maxSizeMB,omitempty"`

@@ -17,7 +17,7 @@ const (
 func New() *State {
 	return &State{
 		Apps: map[AppID]*App{}, Defs: map[AppID]map[string]*Def{}, Instances: map[InstanceID]*Instance{},
-		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{}, Groups: map[AppID]*AppGroup{},
+		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{}, Groups: map[AppID]*AppGroup{}, Classes: map[string]*Class{},
 		Offers: map[string]*Offer{}, Agents: map[AgentID]*Agent{}, Claims: map[VolumeUID]*Claim{}, Nodes: map[NodeUID]*Node{},
 		Why: map[InstanceID]*Why{}, Strange: map[TaskID]*StrangeTask{}, Refusals: map[Group]*Refusal{},
 		Orders: map[string]*NodeOrder{}, Inverse: map[string]*InverseOffer{}, Leaving: map[AgentID]*Leaving{},
@@ -94,6 +94,8 @@ func (s *State) apply(w Write) {
 		}
 	case KindGroup:
 		put(s.Groups, AppID(w.ID), value[AppGroup](w))
+	case KindClass:
+		put(s.Classes, w.ID, value[Class](w))
 	case KindOrder:
 		put(s.Orders, w.ID, value[NodeOrder](w))
 	case KindHold:

@@ -162,6 +162,7 @@ type Volume struct {
 	Class    string            `json:"class,omitempty"`
 	Shared   bool              `json:"shared,omitempty"`
 	User     string            `json:"user,omitempty"`
+	Source   *VolumeSource     `json:"source,omitempty"` // what it began as a copy of
 	Policy   string            `json:"policy"`
 	Phase    VolumePhase       `json:"phase"`
 	Adopted  bool              `json:"adopted,omitempty"`

@@ -15,6 +15,7 @@ type State struct {
 	Volumes     map[VolumeUID]*Volume
 	Deployments map[DeploymentID]*Deployment
 	Groups      map[AppID]*AppGroup
+	Classes     map[string]*Class
 	Reserved    map[ReservedID]*Reserved
 
 	// Orders are what operators want of nodes, by NodeOrder.ID. Hold says whether anything may be started, moved or killed; nil: yes.
@@ -267,6 +268,7 @@ const (
 	KindVolume     Kind = "volume"     // *Volume
 	KindDeployment Kind = "deployment" // *Deployment
 	KindGroup      Kind = "group"      // *AppGroup, ID AppID
+	KindClass      Kind = "class"      // *Class, ID its name
 	KindReserved   Kind = "reserved"   // *Reserved, ID ReservedID
 
 	KindOrder   Kind = "node-order" // *NodeOrder
@@ -295,7 +297,7 @@ const (
 // Durable tells whether the store keeps it.
 func (k Kind) Durable() bool {
 	switch k {
-	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindOrder, KindHold, KindReserved:
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindClass, KindOrder, KindHold, KindReserved:
 		return true
 	}
 	return false

@@ -179,6 +179,30 @@ func (c *Client) RemoveVolume(ctx context.Context, id string) (*Result, error) {
 	return c.command(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(id), nil, nil)
 }
 
+// Classes lists the classes of volumes, sorted by name.
+func (c *Client) Classes(ctx context.Context) ([]Class, error) {
+	var out struct {
+		Classes []Class `json:"classes"`
+	}
+	return out.Classes, c.get(ctx, "/v1/classes", &out)
+}
+
+// Class gives one class of volumes.
+func (c *Client) Class(ctx context.Context, name string) (*Class, error) {
+	out := new(Class)
+	return out, c.get(ctx, "/v1/classes/"+url.PathEscape(name), out)
+}
+
+// PutClass makes or replaces a class of volumes.
+func (c *Client) PutClass(ctx context.Context, name string, class json.RawMessage) (*Result, error) {
+	return c.command(ctx, http.MethodPut, "/v1/classes/"+url.PathEscape(name), nil, class)
+}
+
+// RemoveClass removes a class of volumes. fault.Conflict while an app names it.
+func (c *Client) RemoveClass(ctx context.Context, name string) (*Result, error) {
+	return c.command(ctx, http.MethodDelete, "/v1/classes/"+url.PathEscape(name), nil, nil)
+}
+
 // Nodes lists nodes, and agents without an isolator.
 func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	var out struct {

@@ -378,3 +378,17 @@ type Result struct {
 	// App is the definition as the server stored it, when the answer held it.
 	App json.RawMessage `json:"-"`
 }
+
+// Class is an operator's recipe for volumes.
+type Class struct {
+	Name    string            `json:"name"`
+	Driver  string            `json:"driver"`
+	Options map[string]string `json:"options,omitempty"`
+	Size    string            `json:"size,omitempty"`   // of volumes that ask for none
+	Policy  string            `json:"policy,omitempty"` // lease, operator; "" the cluster's default
+	Zones   []string          `json:"zones,omitempty"`
+	Reclaim string            `json:"reclaim"` // keep, delete
+	Encrypt bool              `json:"encrypt,omitempty"`
+
+	UpdatedAt time.Time `json:"updatedAt,omitzero"`
+}

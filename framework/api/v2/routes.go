@@ -6,6 +6,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api/desk"
 	"github.com/holdfast-io/holdfast/framework/api/event"
 	"github.com/holdfast-io/holdfast/framework/marathon"
+	"github.com/holdfast-io/holdfast/framework/marathon/definition"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -30,7 +31,18 @@ type api struct {
 }
 
 func (s *api) rules() marathon.Options {
-	return marathon.Options{Role: s.Core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork}
+	return marathon.Options{Role: s.Core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork, Class: s.class}
+}
+
+// class looks a class of volumes up.
+func (s *api) class(name string) (out *definition.Class) {
+	s.Core.View(func(st *state.State) {
+		if c := st.Classes[name]; c != nil {
+			out = &definition.Class{Name: c.Name, Driver: c.Driver, Policy: c.Policy, Options: c.Options, Size: int64(c.Size), Zones: c.Zones,
+				Delete: c.Reclaim == "delete", Encrypt: c.Encrypt}
+		}
+	})
+	return out
 }
 
 // Routes adds Marathon's routes. The longer patterns come first: {id:.+} takes everything.

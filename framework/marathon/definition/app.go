@@ -136,11 +136,36 @@ type External struct {
 	SizeText bool
 	Options  map[string]string
 	Shared   *bool
-	// Class (ours) is an operator's recipe.
-	Class *string
+	// Class (ours) is an operator's recipe; FromClass what it says, once it was looked up. It is not printed.
+	Class     *string
+	FromClass *Class
+	// AccessMode (ours) is how many may use one volume: a CSI name.
+	AccessMode *string
+	// Encrypt (ours) asks the driver for encryption.
+	Encrypt *bool
+	// Snapshot and Clone (ours) are what a new volume begins as a copy of.
+	Snapshot *SnapshotSource
+	Clone    *string
+	// Retain (ours) says what becomes of volumes that their app does not use any more.
+	Retain *Retain
 	// CSI holds options of provider csi, as given.
 	CSI *CSI
 }
+
+// Class is what an operator's class says, as far as it concerns an app.
+type Class struct {
+	Name, Driver, Policy string
+	Options              map[string]string
+	Size                 int64 // bytes
+	Zones                []string
+	Delete, Encrypt      bool
+}
+
+// SnapshotSource is a snapshot of a volume. The volume's name may hold {ordinal}.
+type SnapshotSource struct{ Volume, Name string }
+
+// Retain is "keep" (the default) or "delete" for when an app gets smaller, and for when it is deleted.
+type Retain struct{ OnScaleDown, OnDelete *string }
 
 // CSI is the options object of an external volume of provider csi.
 type CSI struct {

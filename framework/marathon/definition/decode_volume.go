@@ -47,6 +47,25 @@ func decodePersistent(r *document.Reader) *Persistent {
 func decodeExternal(r *document.Reader) *External {
 	e := &External{Name: r.Str("name"), Provider: r.Str("provider"), Shared: r.Flag("shared"), Class: r.StrLen("class", 1, 200)}
 	decodeSize(r, e)
+	e.AccessMode = r.Enum("accessMode", "SINGLE_NODE_WRITER", "MULTI_NODE_READER_ONLY", "MULTI_NODE_MULTI_WRITER")
+	e.Encrypt = r.Flag("encrypt")
+	if r.Has("snapshot") {
+		o := r.Obj("snapshot")
+		o.Require("volume", "name")
+		e.Snapshot = &SnapshotSource{Volume: Or(o.StrLen("volume", 1, 200), ""), Name: Or(o.StrLen("name", 1, 200), "")}
+		o.Close()
+	}
+	if r.Has("clone") {
+		o := r.Obj("clone")
+		o.Require("volume")
+		e.Clone = Ptr(Or(o.StrLen("volume", 1, 200), ""))
+		o.Close()
+	}
+	if r.Has("retain") {
+		o := r.Obj("retain")
+		e.Retain = &Retain{OnScaleDown: o.Enum("onScaleDown", "keep", "delete"), OnDelete: o.Enum("onDelete", "keep", "delete")}
+		o.Close()
+	}
 	if e.Provider != nil && *e.Provider == "csi" {
 		if r.Has("options") {
 			e.CSI = decodeCSI(r.Obj("options"))

@@ -102,6 +102,23 @@ func (e *External) json() []byte {
 	}
 	opt(o, "shared", e.Shared)
 	opt(o, "class", e.Class)
+	opt(o, "accessMode", e.AccessMode)
+	opt(o, "encrypt", e.Encrypt)
+	if e.Snapshot != nil {
+		in := &object{}
+		in.put("volume", e.Snapshot.Volume)
+		in.put("name", e.Snapshot.Name)
+		o.raw("snapshot", in.end())
+	}
+	if e.Clone != nil {
+		o.put("clone", map[string]string{"volume": *e.Clone})
+	}
+	if e.Retain != nil {
+		in := &object{}
+		opt(in, "onScaleDown", e.Retain.OnScaleDown)
+		opt(in, "onDelete", e.Retain.OnDelete)
+		o.raw("retain", in.end())
+	}
 	return o.end()
 }
 

@@ -18,6 +18,8 @@ type Options struct {
 	Role string
 	// DefaultNetwork is the container network that is meant when an app names none; "" for none.
 	DefaultNetwork string
+	// Class looks a class of volumes up; nil for one that does not exist. A nil function knows none.
+	Class func(name string) *definition.Class
 }
 
 func (o Options) role() string {

@@ -150,6 +150,7 @@ func volumeConstraintFault(c []string) string {
 func checkExternal(p *document.Problems, at string, v definition.Volume) {
 	e := v.External
 	ext := at + "/external"
+	checkExtensions(p, at, v)
 	switch {
 	case e.Name == nil:
 		p.Add(ext+"/name", "not defined")
@@ -182,6 +183,11 @@ func checkOptions(p *document.Problems, at string, e *definition.External) {
 	}
 	driver, given := e.Options["dvdi/driver"]
 	switch {
+	case e.FromClass != nil && !given:
+		driver = e.FromClass.Driver
+	case e.FromClass != nil && driver != e.FromClass.Driver:
+		p.Add(at+`("dvdi/driver")`, fmt.Sprintf("class %s is of driver %q, not %q", e.FromClass.Name, e.FromClass.Driver, definition.Short(driver)))
+	case !given && e.Class != nil: // said already: there is no such class
 	case !given:
 		p.Add(at+`("dvdi/driver")`, "not defined")
 	case !driverText.MatchString(driver):
@@ -229,6 +235,12 @@ func DriverOptions(e *definition.External) map[string]string {
 		}
 		return out
 	}
+	if c := e.FromClass; c != nil {
+		maps.Copy(out, c.Options)
+	}
+	if definition.Or(e.Encrypt, e.FromClass != nil && e.FromClass.Encrypt) {
+		out["encrypt"] = "true"
+	}
 	for k, v := range e.Options {
 		if name, ok := strings.CutPrefix(k, "dvdi/"); ok && name != "driver" && name != "size" {
 			out[name] = strings.TrimSpace(v)
@@ -254,10 +266,54 @@ func checkCSI(p *document.Problems, at string, v definition.Volume) {
 	}
 }
 
+// checkExtensions holds the rules on what Marathon has not. Classes have been looked up.
+func checkExtensions(p *document.Problems, at string, v definition.Volume) {
+	e := v.External
+	ext := at + "/external"
+	csi := e.Provider != nil && *e.Provider == "csi"
+	switch {
+	case e.Class != nil && csi:
+		p.Add(ext+"/class", "a class names its driver itself: provider csi does not go with it")
+	case e.Class != nil && e.FromClass == nil:
+		p.Add(ext+"/class", fmt.Sprintf("class %q does not exist", definition.Short(*e.Class)))
+	}
+	if csi && (e.Encrypt != nil || e.AccessMode != nil) {
+		p.Add(ext, "encrypt and accessMode do not go with provider csi: it has options of its own")
+	}
+	if _, given := e.Options["dvdi/encrypt"]; given && e.Encrypt != nil {
+		p.Add(ext+"/encrypt", "is given among the options too")
+	}
+	if e.AccessMode != nil {
+		switch shared := *e.AccessMode != "SINGLE_NODE_WRITER"; {
+		case e.Shared != nil && *e.Shared != shared:
+			p.Add(ext+"/accessMode", fmt.Sprintf("%s does not go with shared: %t", *e.AccessMode, *e.Shared))
+		case *e.AccessMode == "MULTI_NODE_READER_ONLY" && v.Mode != "RO":
+			p.Add(at+"/mode", "must be RO with accessMode MULTI_NODE_READER_ONLY")
+		}
+	}
+	if e.Snapshot != nil && e.Clone != nil {
+		p.Add(ext, "snapshot and clone do not go together")
+	}
+	if s := e.Snapshot; s != nil {
+		if err := volume.CheckName(strings.ReplaceAll(s.Volume, volume.Ordinal, "0")); err != nil {
+			p.Add(ext+"/snapshot/volume", err.Error())
+		}
+		if err := volume.CheckName(s.Name); err != nil {
+			p.Add(ext+"/snapshot/name", err.Error())
+		}
+	}
+	if r := e.Retain; r != nil && definition.Or(r.OnScaleDown, "keep") == "delete" && Shared(&v) {
+		p.Add(ext+"/retain/onScaleDown", "a shared volume belongs to no single instance")
+	}
+}
+
 // Driver is the volume driver of an external volume: csi/NAME for one of provider csi.
 func Driver(e *definition.External) string {
 	if e.CSI != nil {
 		return "csi/" + e.CSI.PluginName
+	}
+	if e.FromClass != nil && e.Options["dvdi/driver"] == "" {
+		return e.FromClass.Driver
 	}
 	return e.Options["dvdi/driver"]
 }
@@ -266,7 +322,7 @@ func Driver(e *definition.External) string {
 func Shared(v *definition.Volume) bool {
 	e := v.External
 	if e.CSI == nil {
-		return definition.Or(e.Shared, false)
+		return definition.Or(e.Shared, false) || e.AccessMode != nil && *e.AccessMode != "SINGLE_NODE_WRITER"
 	}
 	switch e.CSI.AccessMode {
 	case "MULTI_NODE_READER_ONLY", "MULTI_NODE_MULTI_WRITER":
