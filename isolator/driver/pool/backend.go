@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,7 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
-	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 )
 
 // The back ends.
@@ -21,37 +20,6 @@ const (
 	Btrfs = "btrfs"
 	Loop  = "loop"
 )
-
-// backend keeps the content of a pool's volumes. Names, labels, the appearing and disappearing of volumes are the Pool's.
-// dir is always the volume's directory in the pool, target its mount point on this node.
-type backend interface {
-	// facts corrects what is not so with this back end.
-	facts(*driver.Facts)
-	// size judges the wished size (0: none) and gives the one that the volume will have.
-	size(volume.Bytes) (volume.Bytes, error)
-	// fill makes the content in a directory that nobody sees yet, and completes the label, which is written afterwards.
-	fill(ctx context.Context, dir string, l *label, own ownership) error
-	// mount makes the content appear at target; where the pool does not mount, target is the content itself. Again is success.
-	mount(ctx context.Context, dir string, l label, target string) error
-	// unmount undoes mount and flushes. The volume's directory need not exist.
-	unmount(ctx context.Context, dir, target string) error
-	// unused is Conflict when the content is in use on this node, and otherwise keeps it from use until release is called.
-	unused(ctx context.Context, dir string) (release func(), err error)
-	// destroy deletes a directory of .new or .bin with all that is in it.
-	destroy(dir string) error
-	// usage says how full the content is.
-	usage(ctx context.Context, dir, target string, l label) (driver.Usage, error)
-	// grow makes the content larger and completes the label on the disk, which has the wish (Grow) before anything else is done. because says why
-	// it is left to the next mount, which calls for it by a label with Grow.
-	grow(ctx context.Context, dir, target string, l *label, size volume.Bytes) (because string, err error)
-	// copyTo copies the content, as it is at one instant, into another directory: a snapshot's, for good, or that of a clone.
-	copyTo(ctx context.Context, dir, target, to string, l label, forGood bool) error
-	// clone makes of a copied content of the source one that stands for itself, and completes the label.
-	clone(ctx context.Context, dir string, source label, l *label, own ownership) error
-	// peek makes a snapshot's content appear read-only at target, where it must through a copy of it that is kept in copyDir. Again is success.
-	peek(ctx context.Context, dir, copyDir, target string, l label) error
-	unpeek(ctx context.Context, copyDir, target string) error
-}
 
 // poolRecord is the file .pool.json: what was settled when the pool was made. A pool without one was made before there were other back ends
 // than dir.
@@ -62,10 +30,19 @@ type poolRecord struct {
 	Created time.Time `json:"created"`
 }
 
-const poolFile = ".pool.json"
+const (
+	poolFile  = ".pool.json"
+	recordMax = 64 << 10
+)
+
+// store is what the back end is told of the pool.
+func (p *Pool) store() backend.Pool {
+	return backend.Pool{Name: p.o.Name, Dir: p.o.Dir, Mounts: p.o.Mounts, Binds: p.binds, Work: filepath.Join(p.o.Dir, newDir),
+		FullCopies: p.o.FullCopies, Fsck: p.o.Fsck, Key: p.o.Key, Now: p.o.Now}
+}
 
 // chooseBackend opens the pool's back end, and records it in a new pool.
-func (p *Pool) chooseBackend() (backend, error) {
+func (p *Pool) chooseBackend() (backend.Content, error) {
 	path := filepath.Join(p.o.Dir, poolFile)
 	r, err := readPool(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -84,11 +61,11 @@ func (p *Pool) chooseBackend() (backend, error) {
 	}
 	switch r.Backend {
 	case Dir:
-		return newDirBack(p), nil
+		return backend.NewDir(p.store()), nil
 	case Btrfs:
-		return newBtrfs(p)
+		return backend.NewBtrfs(p.store())
 	case Loop:
-		return newLoop(p, r.FS)
+		return backend.NewLoop(p.store(), r.FS)
 	}
 	return nil, fault.New(fault.Invalid, "this program does not know back end %q", r.Backend)
 }
@@ -104,12 +81,12 @@ func (p *Pool) newRecord() (poolRecord, error) {
 	case Dir:
 		r.FS = ""
 	case Btrfs:
-		_, err = newBtrfs(p)
+		_, err = backend.NewBtrfs(p.store())
 	case Loop:
 		if r.FS == "" {
 			r.FS = "ext4"
 		}
-		_, err = newLoop(p, r.FS)
+		_, err = backend.NewLoop(p.store(), r.FS)
 	default:
 		err = fault.New(fault.Invalid, "back end %q is none of dir, btrfs, loop", r.Backend)
 	}
@@ -126,7 +103,7 @@ func (p *Pool) hasVolumes() bool {
 	}
 	for _, e := range entries {
 		if volume.CheckName(e.Name()) == nil {
-			if _, err := os.Lstat(filepath.Join(p.o.Dir, e.Name(), labelFile)); err == nil {
+			if _, err := os.Lstat(filepath.Join(p.o.Dir, e.Name(), backend.LabelFile)); err == nil {
 				return true
 			}
 		}
@@ -143,7 +120,7 @@ func readPool(path string) (poolRecord, error) {
 		return poolRecord{}, fault.Wrap(fault.Unavailable, err, "read the pool's record")
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, labelMax))
+	raw, err := io.ReadAll(io.LimitReader(f, recordMax))
 	if err != nil {
 		return poolRecord{}, fault.Wrap(fault.Unavailable, err, "read the pool's record")
 	}
@@ -186,7 +163,7 @@ func recordPool(path string, r poolRecord) (poolRecord, error) {
 		return readPool(path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = backend.SyncDir(filepath.Dir(path))
 	}
 	return r, fault.Wrap(fault.Unavailable, err, "record the back end")
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
@@ -24,7 +25,7 @@ const binTime = "20060102T150405"
 // Remove moves the volume to the bin. Sweep deletes it there for good.
 func (p *Pool) Remove(ctx context.Context, name, uid string) error {
 	return p.do(ctx, "remove", name, func(dir string) error {
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if err != nil {
 			return err
 		}
@@ -33,17 +34,17 @@ func (p *Pool) Remove(ctx context.Context, name, uid string) error {
 		}
 		if p.binds {
 			if at, err := p.mountedAt(name); err != nil || at {
-				return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
+				return backend.FirstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
 			}
 		}
-		release, err := p.back.unused(ctx, dir)
+		release, err := p.back.Unused(ctx, dir)
 		if err != nil {
 			return err
 		}
 		defer release()
 		now := p.o.Now().UTC()
 		l.Removed = &now
-		if err := writeLabel(dir, l); err != nil && !isFull(err) {
+		if err := backend.WriteLabel(dir, l); err != nil && !backend.IsFull(err) {
 			return err // on a full pool removal must still work: the bin then goes by the entry's name
 		}
 		crashAt("remove.labelled")
@@ -60,13 +61,13 @@ func (p *Pool) Remove(ctx context.Context, name, uid string) error {
 }
 
 func (p *Pool) syncBin() error {
-	return fault.Wrap(fault.Unknown, firstError(syncDir(p.o.Dir), syncDir(filepath.Join(p.o.Dir, binDir))), "sync the pool")
+	return fault.Wrap(fault.Unknown, backend.FirstError(backend.SyncDir(p.o.Dir), backend.SyncDir(filepath.Join(p.o.Dir, binDir))), "sync the pool")
 }
 
 // removed is an entry of the bin.
 type removed struct {
 	dir string
-	l   label
+	l   backend.Label
 	at  time.Time
 }
 
@@ -80,7 +81,7 @@ func (p *Pool) binned() ([]removed, error) {
 	var out []removed
 	for _, e := range entries {
 		dir := filepath.Join(bin, e.Name())
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if at, ok := removedAt(dir); ok && err == nil && e.IsDir() && volume.CheckName(l.Name) == nil {
 			out = append(out, removed{dir: dir, l: l, at: at})
 		}
@@ -109,11 +110,11 @@ func (p *Pool) Bin(ctx context.Context) ([]driver.Removed, error) {
 func (p *Pool) Undelete(ctx context.Context, name, uid string) (driver.Info, error) {
 	var info driver.Info
 	err := p.do(ctx, "undelete", name, func(dir string) error {
-		if l, err := readLabel(dir); err == nil && uid != "" && l.UID == uid {
+		if l, err := backend.ReadLabel(dir); err == nil && uid != "" && l.UID == uid {
 			info = p.info(name, l) // done before
 			return nil
 		} else if !fault.Is(err, fault.NotFound) {
-			return firstError(err, fault.New(fault.Exists, "there is a volume of that name again, with uid %s", l.UID))
+			return backend.FirstError(err, fault.New(fault.Exists, "there is a volume of that name again, with uid %s", l.UID))
 		}
 		all, err := p.binned()
 		if err != nil {
@@ -129,7 +130,7 @@ func (p *Pool) Undelete(ctx context.Context, name, uid string) (driver.Info, err
 			return fault.New(fault.NotFound, "the bin has no volume %s with uid %q; it may have been emptied", name, uid)
 		}
 		last.l.Removed = nil
-		if err := writeLabel(last.dir, last.l); err != nil && !isFull(err) {
+		if err := backend.WriteLabel(last.dir, last.l); err != nil && !backend.IsFull(err) {
 			return err
 		}
 		crashAt("undelete.labelled")
@@ -184,14 +185,14 @@ func (p *Pool) discard(dir string) error {
 		return fault.Wrap(fault.Unknown, err, "take %s away", dir)
 	}
 	crashAt("discard.moved")
-	return p.back.destroy(tmp)
+	return p.back.Destroy(tmp)
 }
 
 // temp makes a directory in .new. The node's uid in its name tells Sweep whose it is, and making whether it is still in work.
 func (p *Pool) temp(name string) (string, error) {
 	tmp, err := os.MkdirTemp(filepath.Join(p.o.Dir, newDir), name+"."+p.o.Node+".")
 	if err != nil {
-		return "", fault.Wrap(writeClass(err), err, "make a directory in %s", newDir)
+		return "", fault.Wrap(backend.WriteClass(err), err, "make a directory in %s", newDir)
 	}
 	p.making.Store(filepath.Base(tmp), true)
 	return tmp, nil
@@ -211,7 +212,7 @@ func (p *Pool) sweepBin(ctx context.Context, removedBefore time.Time) error {
 // removedAt tells when a volume came to the bin: by its label, or by its name where the pool was too full to
 // write the label.
 func removedAt(dir string) (time.Time, bool) {
-	if l, err := readLabel(dir); err == nil && l.Removed != nil {
+	if l, err := backend.ReadLabel(dir); err == nil && l.Removed != nil {
 		return *l.Removed, true
 	}
 	name := filepath.Base(dir)

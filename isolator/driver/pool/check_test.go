@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 )
@@ -38,7 +39,7 @@ var ownKinds = []kind{kinds[0], kinds[1]} // with a file system of their own
 func TestHeavyFsckPolicy(t *testing.T) {
 	needKinds(t)
 	for _, k := range ownKinds {
-		for _, policy := range []string{"", pool.FsckAuto, pool.FsckAsk, pool.FsckNever} {
+		for _, policy := range []string{"", backend.FsckAuto, backend.FsckAsk, backend.FsckNever} {
 			t.Run(k.name+" "+policy, func(t *testing.T) {
 				o := k.fresh(t)
 				o.Fsck = policy
@@ -53,13 +54,13 @@ func TestHeavyFsckPolicy(t *testing.T) {
 					if _, _, err := p.Check(ctx, "v", uid, false); !fault.Is(err, fault.Conflict) {
 						t.Errorf("check of a mounted volume: %v", err)
 					}
-					if round == 1 && policy == pool.FsckAsk && k.o.FS == "xfs" {
+					if round == 1 && policy == backend.FsckAsk && k.o.FS == "xfs" {
 						k.crashed(t, o, path) // as a dead node leaves it
 					} else {
 						shutDown(t, p, path)
 					}
 					_, err := p.Mount(ctx, driver.MountSpec{Name: "v", UID: uid, ID: "i"})
-					asks := policy == pool.FsckAsk && (k.o.FS == "ext4" || round == 1)
+					asks := policy == backend.FsckAsk && (k.o.FS == "ext4" || round == 1)
 					if asks != (err != nil) || (asks && (!fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "policy is ask"))) {
 						t.Fatalf("mount: %v", err)
 					}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 )
 
@@ -13,14 +14,14 @@ import (
 func (p *Pool) Grow(ctx context.Context, name, uid string, size volume.Bytes) (driver.Growth, error) {
 	var g driver.Growth
 	err := p.do(ctx, "grow", name, func(dir string) error {
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if err != nil {
 			return err
 		}
 		if l.Name != name || (uid != "" && l.UID != uid) {
 			return fault.New(fault.Conflict, "the label there is of volume %s with uid %s", l.Name, l.UID)
 		}
-		if size, err = p.back.size(size); err != nil {
+		if size, err = p.back.Size(size); err != nil {
 			return err
 		}
 		switch {
@@ -32,7 +33,7 @@ func (p *Pool) Grow(ctx context.Context, name, uid string, size volume.Bytes) (d
 			g = driver.Growth{Size: l.Size}
 			return nil
 		}
-		because, err := p.back.grow(ctx, dir, p.target(name), &l, size)
+		because, err := p.back.Grow(ctx, dir, p.target(name), &l, size)
 		g = driver.Growth{Size: l.Size, Pending: l.Grow, Because: because}
 		return err
 	})

@@ -40,6 +40,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 	"github.com/holdfast-io/holdfast/isolator/crypt"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/mount"
@@ -63,7 +64,7 @@ type Options struct {
 	FullCopies bool
 	// Grace is how long the caller of Sweep leaves removed volumes in the bin, which is what Bin tells; 24 hours by default.
 	Grace time.Duration
-	Fsck  string       // policy for the volumes that do not say, FsckAuto by default
+	Fsck  string       // policy for the volumes that do not say, backend.FsckAuto by default
 	Key   crypt.Master // where the master key of encrypted volumes comes from
 	// Binds says whether volumes are bind-mounted; nil means as root only.
 	Binds *bool
@@ -74,7 +75,7 @@ type Options struct {
 type Pool struct {
 	o     Options
 	binds bool
-	back  backend
+	back  backend.Content
 	// making holds the names of .new that this process works on.
 	making sync.Map
 }
@@ -95,9 +96,8 @@ var (
 )
 
 const (
-	dataDir = "data"
-	newDir  = ".new"
-	binDir  = ".bin"
+	newDir = ".new"
+	binDir = ".bin"
 )
 
 // Open prepares the directory of a pool. The errors are fault.Invalid for bad options and Unavailable when the directory
@@ -115,7 +115,7 @@ func Open(o Options) (*Pool, error) {
 	if err := volume.CheckDriver(o.Name); err != nil {
 		return nil, err
 	}
-	if err := checkFsck(o.Fsck); o.Fsck != "" && err != nil {
+	if err := backend.CheckFsck(o.Fsck); o.Fsck != "" && err != nil {
 		return nil, fault.Op(err, "pool %s", o.Name)
 	}
 	if o.Key.File != "" && (len(o.Key.Command) > 0 || !filepath.IsAbs(o.Key.File)) {
@@ -176,7 +176,7 @@ func (p *Pool) Facts(ctx context.Context) (driver.Facts, error) {
 	if p.binds {
 		f.Root = p.o.Mounts
 	}
-	p.back.facts(&f)
+	p.back.Facts(&f)
 	err := mount.Within(ctx, "look at pool "+p.o.Dir, func() error {
 		fi, err := os.Stat(p.o.Dir)
 		if err == nil && !fi.IsDir() {
@@ -187,11 +187,11 @@ func (p *Pool) Facts(ctx context.Context) (driver.Facts, error) {
 	return f, err
 }
 
-// Get reads the volume's label.
+// Get reads the volume's backend.Label.
 func (p *Pool) Get(ctx context.Context, name string) (driver.Info, error) {
 	var info driver.Info
 	err := p.do(ctx, "get", name, func(dir string) error {
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if err != nil {
 			return err
 		}
@@ -207,20 +207,20 @@ func (p *Pool) Get(ctx context.Context, name string) (driver.Info, error) {
 // Create makes the volume in .new and renames it into place, which fails when the name is taken. A
 // volume that is there already with the same uid is the same wish repeated and succeeds.
 func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
-	own, err := parseOwnership(s.Owner, s.Mode)
+	own, err := backend.ParseOwnership(s.Owner, s.Mode)
 	if err != nil {
 		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
 	}
 	if s.UID == "" {
 		s.UID = uuid.Must(uuid.NewV7()).String()
 	}
-	l := label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode, Created: p.o.Now().UTC(), Instance: p.o.Node}
-	if err := firstError(checkUID(s.UID), p.settleOptions(s.Options, &l, s.Source != nil)); err != nil {
+	l := backend.Label{V: 1, UID: s.UID, Name: s.Name, Cluster: s.Cluster, Size: s.Size, Owner: s.Owner, Mode: s.Mode, Created: p.o.Now().UTC(), Instance: p.o.Node}
+	if err := backend.FirstError(backend.CheckUID(s.UID), p.settleOptions(s.Options, &l, s.Source != nil)); err != nil {
 		return driver.Info{}, fault.Op(err, "create volume %s/%s", p.o.Name, s.Name)
 	}
 	var info driver.Info
 	err = p.do(ctx, "create", s.Name, func(dir string) error {
-		if l, err := readLabel(dir); err == nil && l.UID == s.UID {
+		if l, err := backend.ReadLabel(dir); err == nil && l.UID == s.UID {
 			info = p.info(s.Name, l)
 			return nil
 		} else if err == nil {
@@ -241,22 +241,22 @@ func (p *Pool) Create(ctx context.Context, s driver.Spec) (driver.Info, error) {
 }
 
 // build makes the whole volume beside the others and moves it into place.
-func (p *Pool) build(ctx context.Context, dir string, l *label, own ownership, from *driver.Source) error {
+func (p *Pool) build(ctx context.Context, dir string, l *backend.Label, own backend.Ownership, from *driver.Source) error {
 	return p.appear(l.Name, dir, func(tmp string) (err error) {
 		if from == nil {
-			err = p.back.fill(ctx, tmp, l, own)
+			err = p.back.Fill(ctx, tmp, l, own)
 		} else {
 			err = p.fillFrom(ctx, tmp, l, own, *from)
 		}
 		if err != nil {
 			return err
 		}
-		return writeLabel(tmp, *l)
+		return backend.WriteLabel(tmp, *l)
 	})
 }
 
 // fillFrom makes the content by copying that of a volume or a snapshot.
-func (p *Pool) fillFrom(ctx context.Context, tmp string, l *label, own ownership, from driver.Source) error {
+func (p *Pool) fillFrom(ctx context.Context, tmp string, l *backend.Label, own backend.Ownership, from driver.Source) error {
 	source, dir, target, err := p.copied(from)
 	if err != nil {
 		return err
@@ -271,14 +271,14 @@ func (p *Pool) fillFrom(ctx context.Context, tmp string, l *label, own ownership
 	if l.Fsck == "" {
 		l.Fsck = source.Fsck
 	}
-	if err := p.back.copyTo(ctx, dir, target, tmp, source, false); err != nil {
+	if err := p.back.CopyTo(ctx, dir, target, tmp, source, false); err != nil {
 		return err
 	}
-	return p.back.clone(ctx, tmp, source, l, own)
+	return p.back.Clone(ctx, tmp, source, l, own)
 }
 
 // copied finds what a clone begins as.
-func (p *Pool) copied(from driver.Source) (l label, dir, target string, err error) {
+func (p *Pool) copied(from driver.Source) (l backend.Label, dir, target string, err error) {
 	if err := volume.CheckName(from.Volume); err != nil {
 		return l, "", "", fault.Op(err, "source")
 	}
@@ -306,7 +306,7 @@ func (p *Pool) appear(name, dir string, f func(tmp string) error) (err error) {
 	defer p.making.Delete(filepath.Base(tmp))
 	placed := false
 	defer func() {
-		if !placed && p.back.destroy(tmp) == nil && fault.Is(err, fault.Unknown) {
+		if !placed && p.back.Destroy(tmp) == nil && fault.Is(err, fault.Unknown) {
 			err = fault.Wrap(fault.Unavailable, err, "nothing was made")
 		}
 	}()
@@ -314,7 +314,7 @@ func (p *Pool) appear(name, dir string, f func(tmp string) error) (err error) {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o755); err != nil {
-		return fault.Wrap(writeClass(err), err, "make its directory")
+		return fault.Wrap(backend.WriteClass(err), err, "make its directory")
 	}
 	if err := renameNew(tmp, dir); err != nil {
 		// On a network file system the rename may have happened and only its answer been lost.
@@ -324,7 +324,7 @@ func (p *Pool) appear(name, dir string, f func(tmp string) error) (err error) {
 	}
 	placed = true
 	crashAt("placed")
-	return fault.Wrap(fault.Unknown, syncDir(filepath.Dir(dir)), "sync the pool")
+	return fault.Wrap(fault.Unknown, backend.SyncDir(filepath.Dir(dir)), "sync the pool")
 }
 
 // renameNew renames and never replaces. Where the file system cannot promise that (NFS), a plain rename does: it replaces only an
@@ -347,7 +347,7 @@ func renameNew(from, to string) error {
 func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 	var path string
 	err := p.do(ctx, "mount", m.Name, func(dir string) error {
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if err != nil {
 			return err
 		}
@@ -355,7 +355,7 @@ func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 			return fault.New(fault.Conflict, "the label there is of volume %s with uid %s, not of %s with uid %s", l.Name, l.UID, m.Name, m.UID)
 		}
 		path = p.WillMountAt(m.Name)
-		return p.back.mount(ctx, dir, l, path)
+		return p.back.Mount(ctx, dir, l, path)
 	})
 	if err != nil {
 		return "", err
@@ -365,18 +365,18 @@ func (p *Pool) Mount(ctx context.Context, m driver.MountSpec) (string, error) {
 
 // Unmount writes out what was written and removes the mount. Success means that nobody on this node writes through it any more.
 func (p *Pool) Unmount(ctx context.Context, name, _ string) error {
-	return p.do(ctx, "unmount", name, func(dir string) error { return p.back.unmount(ctx, dir, p.target(name)) })
+	return p.do(ctx, "unmount", name, func(dir string) error { return p.back.Unmount(ctx, dir, p.target(name)) })
 }
 
 // Path gives the mount point while it is mounted; without bind mounts that is always.
 func (p *Pool) Path(ctx context.Context, name string) (string, error) {
 	var path string
 	err := p.do(ctx, "path of", name, func(dir string) error {
-		if _, err := readLabel(dir); err != nil {
+		if _, err := backend.ReadLabel(dir); err != nil {
 			return err
 		}
 		if !p.binds {
-			path = filepath.Join(dir, dataDir)
+			path = filepath.Join(dir, backend.DataDir)
 			return nil
 		}
 		at, err := p.mountedAt(name)
@@ -403,7 +403,7 @@ func (p *Pool) List(ctx context.Context) ([]driver.Info, error) {
 			if volume.CheckName(e.Name()) != nil {
 				continue
 			}
-			if l, err := readLabel(filepath.Join(p.o.Dir, e.Name())); err == nil {
+			if l, err := backend.ReadLabel(filepath.Join(p.o.Dir, e.Name())); err == nil {
 				out = append(out, p.info(e.Name(), l))
 			}
 		}
@@ -420,7 +420,7 @@ func (p *Pool) List(ctx context.Context) ([]driver.Info, error) {
 func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Info, error) {
 	var info driver.Info
 	err := p.do(ctx, "adopt", name, func(dir string) error {
-		l, err := readLabel(dir)
+		l, err := backend.ReadLabel(dir)
 		if err != nil {
 			return err
 		}
@@ -430,7 +430,7 @@ func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Inf
 		if l.UID != uid {
 			l.Former = append(l.Former, l.UID)
 			l.UID, l.Cluster = uid, cluster
-			if err := writeLabel(dir, l); err != nil {
+			if err := backend.WriteLabel(dir, l); err != nil {
 				return err
 			}
 		}
@@ -443,10 +443,10 @@ func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Inf
 	return info, nil
 }
 
-func (p *Pool) info(name string, l label) driver.Info {
+func (p *Pool) info(name string, l backend.Label) driver.Info {
 	i := driver.Info{Name: name, UID: l.UID, Cluster: l.Cluster, Size: l.Size, Created: l.Created}
 	if !p.binds {
-		i.Path = filepath.Join(p.o.Dir, name, dataDir)
+		i.Path = filepath.Join(p.o.Dir, name, backend.DataDir)
 	} else if at, err := p.mountedAt(name); err == nil && at {
 		i.Path = p.target(name)
 	}
@@ -458,15 +458,12 @@ func (p *Pool) WillMountAt(name string) string {
 	if p.binds {
 		return p.target(name)
 	}
-	return filepath.Join(p.o.Dir, name, dataDir)
+	return filepath.Join(p.o.Dir, name, backend.DataDir)
 }
 
 // Backing gives the image file of a volume that has a file system of its own, "" with the other back ends.
 func (p *Pool) Backing(name string) string {
-	if _, own := p.back.(*loopBack); own {
-		return filepath.Join(p.o.Dir, name, imageFile)
-	}
-	return ""
+	return p.back.Backing(filepath.Join(p.o.Dir, name))
 }
 
 func (p *Pool) target(name string) string { return filepath.Join(p.o.Mounts, name) }
@@ -484,27 +481,3 @@ func (p *Pool) do(ctx context.Context, verb, name string, f func(dir string) err
 	err := mount.Within(ctx, what, func() error { return f(filepath.Join(p.o.Dir, name)) })
 	return fault.Op(err, "%s", what)
 }
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeClass tells a refusal of the file system (nothing was made) from an error of unknown effect.
-func writeClass(err error) fault.Class {
-	switch {
-	case err == nil:
-		return ""
-	case isFull(err), errors.Is(err, unix.EROFS):
-		return fault.Unavailable
-	case errors.Is(err, fs.ErrPermission):
-		return fault.Denied
-	}
-	return fault.Unknown
-}
-
-func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/backend"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
@@ -31,7 +32,7 @@ func (p *Pool) snapshotDir(vol, snapshot string) string {
 func (p *Pool) Snapshot(ctx context.Context, vol, uid, snapshot string) (driver.SnapshotInfo, error) {
 	var info driver.SnapshotInfo
 	err := p.doSnapshot(ctx, "take", vol, snapshot, func(at string) error {
-		if s, err := readLabel(at); err == nil {
+		if s, err := backend.ReadLabel(at); err == nil {
 			if uid != "" && s.UID != uid {
 				return fault.New(fault.Exists, "there is one of that name, of the volume with uid %s", s.UID)
 			}
@@ -57,30 +58,30 @@ func (p *Pool) Snapshot(ctx context.Context, vol, uid, snapshot string) (driver.
 }
 
 // source reads the label of a volume that is to be copied.
-func (p *Pool) source(vol, uid string) (label, error) {
-	l, err := readLabel(filepath.Join(p.o.Dir, vol))
+func (p *Pool) source(vol, uid string) (backend.Label, error) {
+	l, err := backend.ReadLabel(filepath.Join(p.o.Dir, vol))
 	if err == nil && (l.Name != vol || (uid != "" && l.UID != uid)) {
 		err = fault.New(fault.Conflict, "the label there is of volume %s with uid %s, not of %s with uid %s", l.Name, l.UID, vol, uid)
 	}
 	return l, err
 }
 
-func (p *Pool) takeSnapshot(ctx context.Context, at string, l, s label) error {
+func (p *Pool) takeSnapshot(ctx context.Context, at string, l, s backend.Label) error {
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return fault.Wrap(writeClass(err), err, "make the directory of its snapshots")
+		return fault.Wrap(backend.WriteClass(err), err, "make the directory of its snapshots")
 	}
 	return p.appear(l.Name, at, func(tmp string) error {
-		if err := p.back.copyTo(ctx, filepath.Join(p.o.Dir, l.Name), p.target(l.Name), tmp, l, true); err != nil {
+		if err := p.back.CopyTo(ctx, filepath.Join(p.o.Dir, l.Name), p.target(l.Name), tmp, l, true); err != nil {
 			return err
 		}
 		crashAt("snapshot.copied")
-		err := writeLabel(tmp, s)
+		err := backend.WriteLabel(tmp, s)
 		crashAt("snapshot.labelled")
 		return err
 	})
 }
 
-func snapshotInfo(s label) driver.SnapshotInfo {
+func snapshotInfo(s backend.Label) driver.SnapshotInfo {
 	i := driver.SnapshotInfo{Volume: s.Name, UID: s.UID, Name: s.Snapshot, Size: s.Size, Ready: true}
 	if s.Taken != nil {
 		i.Created = *s.Taken
@@ -95,12 +96,12 @@ func (p *Pool) RemoveSnapshot(ctx context.Context, vol, snapshot string) error {
 			return err
 		}
 		if used, err := p.peeked(vol, snapshot); err != nil || used {
-			return firstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
+			return backend.FirstError(err, fault.New(fault.Conflict, "it is mounted on this node"))
 		}
 		err := p.discard(at)
-		serr := syncDir(filepath.Dir(at))
+		serr := backend.SyncDir(filepath.Dir(at))
 		_ = os.Remove(filepath.Dir(at)) // when it was the last
-		return firstError(err, fault.Wrap(fault.Unknown, serr, "sync the pool"))
+		return backend.FirstError(err, fault.Wrap(fault.Unknown, serr, "sync the pool"))
 	})
 }
 
@@ -155,8 +156,8 @@ func names(dir string) ([]string, error) {
 	return out, nil
 }
 
-func (p *Pool) readSnapshot(vol, snapshot string) (label, error) {
-	s, err := readLabel(p.snapshotDir(vol, snapshot))
+func (p *Pool) readSnapshot(vol, snapshot string) (backend.Label, error) {
+	s, err := backend.ReadLabel(p.snapshotDir(vol, snapshot))
 	if fault.Is(err, fault.NotFound) {
 		return s, fault.New(fault.NotFound, "snapshot %s of volume %s does not exist", snapshot, vol)
 	}
@@ -175,9 +176,9 @@ func (p *Pool) MountSnapshot(ctx context.Context, vol, snapshot, id string) (str
 			return err
 		}
 		if err := os.MkdirAll(filepath.Join(p.o.Dir, peekDir), 0o700); err != nil {
-			return fault.Wrap(writeClass(err), err, "make a copy of the snapshot")
+			return fault.Wrap(backend.WriteClass(err), err, "make a copy of the snapshot")
 		}
-		return p.back.peek(ctx, at, p.peekCopy(target), target, s)
+		return p.back.Peek(ctx, at, p.peekCopy(target), target, s)
 	})
 	if err != nil {
 		return "", err
@@ -188,7 +189,7 @@ func (p *Pool) MountSnapshot(ctx context.Context, vol, snapshot, id string) (str
 // UnmountSnapshot ends it; again is success.
 func (p *Pool) UnmountSnapshot(ctx context.Context, vol, snapshot, id string) error {
 	target := p.peekAt(vol, snapshot, id)
-	return p.doSnapshot(ctx, "unmount", vol, snapshot, func(string) error { return p.back.unpeek(ctx, p.peekCopy(target), target) })
+	return p.doSnapshot(ctx, "unmount", vol, snapshot, func(string) error { return p.back.Unpeek(ctx, p.peekCopy(target), target) })
 }
 
 // peekPrefix begins the mount points of a snapshot; names have no "~".
@@ -223,7 +224,7 @@ func (p *Pool) peeked(vol, snapshot string) (bool, error) {
 
 // doSnapshot checks both names and runs f with the snapshot's directory, bounded by ctx.
 func (p *Pool) doSnapshot(ctx context.Context, verb, vol, snapshot string, f func(at string) error) error {
-	if err := firstError(volume.CheckName(vol), volume.CheckName(snapshot)); err != nil {
+	if err := backend.FirstError(volume.CheckName(vol), volume.CheckName(snapshot)); err != nil {
 		return err
 	}
 	what := verb + " snapshot " + snapshot + " of volume " + p.o.Name + "/" + vol

@@ -33,7 +33,7 @@ func (p *Pool) sweepPeeks(ctx context.Context) error {
 		if at, err := p.mountedAt(base); err != nil || at {
 			return err
 		}
-		return p.back.unpeek(ctx, filepath.Join(dir, e.Name()), p.target(base))
+		return p.back.Unpeek(ctx, filepath.Join(dir, e.Name()), p.target(base))
 	})
 }
 
@@ -51,7 +51,7 @@ func (p *Pool) sweepNew(ctx context.Context) error {
 			return nil
 		}
 		if age > abandoned || (mine && age > time.Minute) {
-			return p.back.destroy(filepath.Join(dir, e.Name()))
+			return p.back.Destroy(filepath.Join(dir, e.Name()))
 		}
 		return nil
 	})

@@ -1,4 +1,4 @@
-package pool
+package backend
 
 import (
 	"errors"
@@ -11,19 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
-	"github.com/holdfast-io/holdfast/isolator/driver"
 )
 
 // ownership is whose a new volume's root directory becomes; -1 and 0 leave things alone.
-type ownership struct {
+type Ownership struct {
 	uid, gid int
 	mode     fs.FileMode
 	setMode  bool
 }
 
 // parseOwnership reads "user", "user:group" (names or numbers) and an octal mode.
-func parseOwnership(owner, mode string) (ownership, error) {
-	o := ownership{uid: -1, gid: -1}
+func ParseOwnership(owner, mode string) (Ownership, error) {
+	o := Ownership{uid: -1, gid: -1}
 	if owner != "" {
 		u, g, _ := strings.Cut(owner, ":")
 		if u != "" {
@@ -47,7 +46,7 @@ func parseOwnership(owner, mode string) (ownership, error) {
 	return o, nil
 }
 
-func (o *ownership) setUser(u string) error {
+func (o *Ownership) setUser(u string) error {
 	if n, err := strconv.ParseUint(u, 10, 31); err == nil {
 		o.uid = int(n)
 		if known, err := user.LookupId(u); err == nil {
@@ -64,7 +63,7 @@ func (o *ownership) setUser(u string) error {
 	return nil
 }
 
-func (o *ownership) setGroup(g string) error {
+func (o *Ownership) setGroup(g string) error {
 	if n, err := strconv.ParseUint(g, 10, 31); err == nil {
 		o.gid = int(n)
 		return nil
@@ -78,34 +77,19 @@ func (o *ownership) setGroup(g string) error {
 }
 
 // apply sets owner and mode of a directory. An ordinary user who asks for himself gets what he asks for.
-func (o ownership) apply(dir string) error {
+func (o Ownership) apply(dir string) error {
 	if (o.uid >= 0 && o.uid != os.Geteuid()) || (o.gid >= 0 && o.gid != os.Getegid()) {
 		if err := os.Chown(dir, o.uid, o.gid); err != nil {
 			if errors.Is(err, fs.ErrPermission) {
 				return fault.New(fault.Denied, "this isolator does not run as root and cannot give the volume to user %d group %d", o.uid, o.gid)
 			}
-			return fault.Wrap(writeClass(err), err, "set its owner")
+			return fault.Wrap(WriteClass(err), err, "set its owner")
 		}
 	}
 	if o.setMode {
 		if err := unix.Chmod(dir, uint32(o.mode)); err != nil { // os.Chmod would drop setgid and sticky
-			return fault.Wrap(writeClass(err), err, "set its mode")
+			return fault.Wrap(WriteClass(err), err, "set its mode")
 		}
 	}
 	return nil
-}
-
-// Network file systems, by the magic number that statfs gives.
-var networkMagic = map[int64]bool{
-	0x6969: true, 0xff534d42: true, 0xfe534d42: true, 0x00c36400: true, 0x0bd00bd0: true, 0x01021997: true, 0x7461636f: true, 0x01161970: true,
-}
-
-// scopeOf guesses from the file system whether other nodes see a directory. A guess of node is safe: the volume only stays
-// where it is.
-func scopeOf(dir string) string {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err == nil && networkMagic[int64(uint32(st.Type))] {
-		return driver.ScopeCluster
-	}
-	return driver.ScopeNode
 }

@@ -1,4 +1,4 @@
-package pool
+package backend
 
 import (
 	"encoding/json"
@@ -15,7 +15,7 @@ import (
 
 // label is the file volume.json beside a volume's data. It says which volume this is, so that a directory that was
 // restored, renamed or left empty is never taken for it.
-type label struct {
+type Label struct {
 	V        int          `json:"v"`
 	UID      string       `json:"uid"`
 	Name     string       `json:"name"`
@@ -38,56 +38,59 @@ type label struct {
 }
 
 const (
-	labelFile = "volume.json"
+	LabelFile = "volume.json"
 	labelMax  = 64 << 10
 )
 
 // readLabel reads the label in a volume's directory. NotFound when the directory does not exist; a directory
 // without a good label is Conflict, since nobody knows whose it is.
-func readLabel(dir string) (label, error) {
-	f, err := os.Open(filepath.Join(dir, labelFile))
+func ReadLabel(dir string) (Label, error) {
+	f, err := os.Open(filepath.Join(dir, LabelFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, derr := os.Lstat(dir); errors.Is(derr, fs.ErrNotExist) {
-			return label{}, fault.New(fault.NotFound, "volume %s does not exist", filepath.Base(dir))
+			return Label{}, fault.New(fault.NotFound, "volume %s does not exist", filepath.Base(dir))
 		}
-		return label{}, fault.New(fault.Conflict, "directory %s has no %s: it is not a volume of this pool", dir, labelFile)
+		f, err = os.Open(filepath.Join(dir, LabelFile)) // it may have appeared just now
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return Label{}, fault.New(fault.Conflict, "directory %s has no %s: it is not a volume of this pool", dir, LabelFile)
 	}
 	if err != nil {
-		return label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
+		return Label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
 	}
 	defer f.Close()
 	raw, err := io.ReadAll(io.LimitReader(f, labelMax+1))
 	if err != nil {
-		return label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
+		return Label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
 	}
 	return decodeLabel(raw, dir)
 }
 
 // decodeLabel reads a label as hostile: what it says becomes part of paths and of what is done.
-func decodeLabel(raw []byte, dir string) (l label, err error) {
+func decodeLabel(raw []byte, dir string) (l Label, err error) {
 	if len(raw) > labelMax {
-		return label{}, fault.New(fault.Conflict, "label in %s is larger than %d bytes", dir, labelMax)
+		return Label{}, fault.New(fault.Conflict, "label in %s is larger than %d bytes", dir, labelMax)
 	}
 	if err := json.Unmarshal(raw, &l); err != nil {
-		return label{}, fault.Wrap(fault.Conflict, err, "label in %s", dir)
+		return Label{}, fault.Wrap(fault.Conflict, err, "label in %s", dir)
 	}
 	if l.V != 1 {
-		return label{}, fault.New(fault.Conflict, "label in %s has version %d, this program knows 1", dir, l.V)
+		return Label{}, fault.New(fault.Conflict, "label in %s has version %d, this program knows 1", dir, l.V)
 	}
-	if err := firstError(checkUID(l.UID), volume.CheckName(l.Name)); err != nil {
-		return label{}, fault.New(fault.Conflict, "label in %s: %v", dir, err)
+	if err := FirstError(CheckUID(l.UID), volume.CheckName(l.Name)); err != nil {
+		return Label{}, fault.New(fault.Conflict, "label in %s: %v", dir, err)
 	}
 	if l.Snapshot != "" && volume.CheckName(l.Snapshot) != nil {
-		return label{}, fault.New(fault.Conflict, "label in %s: %q is no name of a snapshot", dir, l.Snapshot)
+		return Label{}, fault.New(fault.Conflict, "label in %s: %q is no name of a snapshot", dir, l.Snapshot)
 	}
 	if l.Size < 0 || l.Grow < 0 || (l.Grow > 0 && l.Grow < l.Size) {
-		return label{}, fault.New(fault.Conflict, "label in %s: size %d and growth to %d cannot be", dir, l.Size, l.Grow)
+		return Label{}, fault.New(fault.Conflict, "label in %s: size %d and growth to %d cannot be", dir, l.Size, l.Grow)
 	}
 	return l, nil
 }
 
 // checkUID admits what can be part of a file's name.
-func checkUID(uid string) error {
+func CheckUID(uid string) error {
 	if uid == "" || len(uid) > 128 {
 		return fault.New(fault.Invalid, "uid %.40q has not 1 to 128 characters", uid)
 	}
@@ -100,14 +103,14 @@ func checkUID(uid string) error {
 }
 
 // writeLabel replaces the label so that after a crash either the old or the new one is there.
-func writeLabel(dir string, l label) error {
+func WriteLabel(dir string, l Label) error {
 	raw, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "encode label of %s", dir)
 	}
-	f, err := os.CreateTemp(dir, "."+labelFile+"-")
+	f, err := os.CreateTemp(dir, "."+LabelFile+"-")
 	if err != nil {
-		return fault.Wrap(writeClass(err), err, "write label of %s", dir)
+		return fault.Wrap(WriteClass(err), err, "write label of %s", dir)
 	}
 	defer os.Remove(f.Name())
 	_, err = f.Write(append(raw, '\n'))
@@ -121,19 +124,10 @@ func writeLabel(dir string, l label) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), filepath.Join(dir, labelFile))
+		err = os.Rename(f.Name(), filepath.Join(dir, LabelFile))
 	}
 	if err == nil {
-		err = syncDir(dir)
+		err = SyncDir(dir)
 	}
-	return fault.Wrap(writeClass(err), err, "write label of %s", dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return fault.Wrap(WriteClass(err), err, "write label of %s", dir)
 }

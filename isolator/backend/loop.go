@@ -1,4 +1,4 @@
-package pool
+package backend
 
 import (
 	"context"
@@ -22,20 +22,21 @@ const imageFile = "image"
 // loopBack keeps each volume in a file system of its own in a sparse file (isolator/image). The file system's root holds a second label beside data/, so that an
 // image that was exchanged is noticed.
 type loopBack struct {
-	p        *Pool
+	p        Pool
 	fs       image.FS
 	reflinks bool // files of the pool can share blocks
 }
 
-func newLoop(p *Pool, name string) (backend, error) {
+// NewLoop keeps volumes in images with a file system of a kind.
+func NewLoop(p Pool, name string) (Content, error) {
 	f, err := image.Lookup(name)
 	if err != nil {
 		return nil, err
 	}
-	if !p.binds {
+	if !p.Binds {
 		return nil, fault.New(fault.Unavailable, "back end loop mounts file systems, which needs root")
 	}
-	return &loopBack{p: p, fs: f, reflinks: image.Reflinks(filepath.Join(p.o.Dir, newDir))}, nil
+	return &loopBack{p: p, fs: f, reflinks: image.Reflinks(p.Work)}, nil
 }
 
 func (b *loopBack) image(dir, target string) image.Image {
@@ -44,10 +45,10 @@ func (b *loopBack) image(dir, target string) image.Image {
 
 // hidden is the image of a directory of .new, .bin and the like, which is never shown.
 func (b *loopBack) hidden(dir string) image.Image {
-	return b.image(dir, filepath.Join(b.p.o.Mounts, filepath.Base(dir)))
+	return b.image(dir, filepath.Join(b.p.Mounts, filepath.Base(dir)))
 }
 
-func (b *loopBack) facts(f *driver.Facts) {
+func (b *loopBack) Facts(f *driver.Facts) {
 	f.Verify, f.FlushOnUnmount, f.SelfAttach = driver.VerifySuperblock, true, true
 	f.MultiAttach = false // two kernels in one ext4 destroy it
 	f.LimitsSize, f.Freeze = true, true
@@ -59,9 +60,9 @@ func (b *loopBack) facts(f *driver.Facts) {
 }
 
 // copies tells whether images may be copied at all.
-func (b *loopBack) copies() bool { return b.reflinks || b.p.o.FullCopies }
+func (b *loopBack) copies() bool { return b.reflinks || b.p.FullCopies }
 
-func (b *loopBack) size(s volume.Bytes) (volume.Bytes, error) {
+func (b *loopBack) Size(s volume.Bytes) (volume.Bytes, error) {
 	if s <= 0 {
 		return 0, fault.New(fault.Invalid, "a volume of this pool needs a size (option size=…): its file system is made in that size")
 	}
@@ -75,7 +76,7 @@ func (b *loopBack) size(s volume.Bytes) (volume.Bytes, error) {
 }
 
 // fill makes the image, and once mounts it to make what is in it.
-func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership) error {
+func (b *loopBack) Fill(ctx context.Context, dir string, l *Label, own Ownership) error {
 	if err := b.room(b.fs.Metadata); err != nil {
 		return err
 	}
@@ -83,38 +84,38 @@ func (b *loopBack) fill(ctx context.Context, dir string, l *label, own ownership
 	i := b.hidden(dir)
 	file, err := os.OpenFile(i.Path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return fault.Wrap(writeClass(err), err, "make its image")
+		return fault.Wrap(WriteClass(err), err, "make its image")
 	}
 	defer file.Close()
 	if err := file.Truncate(int64(l.Size)); err != nil {
-		return fault.Wrap(writeClass(err), err, "make its image of %d bytes", l.Size)
+		return fault.Wrap(WriteClass(err), err, "make its image of %d bytes", l.Size)
 	}
-	crashAt("create.image")
+	image.CrashAt("create.image")
 	if err := b.fs.Make(ctx, i.Path, l.FSUUID, l.Encrypt != nil); err != nil {
 		return err
 	}
-	crashAt("create.made")
+	image.CrashAt("create.made")
 	if err := loop.Lock(file); err != nil {
 		return err
 	}
 	return b.once(ctx, "create", i, file, "", func(stage string) error {
-		data := filepath.Join(stage, dataDir)
+		data := filepath.Join(stage, DataDir)
 		if err := os.Mkdir(data, 0o755); err != nil {
-			return fault.Wrap(writeClass(err), err, "make its data directory")
+			return fault.Wrap(WriteClass(err), err, "make its data directory")
 		}
-		if err := b.p.protect(ctx, data, l); err != nil {
+		if err := b.protect(ctx, data, l); err != nil {
 			return err
 		}
 		if err := finishData(data, own); err != nil {
 			return err
 		}
-		return writeLabel(stage, inner(*l))
+		return WriteLabel(stage, inner(*l))
 	})
 }
 
 // inner is the label in the image.
-func inner(l label) label {
-	return label{V: 1, UID: l.UID, Name: l.Name, Cluster: l.Cluster, Created: l.Created, FSUUID: l.FSUUID}
+func inner(l Label) Label {
+	return Label{V: 1, UID: l.UID, Name: l.Name, Cluster: l.Cluster, Created: l.Created, FSUUID: l.FSUUID}
 }
 
 // once mounts a locked image for the time of f only, and lets go of the lock.
@@ -131,16 +132,16 @@ func (b *loopBack) once(ctx context.Context, verb string, i image.Image, file *o
 // more than once: this says nothing of that.
 func (b *loopBack) room(need uint64) error {
 	var st unix.Statfs_t
-	if err := unix.Statfs(b.p.o.Dir, &st); err != nil {
+	if err := unix.Statfs(b.p.Dir, &st); err != nil {
 		return fault.Wrap(fault.Unavailable, err, "look at the pool's free space")
 	}
 	if free := st.Bavail * uint64(st.Bsize); free < need {
-		return fault.New(fault.Unavailable, "the pool is full: %d bytes are free in %s, and %d are needed", free, b.p.o.Dir, need)
+		return fault.New(fault.Unavailable, "the pool is full: %d bytes are free in %s, and %d are needed", free, b.p.Dir, need)
 	}
 	return nil
 }
 
-func (b *loopBack) mount(ctx context.Context, dir string, l label, target string) error {
+func (b *loopBack) Mount(ctx context.Context, dir string, l Label, target string) error {
 	i := b.image(dir, target)
 	file, err := loop.OpenImage(i.Path)
 	if err != nil {
@@ -168,8 +169,8 @@ func (b *loopBack) mount(ctx context.Context, dir string, l label, target string
 }
 
 // show mounts a locked image at its target, or leaves nothing.
-func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *os.File, options string, l label) error {
-	key, err := b.p.key(ctx, l)
+func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *os.File, options string, l Label) error {
+	key, err := b.key(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *o
 		if err := checkInside(stage, l); err != nil {
 			return err
 		}
-		data := filepath.Join(stage, dataDir)
+		data := filepath.Join(stage, DataDir)
 		if err := unlock(data, key); err != nil {
 			return err
 		}
@@ -197,7 +198,7 @@ func (b *loopBack) show(ctx context.Context, verb string, i image.Image, file *o
 }
 
 // checkImage makes sure, before anything is mounted, that the image is the one that was made for this volume.
-func (b *loopBack) checkImage(i image.Image, file *os.File, l label) error {
+func (b *loopBack) checkImage(i image.Image, file *os.File, l Label) error {
 	fi, err := file.Stat()
 	if err != nil {
 		return fault.Wrap(fault.Unknown, err, "look at its image")
@@ -210,8 +211,8 @@ func (b *loopBack) checkImage(i image.Image, file *os.File, l label) error {
 
 // checkInside compares the label in the file system with the one beside the image. An adopted volume has a new uid outside, and
 // remembers the one that it was made with.
-func checkInside(stage string, l label) error {
-	in, err := readLabel(stage)
+func checkInside(stage string, l Label) error {
+	in, err := ReadLabel(stage)
 	if err != nil {
 		return fault.Wrap(fault.Conflict, err, "the label inside its image")
 	}
@@ -222,19 +223,19 @@ func checkInside(stage string, l label) error {
 	if !known || in.FSUUID != l.FSUUID {
 		return fault.New(fault.Conflict, "the label inside its image is of volume %s with uid %s, the one beside it of uid %s", in.Name, in.UID, l.UID)
 	}
-	if fi, err := os.Lstat(filepath.Join(stage, dataDir)); err != nil || !fi.IsDir() {
+	if fi, err := os.Lstat(filepath.Join(stage, DataDir)); err != nil || !fi.IsDir() {
 		return fault.New(fault.Conflict, "there is no data directory in its image")
 	}
 	return nil
 }
 
-func (b *loopBack) unmount(ctx context.Context, dir, target string) error {
+func (b *loopBack) Unmount(ctx context.Context, dir, target string) error {
 	i := b.image(dir, target)
 	device, err := i.Device()
 	if err != nil {
 		return err
 	}
-	l, lerr := readLabel(dir)
+	l, lerr := ReadLabel(dir)
 	if lerr == nil && l.Encrypt != nil && device != nil {
 		if err := lockAway(ctx, target, l.Encrypt.Key); err != nil {
 			return err
@@ -245,14 +246,14 @@ func (b *loopBack) unmount(ctx context.Context, dir, target string) error {
 	}
 	if lerr == nil && l.Open {
 		l.Open = false
-		if err := writeLabel(dir, l); err != nil && !isFull(err) { // it is unmounted all the same; the next mount asks in vain
+		if err := WriteLabel(dir, l); err != nil && !IsFull(err) { // it is unmounted all the same; the next mount asks in vain
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *loopBack) unused(ctx context.Context, dir string) (func(), error) {
+func (b *loopBack) Unused(ctx context.Context, dir string) (func(), error) {
 	file, err := b.hidden(dir).Open(ctx)
 	if fault.Is(err, fault.NotFound) {
 		return func() {}, nil
@@ -264,7 +265,7 @@ func (b *loopBack) unused(ctx context.Context, dir string) (func(), error) {
 }
 
 // destroy deletes an image, after what a killed maker left of it was taken down.
-func (b *loopBack) destroy(dir string) error {
+func (b *loopBack) Destroy(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if err := b.hidden(dir).Settle(ctx, "destroy", nil); err != nil {
@@ -275,7 +276,7 @@ func (b *loopBack) destroy(dir string) error {
 
 // grow enlarges the image and then the file system, now where that is possible and at the next mount otherwise. The label knows the
 // wish before anything is done.
-func (b *loopBack) grow(ctx context.Context, dir, target string, l *label, size volume.Bytes) (string, error) {
+func (b *loopBack) Grow(ctx context.Context, dir, target string, l *Label, size volume.Bytes) (string, error) {
 	i := b.image(dir, target)
 	file, err := loop.OpenImage(i.Path)
 	if err != nil {
@@ -299,17 +300,17 @@ func (b *loopBack) grow(ctx context.Context, dir, target string, l *label, size 
 	}
 	if l.Grow != size {
 		l.Grow = size
-		if err := writeLabel(dir, *l); err != nil {
+		if err := WriteLabel(dir, *l); err != nil {
 			return "", err
 		}
 	}
-	crashAt("grow.recorded")
+	image.CrashAt("grow.recorded")
 	if !shown {
 		return "", b.finishGrow(ctx, i, file, dir, l)
 	}
 	device, err := i.Device()
 	if err != nil || device == nil {
-		return "", firstError(err, fault.New(fault.Unavailable, "it was unmounted just now"))
+		return "", FirstError(err, fault.New(fault.Unavailable, "it was unmounted just now"))
 	}
 	if err := enlarge(file, size); err != nil {
 		return "", err
@@ -322,7 +323,7 @@ func (b *loopBack) grow(ctx context.Context, dir, target string, l *label, size 
 }
 
 // finishGrow carries out the label's wish on a locked image that is not mounted.
-func (b *loopBack) finishGrow(ctx context.Context, i image.Image, file *os.File, dir string, l *label) error {
+func (b *loopBack) finishGrow(ctx context.Context, i image.Image, file *os.File, dir string, l *Label) error {
 	if err := enlarge(file, l.Grow); err != nil {
 		return err
 	}
@@ -340,21 +341,21 @@ func enlarge(file *os.File, size volume.Bytes) error {
 			err = file.Sync()
 		}
 	}
-	crashAt("grow.larger")
-	return fault.Wrap(writeClass(err), err, "enlarge its image to %d bytes", size)
+	image.CrashAt("grow.larger")
+	return fault.Wrap(WriteClass(err), err, "enlarge its image to %d bytes", size)
 }
 
-func (b *loopBack) grown(dir string, l *label) error {
-	crashAt("grow.done")
+func (b *loopBack) grown(dir string, l *Label) error {
+	image.CrashAt("grow.done")
 	l.Size, l.Grow = l.Grow, 0
-	return writeLabel(dir, *l)
+	return WriteLabel(dir, *l)
 }
 
 // copyTo copies the image as it is now. Where it is mounted, that is what reached the storage: all, when the file system is synced or
 // frozen. A full copy needs the image for itself.
-func (b *loopBack) copyTo(ctx context.Context, dir, target, to string, l label, _ bool) error {
+func (b *loopBack) CopyTo(ctx context.Context, dir, target, to string, l Label, _ bool) error {
 	if !b.copies() {
-		return fault.New(fault.Invalid, "the file system of pool %s cannot share blocks between files (reflink: xfs, btrfs); full copies are made only with --pool …,copies=full", b.p.o.Name)
+		return fault.New(fault.Invalid, "the file system of pool %s cannot share blocks between files (reflink: xfs, btrfs); full copies are made only with --pool …,copies=full", b.p.Name)
 	}
 	i := b.image(dir, target)
 	file, err := loop.OpenImage(i.Path)
@@ -367,7 +368,7 @@ func (b *loopBack) copyTo(ctx context.Context, dir, target, to string, l label, 
 		return err
 	}
 	if shown && !b.reflinks {
-		return fault.New(fault.Conflict, "it is mounted, and the file system of pool %s cannot share blocks: the full copy is made only while it is not mounted", b.p.o.Name)
+		return fault.New(fault.Conflict, "it is mounted, and the file system of pool %s cannot share blocks: the full copy is made only while it is not mounted", b.p.Name)
 	}
 	switch {
 	case shown:
@@ -384,12 +385,12 @@ func (b *loopBack) copyTo(ctx context.Context, dir, target, to string, l label, 
 	if err := b.room(b.fs.Metadata); err != nil {
 		return err
 	}
-	return image.Copy(ctx, i.Path, filepath.Join(to, imageFile), b.p.o.FullCopies)
+	return image.Copy(ctx, i.Path, filepath.Join(to, imageFile), b.p.FullCopies)
 }
 
 // clone makes of the copied image in dir a volume of its own: its journal replayed, the label inside it and its UUID new, its size as wished.
-func (b *loopBack) clone(ctx context.Context, dir string, source label, l *label, own ownership) error {
-	crashAt("clone.copied")
+func (b *loopBack) Clone(ctx context.Context, dir string, source Label, l *Label, own Ownership) error {
+	image.CrashAt("clone.copied")
 	i := b.hidden(dir)
 	file, err := i.Open(ctx)
 	if err != nil {
@@ -409,15 +410,15 @@ func (b *loopBack) clone(ctx context.Context, dir string, source label, l *label
 		if err := checkInside(stage, source); err != nil {
 			return err
 		}
-		if err := finishData(filepath.Join(stage, dataDir), own); err != nil {
+		if err := finishData(filepath.Join(stage, DataDir), own); err != nil {
 			return err
 		}
-		return writeLabel(stage, inner(*l))
+		return WriteLabel(stage, inner(*l))
 	})
 	if err != nil {
 		return err
 	}
-	crashAt("clone.named")
+	image.CrashAt("clone.named")
 	if err := b.fs.SetUUID(ctx, i.Path, l.FSUUID); err != nil {
 		return err
 	}
@@ -434,14 +435,14 @@ func (b *loopBack) clone(ctx context.Context, dir string, source label, l *label
 		}
 		l.Size = wish
 	}
-	return firstError(i.Identify(file, l.FSUUID), fault.Wrap(fault.Unknown, file.Sync(), "flush its image"))
+	return FirstError(i.Identify(file, l.FSUUID), fault.Wrap(fault.Unknown, file.Sync(), "flush its image"))
 }
 
 // peek shows a snapshot by way of a copy, in which the journal is replayed.
-func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l label) error {
+func (b *loopBack) Peek(ctx context.Context, dir, copyDir, target string, l Label) error {
 	i := b.image(copyDir, target)
 	if err := os.Mkdir(copyDir, 0o700); err != nil && !os.IsExist(err) {
-		return fault.Wrap(writeClass(err), err, "make a copy of the snapshot")
+		return fault.Wrap(WriteClass(err), err, "make a copy of the snapshot")
 	}
 	file, err := loop.OpenImage(i.Path)
 	if err == nil {
@@ -459,7 +460,7 @@ func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l labe
 			return fault.Wrap(fault.Unknown, err, "make a copy of the snapshot")
 		}
 	}
-	if err := image.Copy(ctx, filepath.Join(dir, imageFile), i.Path, b.p.o.FullCopies); err != nil {
+	if err := image.Copy(ctx, filepath.Join(dir, imageFile), i.Path, b.p.FullCopies); err != nil {
 		return err
 	}
 	if file, err = i.Open(ctx); err != nil {
@@ -475,7 +476,7 @@ func (b *loopBack) peek(ctx context.Context, dir, copyDir, target string, l labe
 	return mount.ReadOnly(ctx, target)
 }
 
-func (b *loopBack) unpeek(ctx context.Context, copyDir, target string) error {
+func (b *loopBack) Unpeek(ctx context.Context, copyDir, target string) error {
 	i := b.image(copyDir, target)
 	device, err := i.Device()
 	if err != nil {
@@ -488,7 +489,7 @@ func (b *loopBack) unpeek(ctx context.Context, copyDir, target string) error {
 }
 
 // usage asks the file system where it is mounted here, and its superblock otherwise.
-func (b *loopBack) usage(_ context.Context, dir, target string, l label) (driver.Usage, error) {
+func (b *loopBack) Usage(_ context.Context, dir, target string, l Label) (driver.Usage, error) {
 	i := b.image(dir, target)
 	at, err := mount.Is(target)
 	if err != nil {
@@ -506,3 +507,10 @@ func (b *loopBack) usage(_ context.Context, dir, target string, l label) (driver
 	return driver.Usage{Size: l.Size, Used: volume.Bytes(st.Blocks-st.Bfree) * block, Available: volume.Bytes(st.Bavail) * block,
 		Inodes: st.Files, InodesUsed: st.Files - st.Ffree}, nil
 }
+
+func (b *loopBack) Judge(w Wish, l *Label, clone bool) error {
+	l.Fsck = w.Fsck
+	return b.judgeEncryption(w.Encrypt, l, clone)
+}
+
+func (*loopBack) Backing(dir string) string { return filepath.Join(dir, imageFile) }

@@ -1,4 +1,4 @@
-package pool
+package backend
 
 import (
 	"context"
@@ -11,21 +11,23 @@ import (
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/btrfs"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/image"
 	"github.com/holdfast-io/holdfast/isolator/mount"
 )
 
 // btrfsBack keeps volumes in subvolumes of a btrfs. It is dirBack in all that subvolumes share with directories.
 type btrfsBack struct{ *dirBack }
 
-func newBtrfs(p *Pool) (backend, error) {
-	is, err := btrfs.Is(p.o.Dir)
+// NewBtrfs keeps volumes in subvolumes. Unavailable where the pool does not lie on a btrfs, or nothing may be mounted.
+func NewBtrfs(p Pool) (Content, error) {
+	is, err := btrfs.Is(p.Dir)
 	if err != nil {
-		return nil, fault.Wrap(fault.Unavailable, err, "look at %s", p.o.Dir)
+		return nil, fault.Wrap(fault.Unavailable, err, "look at %s", p.Dir)
 	}
 	if !is {
-		return nil, fault.New(fault.Unavailable, "%s does not lie on a btrfs", p.o.Dir)
+		return nil, fault.New(fault.Unavailable, "%s does not lie on a btrfs", p.Dir)
 	}
-	if !p.binds {
+	if !p.Binds {
 		return nil, fault.New(fault.Unavailable, "back end btrfs deletes subvolumes and mounts, which needs root")
 	}
 	return btrfsBack{newDirBack(p)}, nil
@@ -33,37 +35,37 @@ func newBtrfs(p *Pool) (backend, error) {
 
 // facts: a subvolume has no superblock of its own, so that scanning is all the proof there is, as with directories. Nothing is frozen: it would
 // be the whole pool, and the snapshot would wait for the thaw.
-func (btrfsBack) facts(f *driver.Facts) {
+func (btrfsBack) Facts(f *driver.Facts) {
 	f.MultiAttach = false
 	f.LimitsSize, f.Snapshots, f.Clones, f.Grows = true, true, true, driver.GrowsOnline
 }
 
-func (btrfsBack) size(s volume.Bytes) (volume.Bytes, error) {
+func (btrfsBack) Size(s volume.Bytes) (volume.Bytes, error) {
 	if s < 0 || (s > 0 && s < 1<<20) {
 		return 0, fault.New(fault.Invalid, "size %d is less than a mebibyte", s)
 	}
 	return s, nil
 }
 
-func (b btrfsBack) fill(_ context.Context, dir string, l *label, own ownership) error {
-	if err := btrfs.Create(dir, dataDir); err != nil {
-		return fault.Wrap(writeClass(err), err, "make its subvolume")
+func (b btrfsBack) Fill(_ context.Context, dir string, l *Label, own Ownership) error {
+	if err := btrfs.Create(dir, DataDir); err != nil {
+		return fault.Wrap(WriteClass(err), err, "make its subvolume")
 	}
 	return b.finish(dir, l.Size, own)
 }
 
-func (b btrfsBack) finish(dir string, size volume.Bytes, own ownership) error {
-	data := filepath.Join(dir, dataDir)
+func (b btrfsBack) finish(dir string, size volume.Bytes, own Ownership) error {
+	data := filepath.Join(dir, DataDir)
 	if size > 0 {
 		if err := btrfs.Limit(data, size); err != nil {
-			return fault.Wrap(writeClass(err), err, "limit its size to %d bytes", size)
+			return fault.Wrap(WriteClass(err), err, "limit its size to %d bytes", size)
 		}
 	}
 	return finishData(data, own)
 }
 
 func (b btrfsBack) subvolume(dir string) (string, error) {
-	data := filepath.Join(dir, dataDir)
+	data := filepath.Join(dir, DataDir)
 	if !btrfs.IsSubvolume(data) {
 		return "", fault.New(fault.Conflict, "its subvolume %s is not there", data)
 	}
@@ -71,21 +73,21 @@ func (b btrfsBack) subvolume(dir string) (string, error) {
 }
 
 // mount also carries out a growth that a crash left undone.
-func (b btrfsBack) mount(ctx context.Context, dir string, l label, target string) error {
+func (b btrfsBack) Mount(ctx context.Context, dir string, l Label, target string) error {
 	if _, err := b.subvolume(dir); err != nil {
 		return err
 	}
 	if l.Grow > 0 {
-		if _, err := b.grow(ctx, dir, target, &l, l.Grow); err != nil {
+		if _, err := b.Grow(ctx, dir, target, &l, l.Grow); err != nil {
 			return err
 		}
 	}
-	return b.dirBack.mount(ctx, dir, l, target)
+	return b.dirBack.Mount(ctx, dir, l, target)
 }
 
 // unused: a subvolume can be deleted under a mount.
-func (b btrfsBack) unused(_ context.Context, dir string) (func(), error) {
-	at, err := mount.Is(b.p.target(filepath.Base(dir)))
+func (b btrfsBack) Unused(_ context.Context, dir string) (func(), error) {
+	at, err := mount.Is(b.p.Target(filepath.Base(dir)))
 	if err == nil && at {
 		err = fault.New(fault.Conflict, "it is mounted on this node")
 	}
@@ -93,47 +95,47 @@ func (b btrfsBack) unused(_ context.Context, dir string) (func(), error) {
 }
 
 // destroy deletes the subvolume at once; where its user made subvolumes inside, they go as directories do.
-func (btrfsBack) destroy(dir string) error {
-	_ = btrfs.Destroy(dir, dataDir)
+func (btrfsBack) Destroy(dir string) error {
+	_ = btrfs.Destroy(dir, DataDir)
 	return os.RemoveAll(dir)
 }
 
-func (b btrfsBack) grow(_ context.Context, dir, _ string, l *label, size volume.Bytes) (string, error) {
+func (b btrfsBack) Grow(_ context.Context, dir, _ string, l *Label, size volume.Bytes) (string, error) {
 	data, err := b.subvolume(dir)
 	if err != nil {
 		return "", err
 	}
 	if l.Grow != size {
 		l.Grow = size
-		if err := writeLabel(dir, *l); err != nil {
+		if err := WriteLabel(dir, *l); err != nil {
 			return "", err
 		}
 	}
-	crashAt("grow.recorded")
+	image.CrashAt("grow.recorded")
 	if err := btrfs.Limit(data, size); err != nil {
 		return "", fault.Wrap(fault.Unknown, err, "limit its size to %d bytes", size)
 	}
-	crashAt("grow.done")
+	image.CrashAt("grow.done")
 	l.Size, l.Grow = size, 0
-	return "", writeLabel(dir, *l)
+	return "", WriteLabel(dir, *l)
 }
 
-func (b btrfsBack) copyTo(_ context.Context, dir, _, to string, _ label, forGood bool) error {
+func (b btrfsBack) CopyTo(_ context.Context, dir, _, to string, _ Label, forGood bool) error {
 	data, err := b.subvolume(dir)
 	if err != nil {
 		return err
 	}
-	err = btrfs.Snapshot(data, to, dataDir, forGood)
-	return fault.Wrap(writeClass(err), err, "copy its subvolume")
+	err = btrfs.Snapshot(data, to, DataDir, forGood)
+	return fault.Wrap(WriteClass(err), err, "copy its subvolume")
 }
 
-func (b btrfsBack) clone(_ context.Context, dir string, _ label, l *label, own ownership) error {
-	crashAt("clone.copied")
+func (b btrfsBack) Clone(_ context.Context, dir string, _ Label, l *Label, own Ownership) error {
+	image.CrashAt("clone.copied")
 	return b.finish(dir, l.Size, own)
 }
 
 // peek shows the read-only subvolume itself.
-func (b btrfsBack) peek(ctx context.Context, dir, _, target string, _ label) error {
+func (b btrfsBack) Peek(ctx context.Context, dir, _, target string, _ Label) error {
 	data, err := b.subvolume(dir)
 	if err != nil {
 		return err
@@ -144,12 +146,12 @@ func (b btrfsBack) peek(ctx context.Context, dir, _, target string, _ label) err
 	return mount.ReadOnly(ctx, target)
 }
 
-func (b btrfsBack) unpeek(ctx context.Context, _, target string) error {
+func (b btrfsBack) Unpeek(ctx context.Context, _, target string) error {
 	return mount.Hide(ctx, target)
 }
 
 // usage is what the quota group counts, and a count of the files where quotas are off.
-func (b btrfsBack) usage(ctx context.Context, dir, target string, l label) (driver.Usage, error) {
+func (b btrfsBack) Usage(ctx context.Context, dir, target string, l Label) (driver.Usage, error) {
 	data, err := b.subvolume(dir)
 	if err != nil {
 		return driver.Usage{}, err
@@ -159,7 +161,7 @@ func (b btrfsBack) usage(ctx context.Context, dir, target string, l label) (driv
 		return driver.Usage{}, fault.Wrap(fault.Unknown, err, "read its quota group")
 	}
 	if !counted {
-		return b.dirBack.usage(ctx, dir, target, l)
+		return b.dirBack.Usage(ctx, dir, target, l)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(data, &st); err != nil {

@@ -1,4 +1,4 @@
-package pool
+package backend
 
 import (
 	"context"
@@ -21,31 +21,30 @@ type encryption struct {
 
 const fscryptV2 = "fscrypt-v2"
 
-// settleEncryption notes the wish for an encrypted volume in its label, or says why it cannot be.
-func (p *Pool) settleEncryption(wish *bool, l *label, clone bool) error {
-	if wish == nil || (!*wish && !clone) {
+var errNoEncryption = fault.New(fault.Invalid, "option encrypt: only pools with backend=loop and fs=ext4 can encrypt volumes")
+
+// judgeEncryption notes the wish for an encrypted volume in its label, or says why it cannot be.
+func (b *loopBack) judgeEncryption(wish *bool, l *Label, clone bool) error {
+	switch {
+	case wish == nil || (!*wish && !clone):
 		return nil
-	}
-	if clone {
+	case clone:
 		return fault.New(fault.Invalid, "option encrypt: a clone is encrypted if its source is")
-	}
-	b, own := p.back.(*loopBack)
-	if !own || b.fs.Name != "ext4" {
-		return fault.New(fault.Invalid, "option encrypt: only pools with backend=loop and fs=ext4 can encrypt volumes")
-	}
-	if !p.o.Key.Given() {
-		return fault.New(fault.Invalid, "option encrypt: pool %s has no key (--pool …,key-file=FILE or key-command=PROGRAM)", p.o.Name)
+	case b.fs.Name != "ext4":
+		return errNoEncryption
+	case !b.p.Key.Given():
+		return fault.New(fault.Invalid, "option encrypt: pool %s has no key (--pool …,key-file=FILE or key-command=PROGRAM)", b.p.Name)
 	}
 	l.Encrypt = &encryption{Kind: fscryptV2, Salt: l.UID}
 	return nil
 }
 
 // protect has the new, empty data directory encrypted, and completes the label by the key's identifier. It does nothing for a volume that is not encrypted.
-func (p *Pool) protect(ctx context.Context, data string, l *label) error {
+func (b *loopBack) protect(ctx context.Context, data string, l *Label) error {
 	if l.Encrypt == nil {
 		return nil
 	}
-	key, err := p.o.Key.Key(ctx, l.Encrypt.Salt)
+	key, err := b.p.Key.Key(ctx, l.Encrypt.Salt)
 	if err != nil {
 		return err
 	}
@@ -58,7 +57,7 @@ func (p *Pool) protect(ctx context.Context, data string, l *label) error {
 }
 
 // key gives the key of an encrypted volume, nil for others. Denied when the pool's key is another than the volume was made with.
-func (p *Pool) key(ctx context.Context, l label) (*crypt.Key, error) {
+func (b *loopBack) key(ctx context.Context, l Label) (*crypt.Key, error) {
 	e := l.Encrypt
 	if e == nil {
 		return nil, nil
@@ -66,16 +65,16 @@ func (p *Pool) key(ctx context.Context, l label) (*crypt.Key, error) {
 	if e.Kind != fscryptV2 {
 		return nil, fault.New(fault.Conflict, "it is encrypted by %.40q, which this program does not know", e.Kind)
 	}
-	if !p.o.Key.Given() {
-		return nil, fault.New(fault.Unavailable, "it is encrypted, and pool %s was given no key (--pool …,key-file=FILE or key-command=PROGRAM)", p.o.Name)
+	if !b.p.Key.Given() {
+		return nil, fault.New(fault.Unavailable, "it is encrypted, and pool %s was given no key (--pool …,key-file=FILE or key-command=PROGRAM)", b.p.Name)
 	}
-	k, err := p.o.Key.Key(ctx, e.Salt)
+	k, err := b.p.Key.Key(ctx, e.Salt)
 	if err != nil {
 		return nil, err
 	}
 	if id := k.ID(); id != e.Key {
 		k.Forget()
-		return nil, fault.New(fault.Denied, "wrong key: the key of pool %s gives this volume key %s, and it was encrypted with key %s", p.o.Name, id, e.Key)
+		return nil, fault.New(fault.Denied, "wrong key: the key of pool %s gives this volume key %s, and it was encrypted with key %s", b.p.Name, id, e.Key)
 	}
 	return k, nil
 }
