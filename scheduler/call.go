@@ -121,6 +121,12 @@ type (
 		Volume state.VolumeUID
 		Epoch  volume.Epoch
 	}
+	// RetireNode marks a dead node's record as forgotten; NodesSeen leaves it out then. Refused when it lives or holds anything.
+	RetireNode struct {
+		Node       state.NodeUID
+		Generation uint64
+		By         string
+	}
 	// HoldTaker stops the declaring of nodes as dead and the freeing of what they held, for a reason; "" lets it go on. Unlike the other
 	// calls it takes effect at once, and holds for the time of leadership.
 	HoldTaker struct{ Reason string }
@@ -155,6 +161,7 @@ func (Suppress) call()         {}
 func (Grant) call()            {}
 func (CancelGrant) call()      {}
 func (Revoke) call()           {}
+func (RetireNode) call()       {}
 func (HoldTaker) call()        {}
 func (AcceptInverse) call()    {}
 func (DeclineInverse) call()   {}

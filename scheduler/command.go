@@ -61,6 +61,8 @@ func (w *work) command(e Event) *Reply {
 		return w.resetDelay(e.App)
 	case OrderNode:
 		return w.orderNode(e)
+	case ForgetNode:
+		return w.forgetNode(e)
 	case Freeze:
 		return w.freeze(e)
 	case Thaw:

@@ -166,6 +166,11 @@ func (w *work) evacuate() {
 		w.noteLeaving(l)
 		w.emptied(agent, l)
 	}
+	for _, o := range w.orders() {
+		if o.Want == state.WantDecommission && !o.EmptyAt.IsZero() && o.Node != "" && w.session().NodesSeen && w.node(o.Node) == nil {
+			w.remove(state.KindOrder, o.ID) // its record was retired: there is nothing left to order
+		}
+	}
 	for _, agent := range sortedKeys(w.s.Leaving) {
 		if !seen[agent] {
 			w.remove(state.KindLeaving, string(agent))
@@ -271,6 +276,9 @@ func (w *work) emptied(agent state.AgentID, l *state.Leaving) {
 		return
 	}
 	empty := len(l.Waits) == 0 && len(w.onAgent(agent)) == 0 && (o.Node == "" || len(w.heldAt(o.Node)) == 0)
+	if n := w.node(o.Node); empty && n != nil && o.Want == state.WantDecommission && !n.Alive && (w.vanishing || o.EmptyAt.IsZero()) {
+		w.authority(RetireNode{Node: n.UID, Generation: n.Generation, By: o.By})
+	}
 	if empty != o.EmptyAt.IsZero() {
 		return
 	}
@@ -466,4 +474,50 @@ func hostOf(n *state.Node) string {
 		return n.AgentHostname
 	}
 	return n.Hostname
+}
+
+// leftAt says what of ours is left on a node and its agent; "" for nothing.
+func (w *work) leftAt(node state.NodeUID, agent state.AgentID) string {
+	if node != "" {
+		if list := w.heldAt(node); len(list) > 0 {
+			name := string(list[0])
+			if v := w.volume(list[0]); v != nil {
+				name = v.Ref.String()
+			}
+			return fmt.Sprintf("it holds %d volumes, %s among them", len(list), name)
+		}
+	}
+	if list := w.onAgent(agent); agent != "" && len(list) > 0 {
+		return fmt.Sprintf("%s and %d others have, or may have, a task there", list[0], len(list)-1)
+	}
+	return ""
+}
+
+// forgetNode is an operator's word that a node will not be heard of again.
+func (w *work) forgetNode(e ForgetNode) *Reply {
+	uid, agent, host, err := w.findNode(e.Node)
+	if err != nil {
+		return refuse(err)
+	}
+	n, a := w.node(uid), w.agent(agent)
+	switch left := w.leftAt(uid, agent); {
+	case n != nil && n.Alive:
+		return refuse(fault.New(fault.Conflict, "node %s lives: its isolator renews its lease, or its lease has not run out yet; drain it and stop its isolator first", host))
+	case n == nil && a != nil && a.LostAt.IsZero():
+		return refuse(fault.New(fault.Conflict, "agent %s of %s is there: it is the master's, and cannot be forgotten here", agent, host))
+	case left != "":
+		return refuse(fault.New(fault.Conflict, "node %s cannot be forgotten: %s", host, left))
+	}
+	for _, id := range []string{string(uid), string(agent), e.Node} {
+		if w.nodeOrder(id) != nil {
+			w.remove(state.KindOrder, id)
+		}
+	}
+	if a != nil && !a.LostAt.IsZero() {
+		w.remove(state.KindAgent, string(agent))
+	}
+	if n != nil {
+		w.authority(RetireNode{Node: n.UID, Generation: n.Generation, By: limited(e.By)})
+	}
+	return &Reply{}
 }

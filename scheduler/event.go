@@ -186,6 +186,8 @@ type (
 	OrderNode struct {
 		Node, Want, Reason, By string
 	}
+	// ForgetNode takes the record of a node away that is dead and on which nothing of ours is left, and the order for it.
+	ForgetNode struct{ Node, By string }
 	// Freeze stops everything from being started, moved or killed, for a time (0: until Thaw). Thaw ends that, and releases the brake.
 	Freeze struct {
 		Reason, By string
@@ -246,6 +248,7 @@ func (PauseDeployment) event()  {}
 func (PauseInstance) event()    {}
 func (ReplaceInstance) event()  {}
 func (OrderNode) event()        {}
+func (ForgetNode) event()       {}
 func (Freeze) event()           {}
 func (Thaw) event()             {}
 func (InverseOffers) event()    {}

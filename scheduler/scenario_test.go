@@ -534,6 +534,8 @@ func (s *scenario) call(c Call) string {
 		return "REVIVE"
 	case Suppress:
 		return "SUPPRESS"
+	case RetireNode:
+		return fmt.Sprintf("retire node %s generation=%d", c.Node, c.Generation)
 	case HoldTaker:
 		return fmt.Sprintf("hold the taker: %q", c.Reason)
 	case AcceptInverse:
@@ -634,6 +636,8 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 			e.Want = a.list[1]
 		}
 		return one(e)
+	case "forgetnode":
+		return one(ForgetNode{Node: a.list[0], By: "ann"})
 	case "freeze":
 		e := Freeze{Reason: strings.Join(a.list, " "), By: "ann"}
 		e.For, _ = time.ParseDuration(a.named["for"])

@@ -24,7 +24,9 @@ func (w *world) checkHeld(c Call) {
 func (w *world) awayOrder() {
 	h := w.hosts[w.r.Intn(len(w.hosts))]
 	name := string(h.node.UID)
-	switch w.r.Intn(10) {
+	switch w.r.Intn(11) {
+	case 10:
+		w.step(ForgetNode{Node: name}, w.crashing())
 	case 0:
 		w.step(Freeze{Reason: "test", For: time.Duration(w.r.Intn(3)) * time.Second}, w.crashing())
 	case 1, 2:

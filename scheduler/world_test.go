@@ -64,6 +64,7 @@ type wHost struct {
 	cut     bool // the node cannot reach the authority
 	fenceAt time.Time
 	takeAt  time.Time
+	retired bool // its record was retired
 	mounts  map[state.VolumeUID]wMount
 }
 
@@ -163,7 +164,7 @@ func (w *world) boot(h *wHost) {
 func (w *world) freshNode(h *wHost, gen uint64) {
 	h.node = &state.Node{UID: state.NodeUID("n-" + h.name), Generation: gen, Alive: true, Hostname: h.name, Agent: h.agent.id, AgentHostname: h.name, Grade: "soft",
 		Drivers: map[string]state.Driver{"pool": {Name: "pool", Scope: "cluster", Exclusive: true, Ready: true}}}
-	w.nodesNew = true
+	w.nodesNew, h.retired = true, false
 	for _, uid := range sortedKeys(w.claims) {
 		if c := w.claims[uid]; c.State == state.ClaimHeld && c.Node == h.node.UID && c.NodeGeneration < gen {
 			w.setClaim(uid, func(c *state.Claim) { c.State, c.FreedBy = state.ClaimFree, "L3" })
@@ -391,6 +392,9 @@ func (w *world) subscribe() {
 func (w *world) nodesEvent() Event {
 	var e NodesSeen
 	for _, h := range w.hosts {
+		if h.retired {
+			continue
+		}
 		n := *h.node
 		e.Nodes = append(e.Nodes, &n)
 	}
@@ -442,6 +446,18 @@ func (w *world) deliverAuth() {
 			w.broken("removal of %s is asked for while its claim is %s", c.Volume.Ref, cl.State)
 		}
 		w.request(c.Op, c.Node, c.Volume, false)
+	case RetireNode:
+		for _, h := range w.hosts {
+			if h.node.UID == c.Node && h.node.Generation == c.Generation && !h.node.Alive {
+				h.retired, w.nodesNew = true, true
+				w.logf("node %s is retired", h.name)
+				for _, cl := range w.claims {
+					if cl.State == state.ClaimHeld && cl.Node == c.Node {
+						w.broken("%s is retired and holds %s", c.Node, cl.Ref)
+					}
+				}
+			}
+		}
 	case ForgetRequest:
 		delete(w.requests, c.Op)
 	}

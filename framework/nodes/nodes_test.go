@@ -322,6 +322,38 @@ func TestHeldTaker(t *testing.T) {
 	w.await("the claim, free", claims(func(c scheduler.ClaimsSeen) bool { return len(c.Claims) == 1 && c.Claims[0].FreedBy == "L4" }))
 }
 
+// A dead node that an operator forgets is not shown any more; should its machine come back, it goes on above its last generation.
+func TestForgottenNode(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	stop := w.renewing("n1")
+	seen := func(is func([]*state.Node) bool) func(scheduler.Event) bool {
+		return func(e scheduler.Event) bool { n, ok := e.(scheduler.NodesSeen); return ok && is(n.Nodes) }
+	}
+	w.await("the node", seen(func(l []*state.Node) bool { return len(l) == 1 && l[0].Alive }))
+	if err := w.a.RetireNode(ctx, "n1", 1, "ann"); !fault.Is(err, fault.Conflict) {
+		t.Errorf("a living node was retired: %v", err)
+	}
+	stop()
+	w.await("its death", seen(func(l []*state.Node) bool { return len(l) == 1 && !l[0].Alive }))
+	if err := w.a.RetireNode(ctx, "n1", 2, "ann"); !fault.Is(err, fault.Conflict) {
+		t.Errorf("another generation was retired: %v", err)
+	}
+	w.n.Do(scheduler.RetireNode{Node: "n1", Generation: 1, By: "ann"})
+	w.await("nobody", seen(func(l []*state.Node) bool { return len(l) == 0 }))
+	nv, err := w.a.Node(ctx, "n1")
+	if err != nil || nv.Generation != 1 || nv.RetiredBy != "ann" {
+		t.Fatalf("record %+v, %v", nv, err)
+	}
+	if err := w.a.RetireNode(ctx, "n1", 1, "bob"); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if _, err := w.a.PutNode(ctx, lease.Node{UID: "n1", Generation: 2, BootID: "c", Seq: 1, Alive: true, Grade: lease.GradeSoft, Timing: lease.Timing{F: 0.2, S: 0.1}}, nv.Version); err != nil {
+		t.Fatal(err)
+	}
+	w.await("the node, back", seen(func(l []*state.Node) bool { return len(l) == 1 && l[0].Alive && l[0].Generation == 2 }))
+}
+
 // A node whose constants need a longer wait than ours is never declared dead, and that is said while it is well.
 func TestNodeThatNeedsALongerWait(t *testing.T) {
 	w := newWorld(t)

@@ -144,6 +144,9 @@ func (n *Nodes) seeNodes(nodes []lease.NodeVersion) {
 	}
 	n.answers.mu.Unlock()
 	for _, nv := range nodes {
+		if nv.RetiredAt != nil {
+			continue
+		}
 		node := nodeOf(nv)
 		if w, ok := waits[nv.UID]; ok && nv.Alive {
 			node.Kept = w.Blocked

@@ -21,6 +21,8 @@ func identify(c scheduler.Call) (key, volume string, ok bool) {
 		return "create " + c.Op, string(c.Volume.UID), true
 	case scheduler.RemoveVolumeData:
 		return "remove " + c.Op, string(c.Volume.UID), true
+	case scheduler.RetireNode:
+		return fmt.Sprintf("retire %d", c.Generation), "node " + string(c.Node), true
 	case scheduler.ForgetRequest:
 		return "forget " + c.Op, "op " + c.Op, true
 	}

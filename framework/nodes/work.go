@@ -61,6 +61,8 @@ func (n *Nodes) make(ctx context.Context, call scheduler.Call) error {
 		return n.create(ctx, c)
 	case scheduler.RemoveVolumeData:
 		return n.ask(ctx, c.Op, c.Node, c.Volume, lease.RequestRemove)
+	case scheduler.RetireNode:
+		return n.noted("a node was not retired", string(c.Node), n.a.RetireNode(ctx, string(c.Node), c.Generation, c.By))
 	case scheduler.ForgetRequest:
 		return n.noted("a request was not removed", c.Op, n.a.DeleteRequest(ctx, string(c.Node), c.Op))
 	}

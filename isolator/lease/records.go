@@ -136,6 +136,10 @@ type Node struct {
 	// DeadAt and DeadBy tell of L4.
 	DeadAt *time.Time `json:"deadAt,omitempty"`
 	DeadBy string     `json:"deadBy,omitempty"`
+	// RetiredAt and RetiredBy say that an operator has forgotten the node. The record stays, so that a machine that comes back with this uid goes on
+	// above the last generation; it is not retired any more then.
+	RetiredAt *time.Time `json:"retiredAt,omitempty"`
+	RetiredBy string     `json:"retiredBy,omitempty"`
 }
 
 // DriverFacts is what a node publishes of one of its drivers; the words are those of docs/safety.md.

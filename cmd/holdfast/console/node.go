@@ -12,11 +12,12 @@ import (
 )
 
 func nodeCommand(c *Console) *cobra.Command {
-	return Verbs("node", "Nodes: list, show, cordon, uncordon, drain, decommission, fence", fenceNode(c), nodeList(c), nodeShow(c),
+	return Verbs("node", "Nodes: list, show, cordon, uncordon, drain, decommission, forget, fence", fenceNode(c), nodeList(c), nodeShow(c),
 		nodeOrder(c, "cordon", "Place nothing new on a node; what runs there stays"),
 		nodeOrder(c, "uncordon", "Take back cordon, drain and decommission"),
 		nodeOrder(c, "drain", "Move what runs on a node to others, one by one and within minimum health; volumes are handed over"),
-		nodeOrder(c, "decommission", "Drain a node that will not come back"))
+		nodeOrder(c, "decommission", "Drain a node that will not come back; its record is retired once it is empty and its isolator has stopped"),
+		nodeOrder(c, "forget", "Retire the record of a dead node on which nothing is left"))
 }
 
 func nodeList(c *Console) *cobra.Command {
@@ -110,7 +111,7 @@ func nodeOrder(c *Console, verb, short string) *cobra.Command {
 			return nil
 		},
 	}
-	if verb != "uncordon" {
+	if verb != "uncordon" && verb != "forget" {
 		cmd.Flags().StringVar(&reason, "reason", "", "why, for others to read")
 	}
 	if verb == "drain" || verb == "decommission" {

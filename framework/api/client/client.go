@@ -211,7 +211,7 @@ func (c *Client) Nodes(ctx context.Context) ([]Node, error) {
 	return out.Nodes, c.get(ctx, "/v1/nodes", &out)
 }
 
-// OrderNode says what is wanted of a node, by uid, agent id or host name: verb is cordon, uncordon, drain or decommission.
+// OrderNode says what is wanted of a node, by uid, agent id or host name: verb is cordon, uncordon, drain, decommission or forget.
 func (c *Client) OrderNode(ctx context.Context, node, verb, reason, by string) (*Result, error) {
 	body, err := json.Marshal(map[string]string{"reason": reason, "by": by})
 	if err != nil {

@@ -54,6 +54,15 @@ func (s *api) orderNode(want string) http.HandlerFunc {
 	}
 }
 
+func (s *api) forgetNode(w http.ResponseWriter, r *http.Request) {
+	b, err := readWord(r)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	s.command(w, r, scheduler.ForgetNode{Node: mux.Vars(r)["id"], By: b.By})
+}
+
 func (s *api) hold(w http.ResponseWriter, r *http.Request) {
 	one(s, w, r, func(st *state.State) (client.Hold, error) { return show.Hold(st), nil })
 }

@@ -36,6 +36,7 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(post, "/v1/nodes/{id}/uncordon", "takes back cordon, drain and decommission", s.orderNode(""))
 	t.Handle(post, "/v1/nodes/{id}/drain", "moves what runs on a node to others, within minimum health", s.orderNode(state.WantDrain))
 	t.Handle(post, "/v1/nodes/{id}/decommission", "drains a node that will not come back", s.orderNode(state.WantDecommission))
+	t.Handle(post, "/v1/nodes/{id}/forget", "forgets a dead node on which nothing is left", s.forgetNode)
 	t.Handle(get, "/v1/hold", "tells whether anything may be started, moved or killed", s.hold)
 	t.Handle(post, "/v1/freeze", "stops everything from being started, moved or killed", s.freeze)
 	t.Handle(post, "/v1/thaw", "ends a freeze and releases the brake", s.thaw)
