@@ -32,7 +32,7 @@ const MaxName = 200
 
 var (
 	nameShape   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
-	driverShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)?$`)
+	driverShape = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.:-]*)?$`)
 )
 
 // CheckName says whether a volume name may be used: Docker's rule for volume names (letters, digits, `_`, `.`,

@@ -22,7 +22,7 @@ func TestCheckName(t *testing.T) {
 }
 
 func TestCheckDriver(t *testing.T) {
-	for _, good := range []string{"pool", "rexray", "csi/hostpath.csi.k8s.io", "vieux/sshfs", "rexray:latest"} {
+	for _, good := range []string{"pool", "rexray", "csi/hostpath.csi.k8s.io", "vieux/sshfs", "vieux/sshfs:latest", "rexray:latest"} {
 		if err := CheckDriver(good); err != nil {
 			t.Errorf("CheckDriver(%q) = %v", good, err)
 		}

@@ -14,20 +14,23 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 )
 
-// Dirs are where plugins announce themselves. Sockets come first, as with Docker.
+// Dirs are where plugins announce themselves. Those that Docker manages come first, then sockets, then specs, as with Docker.
 type Dirs struct {
+	Managed Managed  // the zero value knows none
 	Sockets []string // <name>.sock or <name>/<name>.sock
-	Specs   []string // <name>.spec, <name>.json, or the same below <name>/
+	Specs   []string // <name>.spec or <name>/<name>.spec, then the same with .json
 }
 
 // DefaultDirs are the directories that Docker documents.
 func DefaultDirs() Dirs {
 	return Dirs{
+		Managed: DefaultManaged(),
 		Sockets: []string{"/run/docker/plugins"},
 		Specs:   []string{"/etc/docker/plugins", "/usr/lib/docker/plugins"},
 	}
@@ -37,23 +40,55 @@ func DefaultDirs() Dirs {
 type endpoint struct {
 	network, address string
 	tls              *tls.Config
-	source           string // the file that said so
+	source           string         // the file that said so
+	managed          *managedPlugin // nil for one that Docker does not run
 }
 
 // Check says whether a plugin of that name announces itself: NotFound when none does. Nothing is connected.
 func (d Dirs) Check(name string) error {
-	_, err := d.find(name)
+	_, err := d.find(context.Background(), name)
 	return err
 }
 
 // find looks a plugin up by name. NotFound when nothing announces it.
-func (d Dirs) find(name string) (endpoint, error) {
+func (d Dirs) find(ctx context.Context, name string) (endpoint, error) {
 	if err := volume.CheckDriver(name); err != nil {
 		return endpoint{}, err
 	}
-	if strings.Contains(name, "/") {
-		return endpoint{}, fault.New(fault.NotFound, "volume plugin %s: a plugin's name has no '/'", name)
+	asked := d.Managed.running()
+	if asked {
+		if e, err := d.findManaged(ctx, name); err == nil || !fault.Is(err, fault.NotFound) {
+			return e, err
+		}
 	}
+	if !strings.ContainsAny(name, "/:") {
+		if e, err := d.findLegacy(name); err == nil || !fault.Is(err, fault.NotFound) {
+			return e, err
+		}
+	}
+	if !asked { // it may be there and not run
+		if e, err := d.findManaged(ctx, name); err == nil || !fault.Is(err, fault.NotFound) {
+			return e, err
+		}
+	}
+	return endpoint{}, fault.New(fault.NotFound, "volume plugin %s is not installed: no socket in %s, no spec in %s, and Docker manages none of that name", name,
+		strings.Join(d.Sockets, ", "), strings.Join(d.Specs, ", "))
+}
+
+// findManaged finds one that Docker runs. Where Docker cannot be asked, one that announces itself is not kept from being used.
+func (d Dirs) findManaged(ctx context.Context, name string) (endpoint, error) {
+	p, ok, err := d.Managed.find(ctx, name)
+	switch {
+	case err != nil && strings.ContainsAny(name, "/:"):
+		return endpoint{}, err
+	case err != nil || !ok:
+		return endpoint{}, fault.New(fault.NotFound, "Docker manages no volume plugin %s", name)
+	}
+	return d.Managed.endpoint(p)
+}
+
+// findLegacy finds one that announces itself by a file.
+func (d Dirs) findLegacy(name string) (endpoint, error) {
 	for _, dir := range d.Sockets {
 		for _, p := range []string{filepath.Join(dir, name+".sock"), filepath.Join(dir, name, name+".sock")} {
 			if fi, err := os.Stat(p); err == nil && fi.Mode()&fs.ModeSocket != 0 {
@@ -62,13 +97,13 @@ func (d Dirs) find(name string) (endpoint, error) {
 		}
 	}
 	for _, dir := range d.Specs {
-		for _, base := range []string{filepath.Join(dir, name), filepath.Join(dir, name, name)} {
-			for _, read := range []struct {
-				ext   string
-				parse func(string, []byte) (endpoint, error)
-			}{{".spec", parseSpec}, {".json", parseJSON}} {
+		for _, read := range []struct {
+			ext   string
+			parse func(string, []byte) (endpoint, error)
+		}{{".spec", parseSpec}, {".json", parseJSON}} {
+			for _, base := range []string{filepath.Join(dir, name), filepath.Join(dir, name, name)} {
 				raw, err := readSmall(base + read.ext)
-				if errors.Is(err, fs.ErrNotExist) {
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 					continue
 				}
 				if err != nil {
@@ -78,15 +113,15 @@ func (d Dirs) find(name string) (endpoint, error) {
 			}
 		}
 	}
-	return endpoint{}, fault.New(fault.NotFound, "volume plugin %s is not installed: no socket in %s and no spec in %s", name,
-		strings.Join(d.Sockets, ", "), strings.Join(d.Specs, ", "))
+	return endpoint{}, fault.New(fault.NotFound, "volume plugin %s announces itself nowhere", name)
 }
 
 func parseSpec(file string, raw []byte) (endpoint, error) {
 	return parseAddress(file, strings.TrimSpace(string(raw)), nil)
 }
 
-// parseJSON reads Docker's plugin JSON: {"Name","Addr","TLSConfig":{"InsecureSkipVerify","CAFile","CertFile","KeyFile"}}.
+// parseJSON reads Docker's plugin JSON: {"Name","Addr","TLSConfig":{"InsecureSkipVerify","CAFile","CertFile","KeyFile"}}. The name is that of the file. As
+// with Docker a TLSConfig without CAFile checks nobody's certificate.
 func parseJSON(file string, raw []byte) (endpoint, error) {
 	var doc struct {
 		Addr      string
@@ -100,7 +135,7 @@ func parseJSON(file string, raw []byte) (endpoint, error) {
 	}
 	var conf *tls.Config
 	if t := doc.TLSConfig; t != nil {
-		conf = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.InsecureSkipVerify}
+		conf = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: t.InsecureSkipVerify || t.CAFile == ""}
 		if t.CAFile != "" {
 			pem, err := readSmall(t.CAFile)
 			if err != nil {
@@ -137,18 +172,30 @@ func parseAddress(file, addr string, conf *tls.Config) (endpoint, error) {
 		}
 		return endpoint{network: "unix", address: u.Path, source: file}, nil
 	case "tcp", "http", "https":
-		if u.Host == "" || u.Port() == "" {
-			break
-		}
-		if conf == nil && u.Scheme == "https" {
-			conf = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		if conf != nil && conf.ServerName == "" {
-			conf.ServerName = u.Hostname()
-		}
-		return endpoint{network: "tcp", address: u.Host, tls: conf, source: file}, nil
+		return parseHost(file, u, conf)
 	}
 	return endpoint{}, fault.New(fault.Invalid, "plugin file %s: address %q is neither unix:///path nor tcp://host:port", file, addr)
+}
+
+func parseHost(file string, u *url.URL, conf *tls.Config) (endpoint, error) {
+	port := u.Port()
+	switch {
+	case u.Hostname() == "" || u.User != nil:
+		return endpoint{}, fault.New(fault.Invalid, "plugin file %s: address %q names no host", file, u.Redacted())
+	case u.Scheme == "http":
+		conf = nil
+	case u.Scheme == "https" && conf == nil:
+		conf = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if conf != nil {
+		conf.ServerName = u.Hostname()
+	}
+	if port == "" {
+		if port = "80"; conf != nil {
+			port = "443"
+		}
+	}
+	return endpoint{network: "tcp", address: net.JoinHostPort(u.Hostname(), port), tls: conf, source: file}, nil
 }
 
 func (e endpoint) dial(ctx context.Context) (net.Conn, error) {
@@ -180,6 +227,9 @@ func (d Dirs) Names() []string {
 	}
 	for _, dir := range d.Specs {
 		announced(dir, seen, ".spec", ".json")
+	}
+	for _, name := range d.Managed.names() {
+		seen[name] = true
 	}
 	var out []string
 	for name := range seen {

@@ -102,8 +102,8 @@ type wireVolume struct {
 	Status     json.RawMessage
 }
 
-func (w wireVolume) info() driver.Info {
-	i := driver.Info{Name: w.Name, Path: w.Mountpoint}
+func (d *Driver) info(w wireVolume) driver.Info {
+	i := driver.Info{Name: w.Name, Path: d.onHost(w.Mountpoint)}
 	if t, err := time.Parse(time.RFC3339, w.CreatedAt); err == nil {
 		i.Created = t
 	}
@@ -126,7 +126,7 @@ func (d *Driver) Get(ctx context.Context, name string) (driver.Info, error) {
 	case r.Volume.Name != name:
 		return driver.Info{}, fault.New(fault.Unknown, "get volume %s/%s: the plugin answered about volume %.80q", d.o.Name, name, r.Volume.Name)
 	}
-	return r.Volume.info(), nil
+	return d.info(*r.Volume), nil
 }
 
 // Create asks for a new volume, once. The protocol knows no uid: an existing volume is Exists when the plugin says so, and
@@ -177,7 +177,17 @@ func (d *Driver) Mount(ctx context.Context, m driver.MountSpec) (string, error) 
 	if err != nil {
 		return "", fault.Op(err, "mount volume %s/%s", d.o.Name, m.Name)
 	}
-	return r.Mountpoint, nil
+	return d.onHost(r.Mountpoint), nil
+}
+
+// onHost turns a path that the plugin gave into one of this node: one that Docker runs in a container sees other paths.
+func (d *Driver) onHost(path string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m := d.endpoint.managed; m != nil {
+		return m.onHost(path)
+	}
+	return path
 }
 
 // Unmount asks once. A plugin that says that it is not mounted has said what we want.
@@ -200,7 +210,7 @@ func (d *Driver) Path(ctx context.Context, name string) (string, error) {
 	}
 	var r struct{ Mountpoint string }
 	err := d.look(ctx, "VolumeDriver.Path", map[string]string{"Name": name}, &r)
-	return r.Mountpoint, fault.Op(err, "path of volume %s/%s", d.o.Name, name)
+	return d.onHost(r.Mountpoint), fault.Op(err, "path of volume %s/%s", d.o.Name, name)
 }
 
 // List asks for all volumes. Names that no volume may have are left out.
@@ -215,7 +225,7 @@ func (d *Driver) List(ctx context.Context) ([]driver.Info, error) {
 	out := make([]driver.Info, 0, len(r.Volumes))
 	for _, v := range r.Volumes {
 		if v != nil && volume.CheckName(v.Name) == nil {
-			out = append(out, v.info())
+			out = append(out, d.info(*v))
 		}
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
@@ -265,7 +275,7 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 	if d.client != nil {
 		return d.client, nil
 	}
-	e, err := d.o.Dirs.find(d.o.Name)
+	e, err := d.o.Dirs.find(ctx, d.o.Name)
 	if fault.Is(err, fault.NotFound) { // the driver is not there; that says nothing of the volume
 		return nil, fault.Wrap(fault.Unavailable, err, "")
 	}
@@ -280,6 +290,10 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 			DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	if e.managed != nil { // Docker knows what it is, and does not ask it either
+		d.client, d.endpoint = c, e
+		return c, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.o.ReadLimit)
 	defer cancel()
