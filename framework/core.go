@@ -51,6 +51,8 @@ type Notice struct {
 	First   bool           `json:"-"`
 	// Strange is a task of ours that no instance claimed, and that is over now ("strange").
 	Strange *state.StrangeTask `json:"-"`
+	// Unhealthy says why the framework's own checks gave up an instance's run with this change, "" when they did not.
+	Unhealthy string `json:"-"`
 	// Check is a health check of the framework's own that failed ("check"); told each time.
 	Check *probe.Failure `json:"-"`
 }

@@ -91,17 +91,29 @@ func Notices(view *state.State, cause scheduler.Event, plan scheduler.Plan) []No
 		switch {
 		case n.Instance != nil:
 			n.Status = statusOf(cause, n)
+			if h, ok := cause.(scheduler.Health); ok && n.Before != nil && n.Before.Run != nil && n.Before.Run.Task == h.Task && n.Instance.Phase == state.PhaseKilling {
+				n.Unhealthy = h.Kill
+			}
 		case n.Deployment != nil:
-			n.Cancelled = n.Gone && plan.Reply != nil
+			n.Cancelled = n.Gone && replaces(cause)
 			deployed = deployed || plan.Reply != nil && n.ID == string(plan.Reply.Deployment)
 		}
 		out = append(out, n)
 	}
-	if r := plan.Reply; r != nil && r.Err == nil && r.Deployment != "" && !deployed {
+	if r := plan.Reply; r != nil && r.Err == nil && r.Deployment != "" && !deployed && view.Deployments[r.Deployment] == nil {
 		// Done before it was written down, because there was nothing to do.
 		out = append(out, Notice{Type: string(state.KindDeployment), ID: string(r.Deployment), Gone: true, Deployment: &state.Deployment{ID: r.Deployment, Version: r.Version}})
 	}
 	return out
+}
+
+// replaces tells whether an event may end a deployment before its time. Others end one only by doing its last step.
+func replaces(cause scheduler.Event) bool {
+	switch cause.(type) {
+	case scheduler.PutApp, scheduler.ScaleApp, scheduler.RestartApp, scheduler.RemoveApp, scheduler.PutGroup, scheduler.CancelDeployment:
+		return true
+	}
+	return false
 }
 
 // statusOf gives the master's word on a task when it is what changed its instance.

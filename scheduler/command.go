@@ -188,7 +188,7 @@ func (w *work) checkPuts(puts []AppPut, create, force bool) error {
 }
 
 func (w *work) putApps(e PutApp) *Reply {
-	if err := w.checkPuts(e.Changes, e.Create, e.Force); err != nil {
+	if err := w.checkPuts(e.Changes, e.Create, e.Force || e.Dry); err != nil {
 		return refuse(err)
 	}
 	var changes []state.AppChange
@@ -204,7 +204,11 @@ func (w *work) putApps(e PutApp) *Reply {
 	if err := w.groupNames(edited, nil); err != nil {
 		return refuse(err)
 	}
-	return w.deploy(changes, edited, version)
+	r := w.deploy(changes, edited, version)
+	if e.Dry && r.Err == nil {
+		r.Dry, r.Deployment = true, "" // there is no such deployment
+	}
+	return r
 }
 
 // maxInstances is what this design plans for, over all apps.

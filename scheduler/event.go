@@ -111,6 +111,8 @@ type (
 		Force   bool
 		// Create refuses (Exists) an app that is there.
 		Create bool
+		// Dry only answers with the steps.
+		Dry bool
 	}
 	// ScaleApp changes the number of instances only. Kill names instances that are to go instead of the highest numbers; then there are as
 	// many fewer as it names, and Instances says nothing.

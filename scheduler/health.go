@@ -16,7 +16,7 @@ func (w *work) health(e Health) {
 	}
 	c.Run.Ready = c.Run.Ready || e.Ready
 	w.noteUp(c)
-	if e.Kill != "" {
+	if e.Kill != "" && !w.frozen() {
 		w.failed(c, Status{State: "TASK_KILLED", Message: e.Kill})
 		w.kill(c, e.Kill)
 		return

@@ -205,7 +205,7 @@ func (w *work) holds(e Event) error {
 	force := false
 	switch e := e.(type) {
 	case PutApp:
-		force = e.Force
+		force = e.Force || e.Dry
 	case ScaleApp:
 		force = e.Force
 	case RestartApp:

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -35,7 +36,7 @@ func (w *work) pauseInstance(e PauseInstance) *Reply {
 	}
 	c := w.edit(i)
 	c.Paused, c.Pin, c.Avoid = !e.Resume, "", nil
-	c.Failures, c.BackoffUntil = 0, w.now
+	c.Failures, c.BackoffUntil = 0, time.Time{}
 	if c.Paused && c.Run != nil {
 		c.Pin = c.Run.Agent
 	}
@@ -79,7 +80,7 @@ func (w *work) held(i *state.Instance, agent state.AgentID) string {
 	return ""
 }
 
-// replaceInstance gives an instance a new run elsewhere.
+// replaceInstance gives an instance a new run elsewhere. Local volumes cannot follow it: they are given up with their data, where that is allowed.
 func (w *work) replaceInstance(e ReplaceInstance) *Reply {
 	i := w.instance(e.Instance)
 	if i == nil {

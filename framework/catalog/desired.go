@@ -252,12 +252,13 @@ func (b *builder) make(n member, host string) (out []*Service) {
 	return out
 }
 
-// health is Mesos's result as Consul calls it. Without checks a running task is well; before the first result it is neither.
+// health is the result of checks as Consul calls it. Without checks a running task is well; before the first result, or while it is not ready,
+// it is neither. An idle command of a paused instance serves nobody.
 func health(o *outline, r *state.Run) string {
 	switch {
-	case r.Healthy != nil && !*r.Healthy:
+	case r.Idle, r.Healthy != nil && !*r.Healthy:
 		return "critical"
-	case r.Healthy == nil && o.checked:
+	case r.Healthy == nil && o.checked, o.ready && !r.Ready:
 		return "warning"
 	}
 	return "passing"

@@ -26,7 +26,8 @@ const (
 type outline struct {
 	services []sketch
 	inside   bool // address and ports are the container's
-	checked  bool // Mesos checks the health
+	checked  bool // its health is checked
+	ready    bool // it is asked whether it is ready
 }
 
 // sketch is one service of an instance.
@@ -48,7 +49,7 @@ type port struct {
 
 // outlineOf reads the labels and ports of a definition.
 func outlineOf(d *state.Def) *outline {
-	o := &outline{checked: len(d.Spec.HealthChecks) > 0}
+	o := &outline{checked: len(d.Spec.HealthChecks) > 0, ready: len(d.Spec.ReadinessChecks) > 0}
 	ports := hostPorts(&d.Spec)
 	if inside := containerPorts(d); len(ports) == 0 && d.Spec.Container.Network == "container" {
 		ports, o.inside = inside, true

@@ -18,8 +18,8 @@ type Health struct {
 	LastFailureCause          string
 }
 
-// known tells whether there was an answer that counts.
-func (h *Health) known() bool { return !h.LastSuccess.IsZero() || !h.LastFailure.IsZero() }
+// Known tells whether there was an answer that counts.
+func (h *Health) Known() bool { return !h.LastSuccess.IsZero() || !h.LastFailure.IsZero() }
 
 // note takes an answer. counts: it was a failure that is not forgiven; over: the run is to be given up.
 func (h *Health) note(c *Check, a answer, now time.Time) (counts, over bool) {
@@ -55,7 +55,7 @@ func together(list []*check) (healthy *bool) {
 		}
 		some = true
 		switch {
-		case !c.health.known():
+		case !c.health.Known():
 			all = false
 		case !c.health.Alive:
 			return new(bool)

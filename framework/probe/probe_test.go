@@ -169,7 +169,7 @@ func TestGrace(t *testing.T) {
 	i, d := instance(s.port(t), state.HealthCheck{Protocol: "HTTP", Path: "/health", Timeout: 5 * time.Second, MaxFailures: 1, Grace: time.Hour})
 	r := start(t, i, d)
 	r.until(t, "asked", func(*state.Instance) bool { return s.asked.Load() > 5 })
-	if h, _ := r.Results(i.Run.Task); len(h) != 1 || h[0].known() {
+	if h, _ := r.Results(i.Run.Task); len(h) != 1 || h[0].Known() {
 		t.Errorf("results in the grace period: %+v", h)
 	}
 	s.status.Store(204)

@@ -18,8 +18,8 @@ import (
 const maxAppFile = 16 << 20
 
 func appCommand(c *Console) *cobra.Command {
-	return Verbs("app", "Apps: add, list, show, scale, restart, remove",
-		appAdd(c), appList(c), appShow(c), appScale(c), appRestart(c), appRemove(c))
+	return Verbs("app", "Apps: add, put, list, show, scale, restart, versions, rollback, remove",
+		appAdd(c), appPut(c), appVersions(c), appRollback(c), appList(c), appShow(c), appScale(c), appRestart(c), appRemove(c))
 }
 
 func appAdd(c *Console) *cobra.Command {

@@ -14,10 +14,13 @@ import (
 )
 
 func instanceCommand(c *Console) *cobra.Command {
-	return Verbs("instance", "Instances: list, show, restart, move, logs",
+	return Verbs("instance", "Instances: list, show, restart, move, replace, pause, resume, logs",
 		instanceList(c), instanceShow(c),
 		instanceAct(c, "restart", "Restart one instance; it keeps its number and volumes", (*client.Client).RestartInstance),
 		instanceAct(c, "move", "Restart one instance on another agent; its volumes follow", (*client.Client).MoveInstance),
+		instanceReplace(c),
+		instanceAct(c, "pause", "Stop one instance and keep its volumes mounted by an idle command, so that a person can repair the data", (*client.Client).PauseInstance),
+		instanceAct(c, "resume", "End a pause: the instance runs its app again", (*client.Client).ResumeInstance),
 		instanceAddress(c), instanceLogs(c))
 }
 
@@ -57,6 +60,9 @@ func PrintInstances(w io.Writer, list []client.Instance) {
 }
 
 func phase(i client.Instance) string {
+	if i.Paused {
+		return "paused (" + i.Phase + ")"
+	}
 	if i.Healthy != nil && !*i.Healthy && i.Phase == "running" {
 		return "unhealthy"
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/holdfast-io/holdfast/framework/api/client"
 )
 
 type ctxT = context.Context
@@ -162,7 +164,7 @@ func deploymentCommand(c *Console) *cobra.Command {
 						now = append(now, a.Action+" "+a.App)
 					}
 				}
-				t.Add(d.ID, fmt.Sprintf("%d/%d", d.Step, len(d.Steps)), ago(d.CreatedAt), Join(d.Apps), strings.Join(now, ", "))
+				t.Add(d.ID, fmt.Sprintf("%d/%d", d.Step, len(d.Steps))+mark(d.Paused, " paused"), ago(d.CreatedAt), Join(d.Apps), strings.Join(now, ", "))
 			}
 			t.Print(c.Out)
 			return nil
@@ -185,7 +187,9 @@ func deploymentCommand(c *Console) *cobra.Command {
 		},
 	}
 	cancel.Flags().BoolVar(&force, "force", false, "abandon it where it is instead of rolling back")
-	return Verbs("deployment", "Deployments: list, cancel", list, cancel)
+	return Verbs("deployment", "Deployments: list, cancel, pause, resume", list, cancel,
+		deploymentHold(c, "pause", "Keep a deployment from going on; what it began goes on", (*client.Client).PauseDeployment),
+		deploymentHold(c, "resume", "Let a paused deployment go on", (*client.Client).ResumeDeployment))
 }
 
 func explainCommand(c *Console) *cobra.Command {

@@ -52,6 +52,8 @@ type PutOptions struct {
 	Partial bool
 	// Force replaces a deployment that is in the way.
 	Force bool
+	// Dry only says what would be done: Result.Steps and Changes.
+	Dry bool
 }
 
 // RemoveOptions say how Remove works.
@@ -85,10 +87,7 @@ func (c *Client) AppDefinition(ctx context.Context, id string) (json.RawMessage,
 
 // PutApp creates or updates an app from its Marathon JSON, which must have an id. fault.Invalid carries the paths that are wrong (fault.DetailsOf).
 func (c *Client) PutApp(ctx context.Context, app json.RawMessage, o PutOptions) (*Result, error) {
-	q := url.Values{}
-	if o.Force {
-		q.Set("force", "true")
-	}
+	q := dryQuery(o.Force, o.Dry)
 	if o.CreateOnly {
 		return c.command(ctx, http.MethodPost, "/v2/apps", q, app)
 	}

@@ -73,6 +73,8 @@ type Instance struct {
 	BackoffUntil time.Time `json:"backoffUntil,omitzero"`
 	KillReason   string    `json:"killReason,omitempty"`
 	CreatedAt    time.Time `json:"createdAt,omitzero"`
+	// Paused: a person repairs its data.
+	Paused bool `json:"paused,omitempty"`
 
 	// Of the current run; empty when there is none.
 	Task        string    `json:"task,omitempty"`
@@ -87,6 +89,8 @@ type Instance struct {
 	Message     string    `json:"message,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
 	Healthy     *bool     `json:"healthy,omitempty"` // nil: no check, or no result yet
+	Ready       bool      `json:"ready,omitempty"`   // its readiness checks have passed
+	Idle        bool      `json:"idle,omitempty"`    // it runs the idle command of a paused instance
 	StagedAt    time.Time `json:"stagedAt,omitzero"`
 	StartedAt   time.Time `json:"startedAt,omitzero"`
 
@@ -289,6 +293,22 @@ type Deployment struct {
 	Paused    bool               `json:"paused,omitempty"`
 }
 
+// PlannedChange is what a change with ?dryRun=true would make of one app.
+type PlannedChange struct {
+	App           string       `json:"app"`
+	Action        string       `json:"action"` // create, update, scale, remove
+	FromInstances int          `json:"fromInstances"`
+	ToInstances   int          `json:"toInstances"`
+	Differences   []Difference `json:"differences,omitempty"`
+}
+
+// Difference is one field of a definition that would change. From is absent where there was none, To where there would be none.
+type Difference struct {
+	Path string          `json:"path"`
+	From json.RawMessage `json:"from,omitempty"`
+	To   json.RawMessage `json:"to,omitempty"`
+}
+
 // DeploymentStep has actions that go on side by side.
 type DeploymentStep struct {
 	Actions []DeploymentAction `json:"actions"`
@@ -368,7 +388,10 @@ type Info struct {
 // Result answers a command.
 type Result struct {
 	Deployment string `json:"deploymentId,omitempty"`
-	Version    string `json:"version,omitempty"`
+	// Steps and Changes are the answer to a dry run.
+	Steps   []DeploymentStep `json:"steps,omitempty"`
+	Changes []PlannedChange  `json:"changes,omitempty"`
+	Version string           `json:"version,omitempty"`
 	// Volumes named in the answer, by uid.
 	Volumes []string `json:"volumes,omitempty"`
 	// Created: the app is new.

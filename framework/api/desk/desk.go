@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
 	"github.com/holdfast-io/holdfast/framework/nodes"
+	"github.com/holdfast-io/holdfast/framework/probe"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -222,6 +223,16 @@ func Yes(r *http.Request, name string, absent bool) bool {
 		return absent
 	}
 	return strings.EqualFold(r.URL.Query().Get(name), "true")
+}
+
+// Checks gives what the framework's own checks of a task found so far, where the framework has any.
+func (s *Desk) Checks(task state.TaskID) ([]probe.Health, []probe.Readiness) {
+	if c, ok := s.Core.(interface {
+		Checks(state.TaskID) ([]probe.Health, []probe.Readiness)
+	}); ok {
+		return c.Checks(task)
+	}
+	return nil, nil
 }
 
 // Limited bounds a command.

@@ -21,6 +21,9 @@ func (t *Translator) deployment(n framework.Notice) (out []Event) {
 	from := d.Step
 	switch {
 	case n.Gone && n.Cancelled:
+		if d.Step < len(d.Steps) {
+			add("deployment_step_failure", fields{"currentStep": light.Steps[d.Step]})
+		}
 		add("deployment_failed", fields{"id": d.ID, "reason": "the deployment was cancelled, or replaced by another one"})
 		return out
 	case old != nil:

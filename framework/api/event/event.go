@@ -50,6 +50,11 @@ func GroupChanged(at time.Time, group state.AppID, version string) Event {
 	return build("group_change_success", at, fields{"groupId": group, "version": version})
 }
 
+// GroupFailed tells that a change below a group was refused by the framework.
+func GroupFailed(at time.Time, group state.AppID, version, reason string) Event {
+	return build("group_change_failed", at, fields{"groupId": group, "version": version, "reason": reason})
+}
+
 func attached(at time.Time, remote string) Event {
 	return build("event_stream_attached", at, fields{"remoteAddress": remote})
 }

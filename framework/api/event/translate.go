@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework"
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/probe"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -27,6 +28,8 @@ type Translator struct {
 // Translate gives the events of one change, in order; none for what Marathon does not tell.
 func (t *Translator) Translate(n framework.Notice) []Event {
 	switch {
+	case n.Check != nil:
+		return t.failed(n.Check)
 	case n.Instance != nil:
 		return t.instance(n)
 	case n.Deployment != nil:
@@ -109,6 +112,10 @@ func (t *Translator) instance(n framework.Notice) (out []Event) {
 				"reason": s.Message, "host": before.Run.Hostname, "slaveId": before.Run.Agent}))
 		}
 	}
+	if n.Unhealthy != "" && before != nil && before.Run != nil {
+		out = append(out, build("unhealthy_instance_kill_event", t.Now(), fields{"appId": before.App, "taskId": before.Run.Task, "instanceId": before.ID, "version": before.Run.Version,
+			"reason": n.Unhealthy, "host": before.Run.Hostname, "slaveId": before.Run.Agent}))
+	}
 	was, is := conditionOf(before), conditionOf(now)
 	last := now
 	if now == nil {
@@ -188,13 +195,24 @@ func (t *Translator) health(before, now *state.Instance) []Event {
 	if alive {
 		return out
 	}
-	for _, check := range t.healthChecks(now.App, r.Version) {
+	// The framework tells of each failure of its own checks (failed); of Mesos's only the change is known.
+	for _, check := range t.healthChecks(now.App, r.Version, (*state.HealthCheck).Native) {
 		out = append(out, build("failed_health_check_event", t.Now(), fields{"appId": now.App, "taskId": now.ID, "healthCheck": check}))
 	}
 	return out
 }
 
-func (t *Translator) healthChecks(app state.AppID, version string) []json.RawMessage {
+// failed tells of one failed health check of the framework's own.
+func (t *Translator) failed(c *probe.Failure) (out []Event) {
+	at := -1
+	for _, check := range t.healthChecks(c.App, c.Version, func(*state.HealthCheck) bool { at++; return at == c.Index }) {
+		out = append(out, build("failed_health_check_event", t.Now(), fields{"appId": c.App, "taskId": c.Instance, "healthCheck": check}))
+	}
+	return out
+}
+
+// healthChecks gives the health checks of a definition that want lets through, as they are printed; nil lets all through.
+func (t *Translator) healthChecks(app state.AppID, version string, want func(*state.HealthCheck) bool) []json.RawMessage {
 	var d *state.Def
 	t.View(func(st *state.State) { d = st.Def(app, version) })
 	if d == nil || len(d.Spec.HealthChecks) == 0 {
@@ -206,7 +224,13 @@ func (t *Translator) healthChecks(app state.AppID, version string) []json.RawMes
 	if json.Unmarshal(d.Source, &source) != nil {
 		return nil
 	}
-	return source.HealthChecks
+	out := source.HealthChecks[:0]
+	for i := range d.Spec.HealthChecks {
+		if i < len(source.HealthChecks) && (want == nil || want(&d.Spec.HealthChecks[i])) {
+			out = append(out, source.HealthChecks[i])
+		}
+	}
+	return out
 }
 
 func (t *Translator) app(n framework.Notice) (out []Event) {
@@ -219,7 +243,7 @@ func (t *Translator) app(n framework.Notice) (out []Event) {
 	if n.AppBefore != nil && n.AppBefore.Version == n.App.Version {
 		return nil
 	}
-	for _, check := range t.healthChecks(n.App.ID, n.App.Version) {
+	for _, check := range t.healthChecks(n.App.ID, n.App.Version, nil) {
 		out = append(out, build("add_health_check_event", t.Now(), fields{"appId": n.App.ID, "version": n.App.Version, "healthCheck": check}))
 	}
 	return out

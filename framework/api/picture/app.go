@@ -19,7 +19,11 @@ import (
 )
 
 // Embed says which parts of an app an answer holds.
-type Embed struct{ Tasks, Counts, Deployments, Readiness, Failure, Stats bool }
+type Embed struct {
+	Tasks, Counts, Deployments, Readiness, Failure, Stats bool
+	// Checks gives the results of checks; nil for none.
+	Checks Checks
+}
 
 // EmbedOf adds to e what a request asks for with ?embed=; what is not known is ignored, as in Marathon.
 func EmbedOf(r *http.Request, e Embed) Embed {
@@ -161,10 +165,10 @@ func (p *App) Print(e Embed, now time.Time) []byte {
 		add("deployments", refs)
 	}
 	if e.Tasks {
-		add("tasks", Tasks(p.Instances))
+		add("tasks", Tasks(p.Instances, e.Checks))
 	}
 	if e.Readiness {
-		add("readinessCheckResults", []struct{}{})
+		add("readinessCheckResults", ReadinessResults(p.Instances, e.Checks))
 	}
 	if f := a.LastTaskFailure; e.Failure && f != nil {
 		add("lastTaskFailure", taskFailure{AppID: a.ID, Host: f.Host, Message: f.Message, State: f.State,

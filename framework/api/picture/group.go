@@ -19,8 +19,8 @@ type GroupEmbed struct {
 }
 
 // GroupEmbedOf reads ?embed= of a request for groups; without one, groups, apps and pods are meant.
-func GroupEmbedOf(r *http.Request) GroupEmbed {
-	e := GroupEmbed{App: EmbedOf(r, Embed{})}
+func GroupEmbedOf(r *http.Request, checks Checks) GroupEmbed {
+	e := GroupEmbed{App: EmbedOf(r, Embed{Checks: checks})}
 	values := r.URL.Query()["embed"]
 	if len(values) == 0 {
 		e.Groups, e.Apps, e.Pods = true, true, true

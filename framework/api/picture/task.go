@@ -31,12 +31,6 @@ type Task struct {
 	Role               string         `json:"role,omitempty"`
 }
 
-type healthResult struct {
-	Alive               bool             `json:"alive"`
-	ConsecutiveFailures int              `json:"consecutiveFailures"`
-	InstanceID          state.InstanceID `json:"instanceId"`
-}
-
 type ipAddress struct {
 	Address  string `json:"ipAddress"`
 	Protocol string `json:"protocol"`
@@ -69,24 +63,24 @@ func taskState(i *state.Instance) string {
 }
 
 // Tasks lists the tasks of instances without service ports, as everywhere but in /v2/tasks.
-func Tasks(instances []*state.Instance) []Task {
+func Tasks(instances []*state.Instance, checks Checks) []Task {
 	out := []Task{}
 	for _, i := range instances {
 		if HasTask(i) {
-			out = append(out, TaskOf(i))
+			out = append(out, TaskOf(i, checks))
 		}
 		for _, r := range i.Away { // replaced, and not forgotten yet: Marathon lists these, too
 			lost := *i
 			lost.Run, lost.Phase = r, state.PhaseLost
-			out = append(out, TaskOf(&lost))
+			out = append(out, TaskOf(&lost, checks))
 		}
 	}
 	return out
 }
 
 // TasksWithPorts lists an app's tasks with their service ports.
-func (p *App) TasksWithPorts() []Task {
-	out := Tasks(p.Instances)
+func (p *App) TasksWithPorts(checks Checks) []Task {
+	out := Tasks(p.Instances, checks)
 	var current []int
 	for n := range out {
 		if out[n].Version != p.Def.Version {
@@ -104,16 +98,13 @@ func (p *App) TasksWithPorts() []Task {
 }
 
 // TaskOf prints the task of an instance that has one.
-func TaskOf(i *state.Instance) Task {
+func TaskOf(i *state.Instance, checks Checks) Task {
 	r := i.Run
-	t := Task{AppID: i.App, HealthCheckResults: []healthResult{}, Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
+	t := Task{AppID: i.App, HealthCheckResults: healthResults(i, checks), Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
 		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
 		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
 	if r.ContainerIP != "" {
 		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, desk.IPProtocol(r.ContainerIP)})
-	}
-	if r.Healthy != nil {
-		t.HealthCheckResults = append(t.HealthCheckResults, healthResult{Alive: *r.Healthy, InstanceID: i.ID})
 	}
 	return t
 }

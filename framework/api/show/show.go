@@ -95,7 +95,7 @@ func count(out *client.App, i *state.Instance) {
 
 // asWanted tells whether an instance is where it should be.
 func asWanted(i *state.Instance) bool {
-	return i.Goal == state.GoalRun && i.Phase == state.PhaseRunning && (i.Run == nil || i.Run.Healthy == nil || *i.Run.Healthy)
+	return i.Goal == state.GoalRun && i.Phase == state.PhaseRunning && !i.Paused && (i.Run == nil || i.Run.Healthy == nil || *i.Run.Healthy)
 }
 
 // why is one line on an instance that is not where it should be.
@@ -150,7 +150,10 @@ func Run(i *state.Instance) client.Instance {
 		out.MesosState, out.Message, out.Reason, out.Healthy = r.MesosState, r.Message, r.Reason, r.Healthy
 		out.StagedAt, out.StartedAt = r.StagedAt, r.StartedAt
 	}
-	out.Moving = string(i.Moving)
+	out.Moving, out.Paused = string(i.Moving), i.Paused
+	if i.Run != nil {
+		out.Idle, out.Ready = i.Run.Idle, i.Run.Ready
+	}
 	for _, r := range i.Away {
 		out.Away = append(out.Away, client.AwayRun{Task: string(r.Task), Agent: string(r.Agent), Hostname: r.Hostname, LostAt: r.LostAt, ForgetAt: r.ForgetAt})
 	}

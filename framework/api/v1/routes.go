@@ -20,6 +20,9 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(get, "/v1/instances/{id}", "gives an instance", s.instance)
 	t.Handle(post, "/v1/instances/{id}/restart", "restarts an instance", s.restartInstance)
 	t.Handle(post, "/v1/instances/{id}/move", "moves an instance to another agent", s.moveInstance)
+	t.Handle(post, "/v1/instances/{id}/pause", "stops an instance and keeps its volumes mounted by an idle command, for repair", s.pauseInstance)
+	t.Handle(post, "/v1/instances/{id}/resume", "ends a pause", s.resumeInstance)
+	t.Handle(post, "/v1/instances/{id}/replace", "gives an instance a new run elsewhere; local volumes are lost with ?discard=true", s.replaceInstance, "discard")
 	t.Handle(get, "/v1/instances/{id}/logs", "sends a file of an instance's sandbox", s.logs, "file", "offset", "follow")
 	t.Handle(get, "/v1/volumes", "lists volumes", s.volumes, "app")
 	t.Handle(get, "/v1/volumes/{id:.+}", "gives a volume", s.volume)
@@ -41,6 +44,8 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(post, "/v1/freeze", "stops everything from being started, moved or killed", s.freeze)
 	t.Handle(post, "/v1/thaw", "ends a freeze and releases the brake", s.thaw)
 	t.Handle(get, "/v1/deployments", "lists deployments", s.deployments)
+	t.Handle(post, "/v1/deployments/{id}/pause", "keeps a deployment from going on", s.pauseDeployment)
+	t.Handle(post, "/v1/deployments/{id}/resume", "lets a paused deployment go on", s.resumeDeployment)
 	t.Handle(get, "/v1/explain/{id:.+}", "tells what an app or instance waits for", s.explain)
 	t.Handle(get, "/v1/events", "sends changes as they happen", s.events)
 }

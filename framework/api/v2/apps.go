@@ -39,7 +39,7 @@ func (s *api) listApps(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	cmd, id := strings.ToLower(q.Get("cmd")), strings.ToLower(q.Get("id"))
-	e := picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true})
+	e := picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true, Checks: s.Checks})
 	s.answerApps(w, r, "apps", e, func(a *state.App, d *state.Def) bool {
 		return strings.Contains(strings.ToLower(string(a.ID)), id) && (cmd == "" || strings.Contains(strings.ToLower(d.Spec.Cmd), cmd)) && match(d.Spec.Labels)
 	})
@@ -59,12 +59,12 @@ func (s *api) answerApps(w http.ResponseWriter, r *http.Request, name string, e 
 
 func (s *api) showApp(w http.ResponseWriter, r *http.Request) {
 	if group, ok := groupOf(r); ok {
-		e := picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true})
+		e := picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true, Checks: s.Checks})
 		s.answerApps(w, r, "*", e, func(a *state.App, _ *state.Def) bool { return picture.Below(a.ID, group) })
 		return
 	}
 	id := pathID(r)
-	e := picture.EmbedOf(r, picture.Embed{Tasks: true, Counts: true, Deployments: true, Failure: true})
+	e := picture.EmbedOf(r, picture.Embed{Tasks: true, Counts: true, Deployments: true, Failure: true, Checks: s.Checks})
 	var p *picture.App
 	s.Core.View(func(st *state.State) {
 		if a := appOf(st, id); a != nil {

@@ -81,9 +81,14 @@ func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppI
 		s.Fail(w, r, err)
 		return
 	}
-	reply, err := s.Do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: desk.Yes(r, "force", false), Create: h.create && !c.revives})
-	if err != nil {
-		s.Fail(w, r, err)
+	dry := desk.Yes(r, "dryRun", false)
+	reply, err := s.Do(ctx, scheduler.PutApp{Changes: []scheduler.AppPut{c.put}, Force: desk.Yes(r, "force", false), Create: h.create && !c.revives, Dry: dry})
+	switch {
+	case err != nil:
+		s.refused(w, r, picture.Parent(c.put.Def.App), err)
+		return
+	case dry:
+		s.planned(w, r, reply, []scheduler.AppPut{c.put}, nil)
 		return
 	}
 	s.written(w, r, h, c, reply)
@@ -297,12 +302,16 @@ func (s *api) putApps(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	reply := scheduler.Reply{}
+	reply, dry := scheduler.Reply{}, desk.Yes(r, "dryRun", false)
 	if len(changes) > 0 {
-		if reply, err = s.Do(ctx, scheduler.PutApp{Changes: changes, Force: desk.Yes(r, "force", false)}); err != nil {
-			s.Fail(w, r, err)
+		if reply, err = s.Do(ctx, scheduler.PutApp{Changes: changes, Force: desk.Yes(r, "force", false), Dry: dry}); err != nil {
+			s.refused(w, r, "/", err)
 			return
 		}
+	}
+	if dry {
+		s.planned(w, r, reply, changes, nil)
+		return
 	}
 	result := s.result(w, reply)
 	s.groupChanged("/", result.Version)
@@ -366,7 +375,7 @@ func (s *api) command(w http.ResponseWriter, r *http.Request, e scheduler.Event)
 	defer cancel()
 	reply, err := s.Do(ctx, e)
 	if err != nil {
-		s.Fail(w, r, err)
+		s.refused(w, r, picture.Parent(appIn(e)), err)
 		return
 	}
 	result := s.result(w, reply)

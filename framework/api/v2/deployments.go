@@ -8,6 +8,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/picture"
 	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -18,9 +19,9 @@ type action struct {
 }
 
 type currentAction struct {
-	Action           string      `json:"action"`
-	App              state.AppID `json:"app"`
-	ReadinessResults []struct{}  `json:"readinessCheckResults"`
+	Action           string                    `json:"action"`
+	App              state.AppID               `json:"app"`
+	ReadinessResults []picture.ReadinessResult `json:"readinessCheckResults"`
 }
 
 type step struct {
@@ -40,9 +41,13 @@ type deployment struct {
 
 func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 	var all []*state.Deployment
+	instances := map[state.AppID][]*state.Instance{}
 	s.Core.View(func(st *state.State) {
 		for _, d := range st.Deployments {
 			all = append(all, d)
+			for _, app := range acting(d) {
+				instances[app] = slices.Clone(st.InstancesOf(app))
+			}
 		}
 	})
 	slices.SortFunc(all, func(a, b *state.Deployment) int {
@@ -50,18 +55,30 @@ func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 	})
 	out := []deployment{}
 	for _, d := range all {
-		out = append(out, deploymentOf(d))
+		out = append(out, deploymentOf(d, func(app state.AppID) []picture.ReadinessResult {
+			return picture.ReadinessResults(instances[app], s.Checks)
+		}))
 	}
 	s.JSON(w, r, http.StatusOK, out)
 }
 
-func deploymentOf(d *state.Deployment) deployment {
+// acting gives the apps of a deployment's current step.
+func acting(d *state.Deployment) (apps []state.AppID) {
+	if d.Step < len(d.Steps) {
+		for _, a := range d.Steps[d.Step].Actions {
+			apps = append(apps, a.App)
+		}
+	}
+	return apps
+}
+
+func deploymentOf(d *state.Deployment, ready func(state.AppID) []picture.ReadinessResult) deployment {
 	out := deployment{ID: d.ID, Version: d.Version, AffectedApps: append([]state.AppID{}, d.Apps...), AffectedPods: []state.AppID{},
 		Steps: []step{}, CurrentActions: []currentAction{}, CurrentStep: min(d.Step+1, len(d.Steps)), TotalSteps: len(d.Steps)}
 	out.Steps = stepsOf(d.Steps)
 	if d.Step < len(d.Steps) {
 		for _, a := range d.Steps[d.Step].Actions {
-			out.CurrentActions = append(out.CurrentActions, currentAction{Action: a.Action, App: a.App, ReadinessResults: []struct{}{}})
+			out.CurrentActions = append(out.CurrentActions, currentAction{Action: a.Action, App: a.App, ReadinessResults: ready(a.App)})
 		}
 	}
 	return out

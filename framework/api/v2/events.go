@@ -59,6 +59,11 @@ func (s *api) posted(r *http.Request, c *change, version string) {
 	s.groupChanged(picture.Parent(c.put.Def.App), version)
 }
 
+// groupFailed tells that a change below a group was refused: a deployment is in the way, or the change cannot be.
+func (s *api) groupFailed(group state.AppID, err error) {
+	s.hub.Publish(event.GroupFailed(s.Now(), group, desk.Stamp(s.Now()), err.Error()))
+}
+
 // groupChanged tells that a change below a group was accepted.
 func (s *api) groupChanged(group state.AppID, version string) {
 	s.hub.Publish(event.GroupChanged(s.Now(), group, version))

@@ -66,11 +66,11 @@ func (s *api) changeGroup(w http.ResponseWriter, r *http.Request, create bool) {
 func (s *api) sendGroup(ctx context.Context, w http.ResponseWriter, r *http.Request, group state.AppID, e *scheduler.PutGroup, created bool) {
 	reply, err := s.Do(ctx, *e)
 	if err != nil {
-		s.Fail(w, r, err)
+		s.refused(w, r, group, err)
 		return
 	}
 	if e.Dry {
-		s.JSON(w, r, http.StatusOK, map[string]any{"steps": stepsOf(reply.Steps)})
+		s.planned(w, r, reply, e.Changes, e.Remove)
 		return
 	}
 	result := s.result(w, reply)

@@ -54,7 +54,7 @@ func (s *api) showGroup(w http.ResponseWriter, r *http.Request) {
 	if t, ok := s.lookGroup(w, r); ok {
 		out := s.Begin(w, r)
 		defer out.Close()
-		t.Print(out, picture.GroupEmbedOf(r), s.Now())
+		t.Print(out, picture.GroupEmbedOf(r, s.Checks), s.Now())
 	}
 }
 
@@ -62,7 +62,7 @@ func (s *api) groupApps(w http.ResponseWriter, r *http.Request) {
 	if t, ok := s.lookGroup(w, r); ok {
 		out := s.Begin(w, r)
 		defer out.Close()
-		picture.PrintApps(out, t.All(), picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true}), s.Now())
+		picture.PrintApps(out, t.All(), picture.EmbedOf(r, picture.Embed{Counts: true, Deployments: true, Checks: s.Checks}), s.Now())
 	}
 }
 

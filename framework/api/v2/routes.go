@@ -52,9 +52,9 @@ func Routes(t *desk.Table, d *desk.Desk, o Options) {
 	d.EventReaders = s.hub.Count
 	get, post, put, patch, del := http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete
 	t.Handle(get, "/v2/apps", "lists apps", s.listApps, "cmd", "id", "label", "embed")
-	t.Handle(post, "/v2/apps", "creates an app", s.createApp, "force")
-	t.Handle(put, "/v2/apps", "changes several apps in one deployment", s.putApps, "force", "partialUpdate")
-	t.Handle(patch, "/v2/apps", "changes several apps that exist", s.putApps, "force")
+	t.Handle(post, "/v2/apps", "creates an app", s.createApp, "force", "dryRun")
+	t.Handle(put, "/v2/apps", "changes several apps in one deployment", s.putApps, "force", "partialUpdate", "dryRun")
+	t.Handle(patch, "/v2/apps", "changes several apps that exist", s.putApps, "force", "dryRun")
 	t.Handle(post, "/v2/apps/{id:.+}/restart", "restarts an app", s.restartApp, "force")
 	t.Handle(get, "/v2/apps/{id:.+}/versions/{version}", "gives one version of an app", s.appVersion)
 	t.Handle(get, "/v2/apps/{id:.+}/versions", "lists an app's versions", s.appVersions)
@@ -62,8 +62,8 @@ func Routes(t *desk.Table, d *desk.Desk, o Options) {
 	t.Handle(get, "/v2/apps/{id:.+}/tasks", "lists an app's tasks", s.appTasks)
 	t.Handle(del, "/v2/apps/{id:.+}/tasks", "kills an app's tasks", s.killAppTasks, "host", "scale", "force")
 	t.Handle(get, "/v2/apps/{id:.+}", "gives an app, or with {group}/* those of a group", s.showApp, "embed")
-	t.Handle(put, "/v2/apps/{id:.+}", "creates or updates an app", s.putApp, "force", "partialUpdate")
-	t.Handle(patch, "/v2/apps/{id:.+}", "updates an app", s.putApp, "force")
+	t.Handle(put, "/v2/apps/{id:.+}", "creates or updates an app", s.putApp, "force", "partialUpdate", "dryRun")
+	t.Handle(patch, "/v2/apps/{id:.+}", "updates an app", s.putApp, "force", "dryRun")
 	t.Handle(del, "/v2/apps/{id:.+}", "deletes an app", s.deleteApp, "force", "wipe")
 	for _, root := range []string{"/v2/groups", "/v2/groups/{id:.+}"} {
 		t.Handle(get, root+"/apps", "lists the apps of a group", s.groupApps, "embed")

@@ -36,7 +36,7 @@ func (s *api) appTasks(w http.ResponseWriter, r *http.Request) {
 	case plainText(r):
 		s.taskTable(w, r, want)
 	default:
-		s.answerTasks(w, r, apps, func(p *picture.App) []picture.Task { return picture.Tasks(p.Instances) })
+		s.answerTasks(w, r, apps, func(p *picture.App) []picture.Task { return picture.Tasks(p.Instances, s.Checks) })
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *api) listTasks(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	s.answerTasks(w, r, apps, func(p *picture.App) []picture.Task {
-		return slices.DeleteFunc(p.TasksWithPorts(), func(t picture.Task) bool { return len(want) > 0 && !want[t.State] })
+		return slices.DeleteFunc(p.TasksWithPorts(s.Checks), func(t picture.Task) bool { return len(want) > 0 && !want[t.State] })
 	})
 }
 
@@ -172,7 +172,7 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 				victims = append(victims, i)
 			}
 		}
-		tasks = picture.Tasks(victims)
+		tasks = picture.Tasks(victims, s.Checks)
 	})
 	switch {
 	case !found:
@@ -224,22 +224,20 @@ func (s *api) restartEach(ctx context.Context, victims []*state.Instance) error 
 	return nil
 }
 
-// scaleAway makes an app smaller. Instances have numbers and volumes, so only those with the highest numbers can go.
+// scaleAway makes an app smaller by the instances named; their numbers are left out until it grows again.
 func (s *api) scaleAway(w http.ResponseWriter, r *http.Request, id state.AppID, victims []*state.Instance) {
-	var app *state.App
-	s.Core.View(func(st *state.State) { app = appOf(st, id) })
-	if app == nil {
-		s.Fail(w, r, noApp(id))
-		return
-	}
-	n := app.Instances - len(victims)
+	e := scheduler.ScaleApp{App: id, Force: desk.Yes(r, "force", false)}
 	for _, i := range victims {
-		if i.Ordinal < n {
-			s.Fail(w, r, fault.New(fault.Conflict, "instances are numbered and keep their volumes: scaling %s down to %d ends the highest numbers, not %s; kill it without scale, or scale the app", id, n, i.ID))
-			return
-		}
+		e.Kill = append(e.Kill, i.ID)
 	}
-	s.command(w, r, scheduler.ScaleApp{App: id, Instances: max(0, n), Force: desk.Yes(r, "force", false)})
+	if len(e.Kill) == 0 { // nothing to kill: nothing changes, and is answered as Marathon does
+		s.Core.View(func(st *state.State) {
+			if a := appOf(st, id); a != nil {
+				e.Instances = a.Instances
+			}
+		})
+	}
+	s.command(w, r, e)
 }
 
 func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
@@ -265,7 +263,10 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 	var victims []*state.Instance
 	var tasks []picture.Task
 	bad := ""
-	s.Core.View(func(st *state.State) { victims, tasks, bad = findTasks(st, ids) })
+	s.Core.View(func(st *state.State) {
+		victims, bad = findTasks(st, ids)
+		tasks = picture.Tasks(victims, s.Checks)
+	})
 	if bad != "" {
 		s.BadRequest(w, r, "Invalid task id '%s'. [taskId %s no valid identifier]", bad, bad)
 		return
@@ -282,16 +283,16 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 }
 
 // findTasks finds tasks by id. Ids of tasks that are no more are skipped; bad is one that is no task id at all.
-func findTasks(st *state.State, ids []string) (victims []*state.Instance, tasks []picture.Task, bad string) {
+func findTasks(st *state.State, ids []string) (victims []*state.Instance, bad string) {
 	for _, id := range ids {
 		if _, _, ok := state.ParseTaskID(state.TaskID(id)); !ok {
-			return nil, nil, id
+			return nil, id
 		}
 		if i := st.InstanceByTask(state.TaskID(id)); i != nil && picture.HasTask(i) && !slices.Contains(victims, i) {
 			victims = append(victims, i)
 		}
 	}
-	return victims, picture.Tasks(victims), ""
+	return victims, ""
 }
 
 func (s *api) scaleMany(w http.ResponseWriter, r *http.Request, victims []*state.Instance) {
