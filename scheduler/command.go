@@ -615,8 +615,9 @@ func (w *work) cancelDeployment(e CancelDeployment) *Reply {
 		}
 		if back.FromVersion == back.ToVersion && back.FromInstances == back.ToInstances {
 			back.ToInstances = c.FromInstances
-			if st := w.statsOf(c.App); st.Total != n.Instances {
-				back.FromInstances = st.Total
+			// Those that are being stopped are as good as gone, and must be waited for again.
+			if st := w.statsOf(c.App); st.Total-st.Stopping != n.Instances {
+				back.FromInstances = st.Total - st.Stopping
 			}
 		}
 		changes, edited = append(changes, back), append(edited, n)
