@@ -39,7 +39,7 @@ type world struct {
 
 // Scripts have these commands beside testscript's:
 //
-//	plugin start NAME | stop | again | set METHOD QUIRK | loose | volumes [NAME…] | count METHOD N
+//	plugin start NAME | stop | again | set METHOD QUIRK | loose | counts | volumes [NAME…] | count METHOD N
 //	authority            starts one and sets AUTHORITY
 //	claim NAME           makes a claim of pool/NAME, grants epoch+1 to the node in $NODE_DIR, and sets GRANT to its --volumeopts
 //	sleep DURATION
@@ -86,6 +86,12 @@ func plugin(ts *testscript.TestScript, _ bool, args []string) {
 			q = args[2]
 		}
 		w.plugin.Set(args[1], dockertest.Quirk(q))
+	case "counts":
+		w.plugin.Counts = true
+	case "stop":
+		w.plugin.Stop()
+	case "again":
+		err = w.plugin.Listen()
 	case "loose":
 		w.plugin.LooseGet, w.plugin.LooseMount = true, true
 	case "volumes":

@@ -115,18 +115,51 @@ func TestEffectOnce(t *testing.T) {
 
 func TestEmptyAnswers(t *testing.T) {
 	p, d := start(t)
-	for _, m := range []string{"Get", "Mount"} {
-		p.Set("VolumeDriver."+m, dockertest.Empty200)
+	for _, q := range []dockertest.Quirk{dockertest.Empty200, dockertest.Null} {
+		for _, m := range []string{"Get", "Mount", "List", "Path", "Capabilities", "Create", "Unmount", "Remove"} {
+			p.Set("VolumeDriver."+m, q)
+		}
+		if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.NotFound) {
+			t.Errorf("%s: get: %v", q, err)
+		}
+		if path, err := d.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"}); !fault.Is(err, fault.Unknown) {
+			t.Errorf("%s: mount: %q %v", q, path, err)
+		}
+		if path, err := d.Path(ctx, "v"); path != "" || err != nil {
+			t.Errorf("%s: path: %q %v", q, path, err)
+		}
+		if all, err := d.List(ctx); len(all) != 0 || err != nil {
+			t.Errorf("%s: list: %v %v", q, all, err)
+		}
+		if f, err := d.Facts(ctx); f.Scope != driver.ScopeNode || err != nil {
+			t.Errorf("%s: facts: %+v %v", q, f, err)
+		}
+		if err := d.Unmount(ctx, "v", "i"); err != nil { // these say nothing in success, too
+			t.Errorf("%s: unmount: %v", q, err)
+		}
+		if err := d.Remove(ctx, "v", ""); err != nil {
+			t.Errorf("%s: remove: %v", q, err)
+		}
 	}
-	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.NotFound) {
-		t.Errorf("get: %v", err)
-	}
-	if path, err := d.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"}); !fault.Is(err, fault.Unknown) {
-		t.Errorf("mount: %q %v", path, err)
-	}
+	p.Set("VolumeDriver.Mount", "")
 	p.Set("VolumeDriver.Get", dockertest.OtherName)
 	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.Unknown) {
 		t.Errorf("another volume: %v", err)
+	}
+}
+
+// A failed mount that leaves a volume in the list has not made one: Get decides.
+func TestPhantoms(t *testing.T) {
+	p, d := start(t)
+	p.Phantoms = true
+	if _, err := d.Mount(ctx, driver.MountSpec{Name: "ghost", ID: "i"}); !fault.Is(err, fault.NotFound) {
+		t.Errorf("mount: %v", err)
+	}
+	if all, err := d.List(ctx); err != nil || len(all) != 1 {
+		t.Errorf("list: %v %v", all, err)
+	}
+	if _, err := d.Get(ctx, "ghost"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("get: %v", err)
 	}
 }
 

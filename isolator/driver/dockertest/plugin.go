@@ -21,6 +21,7 @@ type Quirk string
 // The quirks. Set one for a method by Plugin.Set.
 const (
 	Empty200  Quirk = "empty-200"  // 200 with nothing that was asked for: Mountpoint "", Volume null
+	Null      Quirk = "null"       // 200 with the word null
 	Err200    Quirk = "err-200"    // 200 with Err inside
 	Status500 Quirk = "status-500" // 500 that says nothing
 	Slow      Quirk = "slow"       // the effect is done, the answer never comes
@@ -45,9 +46,14 @@ type Plugin struct {
 	LooseGet bool
 	// LooseMount answers 200 with no mount point for a volume that is not there.
 	LooseMount bool
+	// Counts has it count mounts without looking at their ids, below zero too, and never remove a volume whose count is not zero.
+	Counts bool
+	// Phantoms has a mount of a volume that is not there fail and leave a volume of that name in the list, which nothing else knows.
+	Phantoms bool
 
 	mu      sync.Mutex
 	volumes map[string]*vol
+	phantom []string
 	quirks  map[string]Quirk
 	calls   []string
 	server  *http.Server
@@ -57,6 +63,7 @@ type Plugin struct {
 type vol struct {
 	opts   map[string]string
 	mounts map[string]bool
+	count  int // with Counts
 	made   time.Time
 }
 
@@ -84,7 +91,12 @@ func (p *Plugin) Listen() error {
 
 // Stop ends the plugin; like many, it forgets who has mounted what.
 func (p *Plugin) Stop() {
-	close(p.done)
+	select {
+	case <-p.done:
+		return
+	default:
+		close(p.done)
+	}
 	_ = p.server.Close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -180,6 +192,8 @@ func (p *Plugin) answer(w http.ResponseWriter, q Quirk, status int, out any) {
 		_, _ = w.Write([]byte("<html>no</html>"))
 	case Empty200:
 		_, _ = w.Write([]byte(`{"Mountpoint":"","Volume":null}`))
+	case Null:
+		_, _ = w.Write([]byte("null"))
 	case BadPath:
 		send(w, 200, map[string]string{"Mountpoint": p.Dir + "\n/etc"})
 	case OtherName:
@@ -234,6 +248,9 @@ func (p *Plugin) perform(method string, in request) (int, any) {
 		for n, v := range p.volumes {
 			list = append(list, p.show(n, v))
 		}
+		for _, n := range p.phantom {
+			list = append(list, map[string]string{"Name": n})
+		}
 		return 200, map[string]any{"Volumes": list}
 	case "VolumeDriver.Get":
 		if v == nil && p.LooseGet {
@@ -246,7 +263,11 @@ func (p *Plugin) perform(method string, in request) (int, any) {
 		if v == nil && p.LooseMount {
 			return 200, map[string]string{"Mountpoint": ""}
 		}
+		if v == nil && p.Phantoms {
+			p.phantom = append(p.phantom, in.Name)
+		}
 		if v != nil {
+			v.count++
 			v.mounts[in.ID] = true
 			return 200, map[string]string{"Mountpoint": p.path(in.Name)}
 		}
@@ -255,6 +276,10 @@ func (p *Plugin) perform(method string, in request) (int, any) {
 			return 200, map[string]string{"Mountpoint": p.path(in.Name)}
 		}
 	case "VolumeDriver.Unmount":
+		if v != nil && p.Counts {
+			v.count--
+			return 200, struct{}{}
+		}
 		if v != nil && !v.mounts[in.ID] {
 			return fail("volume is not mounted by this id")
 		}
@@ -263,7 +288,10 @@ func (p *Plugin) perform(method string, in request) (int, any) {
 			return 200, struct{}{}
 		}
 	case "VolumeDriver.Remove":
-		if v != nil && len(v.mounts) > 0 {
+		if v != nil && p.Counts && v.count != 0 {
+			return fail(fmt.Sprintf("volume is in use by %d", v.count))
+		}
+		if v != nil && !p.Counts && len(v.mounts) > 0 {
 			return fail("volume is in use")
 		}
 		if v != nil {
