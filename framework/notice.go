@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -56,6 +57,7 @@ func (f *Framework) publish(done []planned) {
 		for _, n := range notices {
 			f.keepRun(n)
 			f.report(n)
+			f.reportFailover(n)
 			for s := range f.subs {
 				select {
 				case s.c <- n:
@@ -181,6 +183,29 @@ func orBefore[T any](w state.Write, before *T) *T {
 func nodeOf(w state.Write) *state.Node {
 	n, _ := w.Value.(*state.Node)
 	return n
+}
+
+// reportFailover tells how a lost instance came back.
+func (f *Framework) reportFailover(n Notice) {
+	if n.Instance == nil || len(n.Instance.Failovers) == 0 {
+		return
+	}
+	now := n.Instance.Failovers[len(n.Instance.Failovers)-1]
+	if now.End == "" || n.Before == nil {
+		return
+	}
+	if k := len(n.Before.Failovers); k > 0 && n.Before.Failovers[k-1].End != "" && n.Before.Failovers[k-1].LostAt.Equal(now.LostAt) {
+		return // told already
+	}
+	after := func(t time.Time) time.Duration {
+		if t.IsZero() {
+			return 0
+		}
+		return t.Sub(now.LostAt)
+	}
+	f.log.Info("failover", zap.String("instance", n.ID), zap.String("end", now.End), zap.String("lost run", string(now.Task)), zap.String("from", now.Hostname), zap.String("to", now.NextHostname),
+		zap.Time("lost", now.LostAt), zap.String("freed by", now.FreedBy), zap.Duration("revoked", after(now.RevokedAt)), zap.Duration("node dead", after(now.DeadAt)), zap.Duration("free", after(now.FreeAt)),
+		zap.Duration("offered", after(now.OfferedAt)), zap.Duration("launched", after(now.LaunchedAt)), zap.Duration("mounted", after(now.HeldAt)), zap.Duration("running", after(now.RunningAt)), zap.Duration("up", after(now.UpAt)))
 }
 
 // report puts the notices that an operator reads a log for into it.

@@ -247,6 +247,7 @@ func (w *work) awaitClaims(i *state.Instance, revoke bool) {
 			again = true
 		case c.State == state.ClaimHeld && revoke && !c.Revoke:
 			w.authority(Revoke{Volume: g.Volume, Epoch: g.Epoch})
+			i = w.noteRevoked(i)
 			again = true
 		}
 	}

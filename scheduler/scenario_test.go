@@ -472,6 +472,28 @@ func (s *scenario) instance(v *state.Instance) string {
 	if v.KillReason != "" {
 		text += " because: " + v.KillReason
 	}
+	if n := len(v.Failovers); n > 0 {
+		text += " failover[" + s.failover(v.Failovers[n-1]) + "]"
+	}
+	return text
+}
+
+func (s *scenario) failover(f *state.Failover) string {
+	text := fmt.Sprintf("of %s lost=%s", f.Task, s.at(f.LostAt))
+	for _, t := range []struct {
+		name string
+		at   time.Time
+	}{{"revoked", f.RevokedAt}, {"dead", f.DeadAt}, {"free", f.FreeAt}, {"offered", f.OfferedAt}, {"launched", f.LaunchedAt}, {"running", f.RunningAt}, {"up", f.UpAt}} {
+		if !t.at.IsZero() {
+			text += " " + t.name + "=" + s.at(t.at)
+		}
+		if t.name == "free" && f.FreedBy != "" {
+			text += " by " + f.FreedBy
+		}
+	}
+	if f.End != "" {
+		text += " " + f.End
+	}
 	return text
 }
 

@@ -111,8 +111,8 @@ func ClaimReason(n *state.Node, c *state.Claim, frozen bool) state.Reason {
 		r.Text += "; the node's lease has run out"
 		if c.Policy == "operator" {
 			r.Text += ", and its policy waits for an operator's word: " + spoken(c)
-		} else if c.Policy == "lease" && c.MinGrade == "reset" && c.Fence != "reset" {
-			r.Text += fmt.Sprintf(", but it fences itself with grade %q only, which its policy does not accept: an operator has to give the word: %s", c.Fence, spoken(c))
+		} else if c.Fence != "reset" && (c.Fence != "soft" || c.MinGrade != "soft") {
+			r.Text += fmt.Sprintf(", but when it took the volume it could fence itself with grade %q only, which does not free it by itself: an operator has to give the word: %s", c.Fence, spoken(c))
 		}
 	case !n.SuspectSince.IsZero():
 		r.Code, r.Until = state.ReasonFencing, n.FreeBy

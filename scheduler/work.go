@@ -305,6 +305,7 @@ func (w *work) edit(i *state.Instance) *state.Instance {
 }
 
 func (w *work) putInstance(i *state.Instance) {
+	w.followFailover(w.instance(i.ID), i)
 	w.changeInstance(i.ID, i)
 	if base := w.s.Instances[i.ID]; base != nil {
 		i.Rev = base.Rev + 1

@@ -83,9 +83,54 @@ type Instance struct {
 
 	Failures     int       `json:"failures,omitempty"` // in a row, for backoff
 	BackoffUntil time.Time `json:"backoffUntil,omitempty"`
-	CreatedAt    time.Time `json:"createdAt"`
-	Rev          uint64    `json:"rev"`
+	// Failovers are its latest, oldest first; the last may go on.
+	Failovers []*Failover `json:"failovers,omitempty"`
+	CreatedAt time.Time   `json:"createdAt"`
+	Rev       uint64      `json:"rev"`
 }
+
+// Failover is what became of an instance whose run was lost: the times by which it got from there to running again. A time that is zero has not come,
+// or was not needed.
+type Failover struct {
+	// Task is the run that was lost, on Hostname; Why what was said of it.
+	Task     TaskID  `json:"task"`
+	Agent    AgentID `json:"agent"`
+	Node     NodeUID `json:"node,omitempty"`
+	Hostname string  `json:"hostname"`
+	Why      string  `json:"why,omitempty"`
+
+	LostAt time.Time `json:"lostAt"`
+	// RevokedAt is when its claims were asked back (L6).
+	RevokedAt time.Time `json:"revokedAt,omitzero"`
+	// DeadAt is when the node's lease was declared over (L4), by the taker's clock.
+	DeadAt time.Time `json:"deadAt,omitzero"`
+	// FreeAt is when the last of its claims was seen free, FreedBy the point that freed it (L3: the node gave it back; L4: its lease ran out; L7: an operator's word).
+	FreeAt  time.Time `json:"freeAt,omitzero"`
+	FreedBy string    `json:"freedBy,omitempty"`
+
+	// The next run. Attempts counts the offers that were tried for it.
+	NextTask     TaskID    `json:"nextTask,omitempty"`
+	NextHostname string    `json:"nextHostname,omitempty"`
+	Attempts     int       `json:"attempts,omitempty"`
+	OfferedAt    time.Time `json:"offeredAt,omitzero"`  // an offer was taken, and the claims asked for
+	LaunchedAt   time.Time `json:"launchedAt,omitzero"` // ACCEPT
+	HeldAt       time.Time `json:"heldAt,omitzero"`     // its node had the last claim (L2) and mounted, by that node's clock
+	RunningAt    time.Time `json:"runningAt,omitzero"`
+	UpAt         time.Time `json:"upAt,omitzero"` // healthy and ready, where there are checks
+
+	// End is how it ended, "" while it goes on: FailoverMoved and so on. EndAt is when.
+	End   string    `json:"end,omitempty"`
+	EndAt time.Time `json:"endAt,omitzero"`
+}
+
+// The ends of a Failover.
+const (
+	FailoverMoved     = "moved"      // the next run is up
+	FailoverReturned  = "returned"   // the run came back
+	FailoverLostAgain = "lost-again" // the next run was lost before it was up
+	FailoverFailed    = "failed"     // the next run ended before it was up
+	FailoverStopped   = "stopped"    // nobody wants the instance any more
+)
 
 // Run is one launch of an instance, from the grant on.
 type Run struct {

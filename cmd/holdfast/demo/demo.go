@@ -168,7 +168,30 @@ func (d *demo) loseAgent(ctx context.Context) error {
 	if err := d.settled(ctx, 3); err != nil {
 		return err
 	}
+	if err := d.timeline(ctx, "records.1"); err != nil {
+		return err
+	}
 	return d.allWrite(ctx, 3, 10)
+}
+
+// timeline shows the latest failover of an instance as the API tells it, which must have the steps of a move.
+func (d *demo) timeline(ctx context.Context, id string) error {
+	list, err := d.api.Failovers(ctx, "/records")
+	if err != nil {
+		return err
+	}
+	for _, f := range list {
+		if f.Instance != id {
+			continue
+		}
+		if f.End != "moved" || f.FreeAt.IsZero() || f.LaunchedAt.Before(f.FreeAt) || f.RunningAt.Before(f.LaunchedAt) {
+			return fault.New(fault.Internal, "the failover of %s is told as %+v", id, f)
+		}
+		after := func(t time.Time) string { return fmt.Sprintf("+%.1f s", t.Sub(f.LostAt).Seconds()) }
+		d.note("its timeline: lost on %s, claims free %s (%s), launched on %s %s, mounted %s, up %s", f.Hostname, after(f.FreeAt), f.FreedBy, f.NextHostname, after(f.LaunchedAt), after(f.HeldAt), after(f.UpAt))
+		return nil
+	}
+	return fault.New(fault.NotFound, "no failover of %s is told", id)
 }
 
 // relaunched waits until an instance runs elsewhere, and checks that number and volume are the same.

@@ -144,6 +144,10 @@ func (s *api) holdingOfVolume(r *http.Request) (*client.Holding, error) {
 	return nil, fault.New(fault.Conflict, "the claim of volume %s is not held any more", claim.Ref)
 }
 
+func (s *api) failovers(w http.ResponseWriter, r *http.Request) {
+	list(s, w, r, "failovers", func(st *state.State) []client.Failover { return show.Failovers(st, appParam(r), s.Now()) })
+}
+
 func (s *api) claim(w http.ResponseWriter, r *http.Request) {
 	one(s, w, r, func(st *state.State) (client.Claim, error) {
 		c, err := findClaim(st, mux.Vars(r)["volume"])
