@@ -121,9 +121,9 @@ func New(o Options) *Fence {
 }
 
 // Users scans /proc once for the users of targets; the result is by target path. Bounded by ctx, and by a fifth of a second for each
-// process that does not answer. The error is Unavailable when /proc or the own mounts cannot be read.
+// process that does not answer. A device that somebody has made of a volume's image by hand, beside the mounted one, is not looked for; Run does. The error is Unavailable when /proc or the own mounts cannot be read.
 func (f *Fence) Users(ctx context.Context, targets ...Target) (map[string]Usage, error) {
-	return f.scan(ctx, targets)
+	return f.scanAs(ctx, targets, true)
 }
 
 // job is one target on its way through the steps.

@@ -25,7 +25,12 @@ import (
 
 // scan looks once at every process for users of targets.
 func (f *Fence) scan(ctx context.Context, targets []Target) (map[string]Usage, error) {
-	s, err := newScan(f.o.Proc, targets)
+	return f.scanAs(ctx, targets, false)
+}
+
+// scanAs is scan; with usual, a target with a file system of its own is looked for only where it is mounted, if it is.
+func (f *Fence) scanAs(ctx context.Context, targets []Target, usual bool) (map[string]Usage, error) {
+	s, err := newScan(f.o.Proc, targets, usual)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +80,7 @@ type scan struct {
 	agents    map[int]string   // process -> endpoint of the Mesos agent that started it, "" for none
 }
 
-func newScan(proc string, targets []Target) (*scan, error) {
+func newScan(proc string, targets []Target, usual bool) (*scan, error) {
 	s := &scan{proc: proc, targets: targets, places: map[place][]int{}, devices: map[[2]uint32]bool{}, kernel: kernelThreads(proc), users: map[string][]Process{}, around: map[string][]int{},
 		linked: map[string]bool{}, agents: map[int]string{}}
 	var err error
@@ -91,7 +96,7 @@ func newScan(proc string, targets []Target) (*scan, error) {
 			return nil, err
 		}
 	}
-	err = s.findPlaces()
+	err = s.findPlaces(usual)
 	for p := range s.places {
 		var device [2]uint32
 		if _, serr := fmt.Sscanf(p.device, "%d:%d", &device[0], &device[1]); serr != nil {
@@ -123,7 +128,7 @@ func kernelThreads(proc string) map[int]bool {
 
 // findPlaces says where the targets are. One with a file system of its own lies on all devices that show it, and nowhere when there is none:
 // then the path is that of an empty mount point.
-func (s *scan) findPlaces() error {
+func (s *scan) findPlaces(usual bool) error {
 	var attached loop.Table
 	for i, t := range s.targets {
 		m, p, ok := s.table.locate(s.self, t.Path)
@@ -132,6 +137,11 @@ func (s *scan) findPlaces() error {
 			if !ok {
 				return fault.New(fault.Unavailable, "find the file system of %s", t.Path)
 			}
+			s.places[p] = append(s.places[p], i)
+			continue
+		}
+		if d, ok := loop.MountedAt(t.Path, t.Backing); ok && usual {
+			p := place{d.Number(), "/"}
 			s.places[p] = append(s.places[p], i)
 			continue
 		}
