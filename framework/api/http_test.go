@@ -67,6 +67,7 @@ func TestManners(t *testing.T) {
 		{"GET", "/metrics", "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3,*/*;q=0.2", 200, "", "", `hits_total{kind="a"} 3`},
 		{"GET", "/metrics/prometheus", "", 200, "", "", `hits_total{kind="a"} 3`},
 		{"GET", "/v2/info", "", 200, "", "", `"access_control_allow_origin":["https://a.example","https://b.example"]`},
+		{"GET", "/v1/schema/app.json", "", 200, "Content-Type", "application/json", `"minInstances"`},
 		{"DELETE", "/v2/leader?backup=x", "", 422, "", "", "backup and restore"},
 		{"DELETE", "/v2/leader", "", 200, "", "", `{"message":"Leadership abdicated"}`},
 	} {

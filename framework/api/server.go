@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api/page"
 	"github.com/holdfast-io/holdfast/framework/api/v1"
 	"github.com/holdfast-io/holdfast/framework/api/v2"
+	"github.com/holdfast-io/holdfast/framework/marathon/schema"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
@@ -61,6 +62,9 @@ func New(core framework.Core, o Options) http.Handler {
 	t := desk.NewTable(r)
 	v2.Routes(t, s.Desk, v2.Options{DefaultNetwork: o.DefaultNetwork, Origins: o.Origins, Abdicate: o.Abdicate})
 	s.classRoutes(t)
+	t.Handle(http.MethodGet, "/v1/schema/app.json", "gives the JSON Schema of apps", func(w http.ResponseWriter, r *http.Request) {
+		s.Raw(w, r, http.StatusOK, schema.App)
+	})
 	v1.Routes(t, s.Desk)
 	t.Handle(http.MethodGet, "/ping", "answers pong while the framework serves", s.ping)
 	t.Handle(http.MethodGet, "/openapi.json", "gives this document", func(w http.ResponseWriter, r *http.Request) {
