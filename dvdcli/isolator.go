@@ -67,10 +67,16 @@ func (t *throughIsolator) create(ctx context.Context, c command) error {
 	})
 }
 
+// remove says of a volume that was not there what the old one said, after the isolator has ended what it knew of it.
 func (t *throughIsolator) remove(ctx context.Context, c command) error {
-	return t.call(ctx, false, func() error {
+	_, absent := t.get(ctx, c)
+	err := t.call(ctx, false, func() error {
 		return t.client.Remove(ctx, client.VolumeRequest{Driver: c.driver, Name: c.name})
 	})
+	if err == nil && fault.Is(absent, fault.NotFound) {
+		return absent
+	}
+	return err
 }
 
 func (t *throughIsolator) path(ctx context.Context, c command) (path string, err error) {

@@ -119,6 +119,13 @@ func (p *Plugin) Calls() []string {
 	return append([]string(nil), p.calls...)
 }
 
+// Forget empties Calls.
+func (p *Plugin) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls = nil
+}
+
 // Count gives how often a method was called.
 func (p *Plugin) Count(method string) int {
 	n := 0
