@@ -30,7 +30,9 @@ func BenchmarkDirect(b *testing.B) {
 	}
 	b.Cleanup(p.Stop)
 	bin := buildDvdcli(b, dir)
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool { return len(kv) > len(client.SocketVariable) && kv[:len(client.SocketVariable)] == client.SocketVariable })
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return len(kv) > len(client.SocketVariable) && kv[:len(client.SocketVariable)] == client.SocketVariable
+	})
 	env = append(env, "HOLDFAST_PLUGIN_DIR="+dir)
 	run := func(name string, args ...string) {
 		cmd := exec.Command(name, args...)
