@@ -280,6 +280,8 @@ func (g *guard) refuses(e scheduler.Event) error {
 		why = g.volumes[e.Volume]
 	case scheduler.ReleaseReservation:
 		why = g.reserved[e.ID]
+	case scheduler.StartOperation:
+		why = g.volumes[e.Operation.Volume]
 	}
 	if why == "" {
 		return nil

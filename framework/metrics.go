@@ -72,6 +72,8 @@ var (
 	volumesDesc   = prometheus.NewDesc("holdfast_volumes", "Volumes by phase.", []string{"phase"}, nil)
 	offersDesc    = prometheus.NewDesc("holdfast_offers_held", "Offers that are held now.", nil, nil)
 	holdDesc      = prometheus.NewDesc("holdfast_hold", "1 while nothing is started, moved or killed, by kind: frozen (a person's word) or brake.", []string{"kind"}, nil)
+	fullDesc      = prometheus.NewDesc("holdfast_volumes_full", "Volumes that are nearly full (85 %) or full (95 %), as their nodes measure.", []string{"level"}, nil)
+	operatingDesc = prometheus.NewDesc("holdfast_operations", "Operations on volumes by phase, of the last day.", []string{"phase"}, nil)
 	leavingDesc   = prometheus.NewDesc("holdfast_nodes_ordered", "Nodes that are cordoned, draining, drained, decommissioning or decommissioned.", []string{"state"}, nil)
 	connectedDesc = prometheus.NewDesc("holdfast_master_connected", "1 while subscribed to a Mesos master.", nil, nil)
 )
@@ -86,6 +88,8 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 	}
 	instances, volumes := map[state.Phase]int{}, map[state.VolumePhase]int{}
 	orders := map[string]int{}
+	full := map[string]int{"nearly-full": 0, "full": 0}
+	operations := map[state.OperationPhase]int{}
 	var apps, offers, connected int
 	var frozen, brake bool
 	c.core.View(func(s *state.State) {
@@ -102,6 +106,16 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 		if h := s.Hold; h != nil {
 			frozen, brake = h.Freeze != nil, h.Brake != nil
 		}
+		for _, n := range s.Nodes {
+			for _, v := range n.Full {
+				full[v.Level]++
+			}
+		}
+		for _, o := range s.Operations {
+			if !o.Asks() {
+				operations[o.Phase]++
+			}
+		}
 		for _, o := range s.Orders {
 			orders[o.State()]++
 		}
@@ -111,6 +125,12 @@ func (c census) Collect(out chan<- prometheus.Metric) {
 	}
 	for p, n := range volumes {
 		gauge(volumesDesc, n, string(p))
+	}
+	for level, n := range full {
+		gauge(fullDesc, n, level)
+	}
+	for p, n := range operations {
+		gauge(operatingDesc, n, string(p))
 	}
 	for o, n := range orders {
 		gauge(leavingDesc, n, o)

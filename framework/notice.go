@@ -159,7 +159,7 @@ func notice(view *state.State, w state.Write) (Notice, bool) {
 	case state.KindNode:
 		old, now := view.Nodes[state.NodeUID(w.ID)], nodeOf(w)
 		return n, (old == nil) != (now == nil) || old != nil && (old.Alive != now.Alive || old.Generation != now.Generation || old.SuspectSince.IsZero() != now.SuspectSince.IsZero())
-	case state.KindOrder:
+	case state.KindOrder, state.KindOperation:
 		return n, true
 	case state.KindHold:
 		now, _ := w.Value.(*state.Hold)
@@ -238,6 +238,11 @@ func (f *Framework) report(n Notice) {
 			f.log.Info("node order", zap.String("node", o.ID), zap.String("host", o.Hostname), zap.String("state", o.State()), zap.String("reason", o.Reason), zap.String("by", o.By))
 		} else {
 			f.log.Info("node order taken back", zap.String("node", n.ID))
+		}
+	case n.Type == string(state.KindOperation) && !n.Gone:
+		if o := f.view.Operations[n.ID]; o != nil && o.Progress == nil {
+			f.log.Info("operation", zap.String("operation", o.ID), zap.String("kind", o.Kind), zap.Stringer("volume", o.Ref), zap.String("phase", string(o.Phase)),
+				zap.String("node", string(o.Node)), zap.String("because", o.Because), zap.String("error", o.Error))
 		}
 	case n.Type == string(state.KindDeployment) && n.Gone:
 		f.log.Info("deployment ended", zap.String("deployment", n.ID))

@@ -68,7 +68,7 @@ func (s *Service) describe() lease.Node {
 	return lease.Node{
 		V: 1, UID: s.nodeUID, BootID: s.o.BootID, Grade: s.grade(), Hostname: s.o.Hostname,
 		AgentID: agent.ID, AgentHostname: agent.Hostname, Zone: s.o.Zone, Region: s.o.Region, Attributes: s.o.Attributes,
-		Drivers: s.driverFacts(), Repositories: s.operations.Repositories(), Version: s.o.Version, Draining: draining, StartedAt: s.started,
+		Drivers: s.driverFacts(), Repositories: s.operations.Repositories(), Full: s.fullest(), Version: s.o.Version, Draining: draining, StartedAt: s.started,
 	}
 }
 

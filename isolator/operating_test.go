@@ -535,3 +535,32 @@ func TestOperationRequest(t *testing.T) {
 		t.Errorf("%+v %v", info, err)
 	}
 }
+
+// A node tells of a volume that is nearly full once it comes to a level, and again when it leaves it; not of every byte.
+func TestNearlyFull(t *testing.T) {
+	c := newCluster(t)
+	n, _ := c.modelNode(func(o *Options) { o.Limits.Measure = 20 * time.Millisecond })
+	uid, ref := c.volume(n, "v")
+	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)}); err != nil {
+		t.Fatal(err)
+	}
+	full := func() []lease.VolumeFull {
+		nodes, err := c.auth.Nodes(bg)
+		if err != nil || len(nodes) != 1 {
+			t.Fatal(nodes, err)
+		}
+		return nodes[0].Full
+	}
+	c.eventually("the node's record says so", func() bool { return len(full()) == 1 })
+	if f := full()[0]; f.Volume != uid || f.Level != "nearly-full" || f.Used != 90 {
+		t.Errorf("%+v", f)
+	}
+	st := n.Status()
+	if len(st.Volumes) != 1 || st.Volumes[0].Level != "nearly-full" || st.Volumes[0].Usage.UsedBytes != 90 {
+		t.Errorf("%+v", st.Volumes)
+	}
+	if _, err := n.Unmount(bg, UnmountRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("it is no more", func() bool { return len(full()) == 0 })
+}

@@ -64,6 +64,7 @@ func (s *Service) serve(ctx context.Context) {
 	s.spawn(func() { s.watchRequests(ctx) })
 	s.spawn(func() { s.sweepDrivers(ctx) })
 	s.spawn(func() { s.audit(ctx) })
+	s.spawn(func() { s.measure(ctx) })
 	s.publishFacts(ctx)
 }
 

@@ -42,6 +42,7 @@ type Limits struct {
 	RetryMin   time.Duration // first repetition of what failed; 1 s, doubling
 	RetryMax   time.Duration // longest; 60 s
 	Freeze     time.Duration // how long a file system may be frozen for a snapshot; 10 s
+	Measure    time.Duration // between two looks how full the mounted volumes are; 30 s
 	Audit      time.Duration // between two looks whether what is up is still held; 5 s
 	Bin        time.Duration // how long removed volumes stay in the bin; 24 h
 }
@@ -59,6 +60,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.RetryMin, time.Second)
 	def(&l.RetryMax, time.Minute)
 	def(&l.Freeze, 10*time.Second)
+	def(&l.Measure, 30*time.Second)
 	def(&l.Audit, 5*time.Second)
 	def(&l.Bin, 24*time.Hour)
 	return l
@@ -156,6 +158,7 @@ type Service struct {
 	draining bool
 	closed   bool
 	cluster  string
+	usages   map[volume.Ref]measured      // of what is mounted
 	frozen   map[volume.Ref]time.Duration // file systems frozen for a snapshot, and until when
 
 	operations *operation.Operator
@@ -186,7 +189,7 @@ func Open(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, log: o.Log, auth: o.Authority, journal: j, started: o.Now(), ready: make(chan struct{}),
 		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, retries: map[volume.Ref]*retry{},
-		handled: map[string]bool{}, problems: map[string]string{}, frozen: map[volume.Ref]time.Duration{}}
+		handled: map[string]bool{}, problems: map[string]string{}, frozen: map[volume.Ref]time.Duration{}, usages: map[volume.Ref]measured{}}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.queues = queue.New(s.life)
 	if err := s.prepare(); err != nil {

@@ -87,7 +87,7 @@ func (s *Service) Status() client.Status {
 }
 
 func (s *Service) volumeStatus(v journal.Volume) (client.VolumeStatus, bool) {
-	doing := s.queues.Doing(v.Ref)
+	doing := append(s.queues.Doing(v.Ref), s.operations.Doing(v.Ref)...)
 	s.mu.Lock()
 	again, retrying := s.retries[v.Ref]
 	if retrying {
@@ -99,6 +99,9 @@ func (s *Service) volumeStatus(v journal.Volume) (client.VolumeStatus, bool) {
 		Owners: ownerNames(v.Owners), Since: v.MountedAt, Shared: v.Shared, Doing: doing}
 	if v.Phase == journal.Mounted || v.Phase == journal.Unmounting {
 		vs.Path = v.Path
+	}
+	if u, level, ok := s.usageOf(v.Ref); ok {
+		vs.Usage, vs.Level = &u, string(level)
 	}
 	if retrying {
 		vs.Retry, vs.Next, vs.Because = again.attempts, again.next, again.because

@@ -57,6 +57,10 @@ func (w *work) command(e Event) *Reply {
 		return w.putClass(e)
 	case RemoveClass:
 		return w.removeClass(e)
+	case StartOperation:
+		return w.startOperation(e)
+	case CancelOperation:
+		return w.cancelOperation(e)
 	case ResetDelay:
 		return w.resetDelay(e.App)
 	case OrderNode:
@@ -353,7 +357,7 @@ func (w *work) owned(app state.AppID, mounts []*state.Mount, instances int, no f
 		for ordinal := range instances {
 			ref := refOf(m, ordinal)
 			v := w.volumeByRef(ref)
-			if v != nil && v.App != app && !m.Shared {
+			if v != nil && v.App != app && v.App != "" && !m.Shared {
 				return no("volume %s belongs to app %s, which left it (uid %s); remove it or choose another name", ref, v.App, v.UID)
 			}
 			if v != nil && v.Shared != m.Shared {
@@ -553,6 +557,9 @@ func (w *work) removeVolume(uid state.VolumeUID) *Reply {
 	}
 	if user := w.userOf(v); user != "" {
 		return refuse(fault.New(fault.Conflict, "volume %s is used by instance %s, which is to run", v.Ref, user))
+	}
+	if v.MadeBy != "" {
+		return refuse(fault.New(fault.Conflict, "volume %s is being made by operation %s: cancel that first", v.Ref, v.MadeBy))
 	}
 	if v.Phase != state.VolumeRemoving {
 		w.beginRemove(v)

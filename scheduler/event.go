@@ -4,6 +4,7 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -97,6 +98,9 @@ type (
 		Class   string // fault class when not OK
 		Error   string
 		Scope   string
+		// Result is what an operation came to, and Size the volume's size after it where the result tells.
+		Result json.RawMessage
+		Size   volume.Bytes
 		// Gone: the node died or was removed before it answered; the outcome is unknown and another node must find out.
 		Gone bool
 	}

@@ -27,6 +27,8 @@ type Reply struct {
 	// Steps are what PutGroup would do; Dry says that it did not.
 	Steps []state.DeploymentStep
 	Dry   bool
+	// Operation that was begun, joined or cancelled.
+	Operation string
 	// Volumes named in the answer, e.g. of RemoveVolume.
 	Volumes []state.VolumeUID
 }

@@ -252,6 +252,9 @@ func durable(s *state.State) *state.State {
 	for id, v := range s.Orders {
 		writes = append(writes, state.Write{Kind: state.KindOrder, ID: id, Value: v})
 	}
+	for id, v := range s.Operations {
+		writes = append(writes, state.Write{Kind: state.KindOperation, ID: id, Value: v})
+	}
 	if s.Hold != nil {
 		writes = append(writes, state.Write{Kind: state.KindHold, Value: s.Hold})
 	}
@@ -359,6 +362,8 @@ func (s *scenario) write(w state.Write) string {
 		return "instance " + s.instance(v)
 	case *state.Volume:
 		return "volume " + s.volume(v)
+	case *state.Operation:
+		return s.operation(v)
 	case *state.App:
 		text := fmt.Sprintf("app %s version=%s instances=%d", v.ID, v.Version, v.Instances)
 		if v.Removed {
@@ -574,6 +579,10 @@ func (s *scenario) call(c Call) string {
 		return fmt.Sprintf("create %s op=%s on %s", c.Volume.Ref, c.Op, c.Node)
 	case RemoveVolumeData:
 		return fmt.Sprintf("remove data of %s op=%s on %s", c.Volume.Ref, c.Op, c.Node)
+	case AskNode:
+		return fmt.Sprintf("ask %s for operation %s: %s %s", c.Operation.Node, c.Operation.ID, c.Operation.Kind, c.Operation.Ref)
+	case DropClaim:
+		return fmt.Sprintf("drop the claim of %s", c.Volume)
 	case ForgetRequest:
 		return fmt.Sprintf("forget request op=%s of %s", c.Op, c.Node)
 	}
@@ -684,6 +693,9 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 		return one(CancelDeployment{Deployment: app.Deployment, Force: a.has("force")})
 	case "granted", "refused":
 		return s.grantResults(cmd == "granted", a)
+	case "operate", "answered", "operationgone", "progressed", "canceloperation":
+		e, err := s.operationEvents(cmd, a)
+		return []Event{e}, err
 	case "created", "uncreated", "gone", "removed":
 		return s.requestResults(cmd, a)
 	case "callfailed":

@@ -80,6 +80,8 @@ func (w *work) handleAuthority(e Event) {
 		w.setSession(func(s *state.Session) { s.AuthorityLost = e.Reason })
 	case GrantResult:
 		w.grantResult(e)
+	case OperationProgress:
+		w.operationProgress(e)
 	case RequestResult:
 		w.requestResult(e)
 	default:
@@ -137,6 +139,8 @@ func (w *work) due(k key) {
 		w.instances.add(state.InstanceID(k.id))
 	case state.KindAway:
 		w.forgetAway(state.InstanceID(k.id))
+	case state.KindOperation:
+		w.operationDue(w.operation(k.id))
 	case state.KindVolume:
 		w.volumeDue(w.volume(state.VolumeUID(k.id)))
 	case state.KindReserved:

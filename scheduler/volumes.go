@@ -46,7 +46,8 @@ func (w *work) recordVolumes(i *state.Instance) {
 			continue
 		}
 		ref := refOf(m, i.Ordinal)
-		if w.volumeByRef(ref) != nil {
+		if v := w.volumeByRef(ref); v != nil {
+			w.takeUnowned(v, i, m)
 			continue
 		}
 		v := &state.Volume{
@@ -63,6 +64,19 @@ func (w *work) recordVolumes(i *state.Instance) {
 	}
 }
 
+// takeUnowned gives a volume that belongs to no app (a clone, a restored one) to the first that names it.
+func (w *work) takeUnowned(v *state.Volume, i *state.Instance, m *state.Mount) {
+	if v.App != "" || v.Shared != m.Shared || v.Phase == state.VolumeRemoving {
+		return
+	}
+	c := *v
+	c.App, c.Instance = i.App, i.ID
+	if m.Policy != "" {
+		c.Policy = m.Policy
+	}
+	w.putVolume(&c)
+}
+
 // volumeState tells what keeps a volume from being used: code "" and text "" when it can be; create when it is to be created first.
 func (w *work) volumeState(v *state.Volume) (create bool, text string, until time.Time) {
 	switch {
@@ -70,6 +84,8 @@ func (w *work) volumeState(v *state.Volume) (create bool, text string, until tim
 		return false, "not recorded yet", until
 	case v.Phase == state.VolumeReady:
 		return false, "", until
+	case v.Phase == state.VolumeCreating && v.MadeBy != "":
+		return false, fmt.Sprintf("volume %s is being made by operation %s", v.Ref, v.MadeBy), until
 	case v.Phase == state.VolumeCreating:
 		return false, fmt.Sprintf("volume %s is being created on node %s", v.Ref, w.nodeName(v.Node)), until
 	case v.Phase == state.VolumeRemoving:
@@ -92,6 +108,9 @@ func (w *work) create(v *state.Volume, node state.NodeUID) {
 func (w *work) requestResult(e RequestResult) {
 	// The request's record goes after the commit of what it came to; one that nobody waits for any more goes too.
 	w.authority(ForgetRequest{Op: e.Op, Node: e.Node})
+	if w.operationResult(e) {
+		return
+	}
 	v := w.volumeByOp(e.Op)
 	if v == nil || v.UID != e.Volume {
 		return
@@ -209,7 +228,7 @@ func (w *work) beginRemove(v *state.Volume) {
 		w.remove(state.KindVolume, string(v.UID)) // nobody was ever asked to create it
 		return
 	}
-	if v.Phase == state.VolumeCreating {
+	if v.Phase == state.VolumeCreating && v.Op != "" {
 		w.authority(ForgetRequest{Op: v.Op, Node: v.Node})
 	}
 	c := *v

@@ -151,6 +151,8 @@ func (w *work) known(k key) bool {
 		return w.s.Leftovers[k.id] != nil
 	case state.KindShort:
 		return w.s.Shorts[state.InstanceID(k.id)] != nil
+	case state.KindOperation:
+		return w.s.Operations[k.id] != nil
 	case state.KindTodo:
 		return w.s.Todo[state.AppID(k.id)]
 	case state.KindUnanswered:
@@ -186,6 +188,8 @@ func (w *work) wake() time.Time {
 			consider(v.RetryAt)
 		case *state.Reserved:
 			consider(v.RetryAt)
+		case *state.Operation:
+			consider(v.WakeAt)
 		case *state.StrangeTask:
 			consider(v.KillAfter)
 		case *state.Offer:

@@ -156,6 +156,10 @@ func printStatus(cmd *cobra.Command, st client.Status) {
 	fmt.Fprintln(w, "VOLUME\tPHASE\tEPOCH\tOWNERS\tTASK\tPATH\tBECAUSE")
 	for _, v := range st.Volumes {
 		because := v.Because
+		if v.Level != "" {
+			because = strings.TrimSpace(fmt.Sprintf("%s: %s of %s used %s", strings.ReplaceAll(v.Level, "-", " "), volume.Bytes(v.Usage.UsedBytes),
+				volume.Bytes(v.Usage.UsedBytes+v.Usage.AvailableBytes), because))
+		}
 		if v.Retry > 0 {
 			because = fmt.Sprintf("%d tries, next %s: %s", v.Retry, v.Next.Format(time.TimeOnly), v.Because)
 		}

@@ -27,7 +27,7 @@ func serve(t testing.TB) (*core, *httptest.Server) {
 	t.Helper()
 	c := newCore()
 	srv := httptest.NewUnstartedServer(nil)
-	srv.Config = api.Serve(api.New(c, api.Options{Log: zaptest.NewLogger(t), Now: c.clock, Hosts: []string{"holdfast.example"}}), nil)
+	srv.Config = api.Serve(api.New(c, api.Options{Log: zaptest.NewLogger(t), Now: c.clock, Patience: 200 * time.Millisecond, Hosts: []string{"holdfast.example"}}), nil)
 	srv.Start()
 	t.Cleanup(srv.Close)
 	return c, srv

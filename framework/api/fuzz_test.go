@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-io/holdfast/framework/api"
 	"github.com/holdfast-io/holdfast/scheduler"
@@ -37,7 +38,7 @@ func FuzzRequests(f *testing.F) {
 		c := newCore()
 		c.run(scheduler.PutApp{Changes: []scheduler.AppPut{{Def: fuzzDef(t), Instances: 2}}})
 		w := httptest.NewRecorder()
-		api.New(c, api.Options{Now: c.clock}).ServeHTTP(w, req)
+		api.New(c, api.Options{Now: c.clock, Patience: 50 * time.Millisecond}).ServeHTTP(w, req)
 		if w.Code == http.StatusInternalServerError {
 			t.Errorf("%s %s %s: %d %s", method, target, body, w.Code, w.Body)
 		}
@@ -71,7 +72,7 @@ func BenchmarkListApps(b *testing.B) {
 		}
 	}
 	c.s.Apply(writes)
-	h := api.New(c, api.Options{Now: c.clock})
+	h := api.New(c, api.Options{Now: c.clock, Patience: 50 * time.Millisecond})
 	b.ResetTimer()
 	b.ReportAllocs()
 	for range b.N {

@@ -39,6 +39,8 @@ type Options struct {
 	DefaultNetwork string
 	// Now is the clock, for versions and texts; time.Now when nil.
 	Now func() time.Time
+	// Patience is how long a node's answer to a question is waited for; 30 s when 0.
+	Patience time.Duration
 }
 
 type server struct {
@@ -54,6 +56,9 @@ func New(core framework.Core, o Options) http.Handler {
 	}
 	if s.Log == nil {
 		s.Log = zap.NewNop()
+	}
+	if s.Patience = o.Patience; s.Patience <= 0 {
+		s.Patience = 30 * time.Second
 	}
 	if s.Now == nil {
 		s.Now = time.Now

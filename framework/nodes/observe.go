@@ -213,6 +213,8 @@ func (n *Nodes) seeRequests(ctx context.Context, nodes []lease.NodeVersion, requ
 					n.answers.forget(rv.Op)
 					return err
 				}
+			case alive[node] && len(rv.Progress) > 0 && n.answers.report(rv.Op, "progress "+string(rv.Progress)):
+				n.out.add(scheduler.OperationProgress{Op: rv.Op, Progress: rv.Progress})
 			case !alive[node] && n.answers.report(rv.Op, "gone"):
 				n.out.add(scheduler.RequestResult{Op: rv.Op, Volume: state.VolumeUID(rv.VolumeUID), Node: state.NodeUID(node),
 					Gone: true, Error: "the node died before it answered"})
@@ -243,13 +245,13 @@ func (v *answers) prune(requests map[string][]lease.RequestVersion) {
 func nodeOf(nv lease.NodeVersion) *state.Node {
 	n := &state.Node{UID: state.NodeUID(nv.UID), Generation: nv.Generation, BootID: nv.BootID, Alive: nv.Alive, Hostname: nv.Hostname,
 		Agent: state.AgentID(nv.AgentID), AgentHostname: nv.AgentHostname, Zone: nv.Zone, Region: nv.Region, Grade: string(nv.Grade),
-		Draining: nv.Draining, Version: nv.Node.Version, Drivers: map[string]state.Driver{}}
+		Draining: nv.Draining, Version: nv.Node.Version, Drivers: map[string]state.Driver{}, Repositories: nv.Repositories, Full: fullness(nv.Full)}
 	if nv.DeadAt != nil {
 		n.DeadAt = *nv.DeadAt
 	}
 	for _, d := range nv.Drivers {
 		n.Drivers[d.Name] = state.Driver{Name: d.Name, Scope: d.Scope, Exclusive: d.Exclusive, MultiAttach: d.MultiAttach,
-			AttachLimit: d.AttachLimit, Ready: d.Ready, Because: strings.TrimSpace(d.NotReadyBecause)}
+			AttachLimit: d.AttachLimit, Snapshots: d.Snapshots, Clones: d.Clones, Grows: d.Grows, Ready: d.Ready, Because: strings.TrimSpace(d.NotReadyBecause)}
 	}
 	return n
 }

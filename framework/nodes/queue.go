@@ -23,6 +23,10 @@ func identify(c scheduler.Call) (key, volume string, ok bool) {
 		return "remove " + c.Op, string(c.Volume.UID), true
 	case scheduler.RetireNode:
 		return fmt.Sprintf("retire %d", c.Generation), "node " + string(c.Node), true
+	case scheduler.AskNode:
+		return "ask " + c.Operation.ID + " " + string(c.Operation.Node), "op " + c.Operation.ID, true
+	case scheduler.DropClaim:
+		return "drop", string(c.Volume), true
 	case scheduler.ForgetRequest:
 		return "forget " + c.Op, "op " + c.Op, true
 	}

@@ -63,6 +63,14 @@ func (n *Nodes) make(ctx context.Context, call scheduler.Call) error {
 		return n.ask(ctx, c.Op, c.Node, c.Volume, lease.RequestRemove)
 	case scheduler.RetireNode:
 		return n.noted("a node was not retired", string(c.Node), n.a.RetireNode(ctx, string(c.Node), c.Generation, c.By))
+	case scheduler.AskNode:
+		return n.askOperation(ctx, c)
+	case scheduler.DropClaim:
+		_, err := n.a.Tombstone(ctx, string(c.Volume))
+		if fault.Is(err, fault.NotFound) {
+			return nil
+		}
+		return n.noted("a claim was not ended", string(c.Volume), err)
 	case scheduler.ForgetRequest:
 		return n.noted("a request was not removed", c.Op, n.a.DeleteRequest(ctx, string(c.Node), c.Op))
 	}
@@ -141,6 +149,9 @@ func (n *Nodes) refused(op string, node state.NodeUID, v *state.Volume, err erro
 func (n *Nodes) finished(ctx context.Context, node string, rv lease.RequestVersion) error {
 	r := scheduler.RequestResult{Op: rv.Op, Volume: state.VolumeUID(rv.VolumeUID), Node: state.NodeUID(node),
 		OK: rv.State == lease.RequestDone, Outcome: rv.Outcome, Class: rv.Class, Error: rv.Error, Scope: n.answers.scope(node, rv.Ref.Driver)}
+	if rv.Kind == lease.RequestOperation {
+		r.Result, r.Size = rv.Result, sizeOf(rv.Result)
+	}
 	if r.OK && rv.Kind == lease.RequestRemove {
 		_, err := n.a.Tombstone(ctx, rv.VolumeUID)
 		switch {

@@ -68,6 +68,8 @@ func keyOf(kind state.Kind, id string) (string, error) {
 		return "classes/" + escape(id), nil
 	case state.KindGroup:
 		return "groups/" + escape(id), nil
+	case state.KindOperation:
+		return "operations/" + escape(id), nil
 	case state.KindOrder:
 		return "nodes/" + escape(id), nil
 	case state.KindHold:

@@ -43,6 +43,8 @@ func newValue(kind state.Kind) any {
 		return new(state.AppGroup)
 	case state.KindClass:
 		return new(state.Class)
+	case state.KindOperation:
+		return new(state.Operation)
 	case state.KindOrder:
 		return new(state.NodeOrder)
 	case state.KindHold:
@@ -72,6 +74,8 @@ func idOf(kind state.Kind, value any) (string, bool) {
 		return v.Name, kind == state.KindClass && v.Name != ""
 	case *state.AppGroup:
 		return string(v.ID), kind == state.KindGroup && v.ID != ""
+	case *state.Operation:
+		return v.ID, kind == state.KindOperation && v.ID != ""
 	case *state.NodeOrder:
 		return v.ID, kind == state.KindOrder && v.ID != ""
 	case *state.Hold:

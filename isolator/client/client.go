@@ -143,6 +143,8 @@ type VolumeStatus struct {
 	Next    time.Time `json:"nextTry,omitzero"`  // when it is tried again
 	Because string    `json:"because,omitempty"` // the last failure
 	Doing   []string  `json:"doing,omitempty"`   // operations under way
+	Usage   *Usage    `json:"usage,omitempty"`   // when last looked at, every half minute
+	Level   string    `json:"level,omitempty"`   // nearly-full (85 %), full (95 %)
 }
 
 // Capability is what a driver of this node can do.

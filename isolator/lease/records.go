@@ -129,10 +129,12 @@ type Node struct {
 	Attributes    map[string]string `json:"attributes,omitempty"`
 	Drivers       []DriverFacts     `json:"drivers,omitempty"`
 	Repositories  []string          `json:"repositories,omitempty"` // for backups
-	Version       string            `json:"version"`
-	Draining      bool              `json:"draining,omitempty"`
-	StartedAt     time.Time         `json:"startedAt"`
-	RenewedAt     time.Time         `json:"renewedAt"` // display only
+	// Full are the volumes here that are nearly full; a volume comes and goes by its level only, so that the record seldom changes.
+	Full      []VolumeFull `json:"full,omitempty"`
+	Version   string       `json:"version"`
+	Draining  bool         `json:"draining,omitempty"`
+	StartedAt time.Time    `json:"startedAt"`
+	RenewedAt time.Time    `json:"renewedAt"` // display only
 	// DeadAt and DeadBy tell of L4.
 	DeadAt *time.Time `json:"deadAt,omitempty"`
 	DeadBy string     `json:"deadBy,omitempty"`
@@ -157,6 +159,15 @@ type DriverFacts struct {
 	Grows           string `json:"grows,omitempty"` // "online", "offline" or ""
 	Ready           bool   `json:"ready"`
 	NotReadyBecause string `json:"notReadyBecause,omitempty"`
+}
+
+// VolumeFull is a volume that is nearly full, as measured when it came to that level.
+type VolumeFull struct {
+	Volume    string `json:"volume"`
+	Level     string `json:"level"` // "nearly-full" (85 %), "full" (95 %)
+	Size      int64  `json:"size"`
+	Used      int64  `json:"used"`
+	Available int64  `json:"available"`
 }
 
 // RequestKind says what the framework asks of a node.

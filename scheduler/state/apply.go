@@ -20,7 +20,8 @@ func New() *State {
 		Volumes: map[VolumeUID]*Volume{}, Deployments: map[DeploymentID]*Deployment{}, Groups: map[AppID]*AppGroup{}, Classes: map[string]*Class{},
 		Offers: map[string]*Offer{}, Agents: map[AgentID]*Agent{}, Claims: map[VolumeUID]*Claim{}, Nodes: map[NodeUID]*Node{},
 		Why: map[InstanceID]*Why{}, Strange: map[TaskID]*StrangeTask{}, Refusals: map[Group]*Refusal{},
-		Orders: map[string]*NodeOrder{}, Inverse: map[string]*InverseOffer{}, Leaving: map[AgentID]*Leaving{},
+		Operations: map[string]*Operation{},
+		Orders:     map[string]*NodeOrder{}, Inverse: map[string]*InverseOffer{}, Leaving: map[AgentID]*Leaving{},
 		Unanswered: map[TaskID]AgentID{}, Todo: map[AppID]bool{},
 		Reserved: map[ReservedID]*Reserved{}, Leftovers: map[string]*Leftover{}, Shorts: map[InstanceID]*Short{},
 		index: newIndex(),
@@ -96,6 +97,14 @@ func (s *State) apply(w Write) {
 		put(s.Groups, AppID(w.ID), value[AppGroup](w))
 	case KindClass:
 		put(s.Classes, w.ID, value[Class](w))
+	case KindOperation:
+		now := value[Operation](w)
+		put(s.Operations, w.ID, now)
+		var at time.Time
+		if now != nil {
+			at = now.WakeAt
+		}
+		s.index.due.set(dueKey{KindOperation, w.ID}, at)
 	case KindOrder:
 		put(s.Orders, w.ID, value[NodeOrder](w))
 	case KindHold:

@@ -214,9 +214,11 @@ type Volume struct {
 	Scope    string            `json:"scope,omitempty"` // cluster, zone, node: as the driver said at creation
 	Node     NodeUID           `json:"node,omitempty"`  // the node asked, or the one it is pinned to by scope
 	Op       string            `json:"op,omitempty"`    // id of the request under way
-	Attempts int               `json:"attempts,omitempty"`
-	RetryAt  time.Time         `json:"retryAt,omitempty"`
-	Error    string            `json:"error,omitempty"`
+	// MadeBy is the operation (clone, restore, undelete) that makes the volume; "" once it is made.
+	MadeBy   string    `json:"madeBy,omitempty"`
+	Attempts int       `json:"attempts,omitempty"`
+	RetryAt  time.Time `json:"retryAt,omitempty"`
+	Error    string    `json:"error,omitempty"`
 	// Epoch is the highest epoch the framework has asked for.
 	Epoch     volume.Epoch `json:"epoch"`
 	CreatedAt time.Time    `json:"createdAt"`
@@ -266,6 +268,8 @@ type Node struct {
 	Draining      bool
 	Version       string
 	Drivers       map[string]Driver
+	Repositories  []string                     // for backups
+	Full          map[VolumeUID]VolumeFullness // volumes on it that are nearly full
 	DeadAt        time.Time
 }
 
@@ -278,6 +282,9 @@ type Driver struct {
 	AttachLimit int
 	Ready       bool
 	Because     string // why it is not ready
+	Snapshots   bool
+	Clones      bool
+	Grows       string // online, offline, or "" for never
 }
 
 // Deployment is the record deployments/<id>.

@@ -21,6 +21,8 @@ type State struct {
 	// Orders are what operators want of nodes, by NodeOrder.ID. Hold says whether anything may be started, moved or killed; nil: yes.
 	Orders map[string]*NodeOrder
 	Hold   *Hold
+	// Operations on volumes, under way or ended lately.
+	Operations map[string]*Operation
 	// Seen, not stored.
 	Session Session
 	Offers  map[string]*Offer // by offer id, those we hold
@@ -271,10 +273,12 @@ const (
 	KindClass      Kind = "class"      // *Class, ID its name
 	KindReserved   Kind = "reserved"   // *Reserved, ID ReservedID
 
-	KindOrder   Kind = "node-order" // *NodeOrder
-	KindHold    Kind = "hold"       // *Hold, ID ""
-	KindInverse Kind = "inverse"    // *InverseOffer; not stored
-	KindLeaving Kind = "leaving"    // *Leaving, ID the agent's; not stored
+	KindOrder Kind = "node-order" // *NodeOrder
+	KindHold  Kind = "hold"       // *Hold, ID ""
+
+	KindOperation Kind = "operation" // *Operation
+	KindInverse   Kind = "inverse"   // *InverseOffer; not stored
+	KindLeaving   Kind = "leaving"   // *Leaving, ID the agent's; not stored
 
 	KindSession Kind = "session" // *Session
 	KindOffer   Kind = "offer"   // *Offer
@@ -297,7 +301,7 @@ const (
 // Durable tells whether the store keeps it.
 func (k Kind) Durable() bool {
 	switch k {
-	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindClass, KindOrder, KindHold, KindReserved:
+	case KindFramework, KindApp, KindDef, KindInstance, KindVolume, KindDeployment, KindGroup, KindClass, KindOrder, KindHold, KindOperation, KindReserved:
 		return true
 	}
 	return false

@@ -8,12 +8,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/internal/volume"
 )
 
 type ctxT = context.Context
 
 func volumeCommand(c *Console) *cobra.Command {
-	return Verbs("volume", "Volumes: list, show, remove, release", volumeList(c), volumeShow(c), volumeRemove(c), releaseVolume(c))
+	return Verbs("volume", "Volumes: list, show, remove, release, snapshot, clone, resize, backup, restore, undelete, check", volumeList(c), volumeShow(c), volumeRemove(c), releaseVolume(c),
+		volumeSnapshot(c), volumeSnapshots(c), volumeClone(c), volumeResize(c), volumeUsage(c), volumeCheck(c),
+		volumeBackup(c), volumeBackups(c), volumeRestore(c), volumeBin(c), volumeUndelete(c))
 }
 
 func volumeList(c *Console) *cobra.Command {
@@ -38,12 +41,20 @@ func volumeList(c *Console) *cobra.Command {
 				if v.Claim != nil {
 					claim, node = fmt.Sprintf("%s (%d)", v.Claim.State, v.Claim.Epoch), dash(v.Claim.Hostname)
 				}
-				t.Add(v.Driver+"/"+v.Name, dash(v.Size), v.Phase, dash(v.Instance), yes(v.InUse), claim, node)
+				t.Add(v.Driver+"/"+v.Name, dash(v.Size), v.Phase+fullness(v.Usage), dash(v.Instance), yes(v.InUse), claim, node)
 			}
 			t.Print(c.Out)
 			return nil
 		},
 	}
+}
+
+// fullness is what a list says of a volume that is nearly full.
+func fullness(u *client.VolumeUsage) string {
+	if u == nil {
+		return ""
+	}
+	return ", " + strings.ReplaceAll(u.Level, "-", " ")
 }
 
 func volumeShow(c *Console) *cobra.Command {
@@ -62,6 +73,10 @@ func volumeShow(c *Console) *cobra.Command {
 				v.Driver, v.Name, dash(v.Size), v.Phase, v.UID, ago(v.CreatedAt), mark(v.Adopted, ", adopted"), dash(v.App), dash(v.Instance), yes(v.InUse))
 			if k := v.Claim; k != nil {
 				fmt.Fprintf(c.Out, "  claim %s, epoch %d, node %s, since %s%s\n", k.State, k.Epoch, dash(k.Hostname), ago(k.Since), mark(k.Revoke, ", revoked"))
+			}
+			if u := v.Usage; u != nil {
+				fmt.Fprintf(c.Out, "  %s: %s of %s used; to make it larger: holdfast volume resize %s/%s SIZE\n", strings.TrimPrefix(fullness(u), ", "),
+					volume.Bytes(u.UsedBytes), volume.Bytes(u.UsedBytes+u.AvailableBytes), v.Driver, v.Name)
 			}
 			if v.Error != "" {
 				fmt.Fprintf(c.Out, "  error: %s\n", v.Error)

@@ -172,6 +172,9 @@ type Volume struct {
 	// InUse: an instance that wants to run uses it (it cannot be removed then).
 	InUse bool   `json:"inUse"`
 	Claim *Claim `json:"claim,omitempty"`
+	// MadeBy is the operation that makes it; Usage is there when it is nearly full.
+	MadeBy string       `json:"madeBy,omitempty"`
+	Usage  *VolumeUsage `json:"usage,omitempty"`
 }
 
 // Claim is a claim register of the lease authority as the framework last saw it, in GET /v1/claims.

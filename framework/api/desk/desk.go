@@ -33,6 +33,8 @@ type Desk struct {
 	Now func() time.Time
 	// Operator carries operators' words to the lease authority; nil where there is none.
 	Operator Operator
+	// Patience is how long a node's answer to a question is waited for.
+	Patience time.Duration
 	// EventReaders counts the open streams of /v2/events; nil where there are none.
 	EventReaders func() int
 }

@@ -182,6 +182,9 @@ func volumeLine(st *state.State, v *state.Volume, now time.Time) string {
 	if c == nil {
 		return text
 	}
+	if full := fullText(st, v); full != "" {
+		text += "; " + full
+	}
 	switch c.State {
 	case "free":
 		text += fmt.Sprintf("; its claim is free since epoch %d", c.Epoch)
@@ -204,7 +207,16 @@ func explainVolume(st *state.State, v *state.Volume, now time.Time) *client.Expl
 	vol := Volume(st, v)
 	e := &client.Explanation{Kind: "volume", ID: vol.UID, Volume: &vol}
 	line(e, "volume %s", volumeLine(st, v, now))
+	if full := fullText(st, v); full != "" {
+		line(e, "  it is %s", full)
+	}
+	for _, text := range operationsOf(st, v) {
+		line(e, "  %s", text)
+	}
 	owner := "app " + vol.App
+	if vol.App == "" {
+		owner = "no app; the first that names it takes it"
+	}
 	if vol.Instance != "" {
 		owner = "instance " + vol.Instance
 	}

@@ -243,6 +243,7 @@ func Volume(st *state.State, v *state.Volume) client.Volume {
 		claim := Claim(st, c)
 		out.Claim = &claim
 	}
+	out.MadeBy, out.Usage = v.MadeBy, usage(st, v)
 	return out
 }
 

@@ -25,6 +25,7 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(post, "/v1/instances/{id}/replace", "gives an instance a new run elsewhere; local volumes are lost with ?discard=true", s.replaceInstance, "discard")
 	t.Handle(get, "/v1/instances/{id}/logs", "sends a file of an instance's sandbox", s.logs, "file", "offset", "follow")
 	t.Handle(get, "/v1/volumes", "lists volumes", s.volumes, "app")
+	operationRoutes(t, s)
 	t.Handle(get, "/v1/volumes/{id:.+}", "gives a volume", s.volume)
 	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume)
 	t.Handle(get, "/v1/claims", "lists claims", s.claims)
