@@ -55,7 +55,7 @@ func (s *scenario) operationEvents(cmd string, a args) (Event, error) {
 	return r, nil
 }
 
-func (s *scenario) operation(o *state.Operation) string {
+func (s *scenario) volumeOperation(o *state.Operation) string {
 	text := fmt.Sprintf("operation %s: %s %s %s", o.ID, o.Kind, o.Ref, o.Phase)
 	if o.Node != "" {
 		text += " on " + string(o.Node)

@@ -363,7 +363,7 @@ func (s *scenario) write(w state.Write) string {
 	case *state.Volume:
 		return "volume " + s.volume(v)
 	case *state.Operation:
-		return s.operation(v)
+		return s.volumeOperation(v)
 	case *state.App:
 		text := fmt.Sprintf("app %s version=%s instances=%d", v.ID, v.Version, v.Instances)
 		if v.Removed {
