@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 )
@@ -45,17 +47,19 @@ const (
 // readLabel reads the label in a volume's directory. NotFound when the directory does not exist; a directory
 // without a good label is Conflict, since nobody knows whose it is.
 func ReadLabel(dir string) (Label, error) {
-	f, err := os.Open(filepath.Join(dir, LabelFile))
+	f, err := openLabel(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, derr := os.Lstat(dir); errors.Is(derr, fs.ErrNotExist) {
 			return Label{}, fault.New(fault.NotFound, "volume %s does not exist", filepath.Base(dir))
 		}
-		f, err = os.Open(filepath.Join(dir, LabelFile)) // it may have appeared just now
+		f, err = openLabel(dir) // it may have appeared just now
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return Label{}, fault.New(fault.Conflict, "directory %s has no %s: it is not a volume of this pool", dir, LabelFile)
-	}
-	if err != nil {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENOTDIR), errors.Is(err, errNoFile):
+		return Label{}, fault.Wrap(fault.Conflict, err, "%s is no volume of this pool: neither it nor its label may be a link, and both must be what they are called", dir)
+	case err != nil:
 		return Label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
 	}
 	defer f.Close()
@@ -64,6 +68,27 @@ func ReadLabel(dir string) (Label, error) {
 		return Label{}, fault.Wrap(fault.Unknown, err, "read label of %s", dir)
 	}
 	return decodeLabel(raw, dir)
+}
+
+var errNoFile = errors.New("it is not a regular file")
+
+// openLabel follows no link, neither to a volume nor to a label.
+func openLabel(dir string) (*os.File, error) {
+	d, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(d)
+	fd, err := unix.Openat(d, LabelFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), filepath.Join(dir, LabelFile))
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		_ = f.Close()
+		return nil, errors.Join(err, errNoFile)
+	}
+	return f, nil
 }
 
 // decodeLabel reads a label as hostile: what it says becomes part of paths and of what is done.

@@ -497,7 +497,7 @@ func (b *loopBack) Usage(_ context.Context, dir, target string, l Label) (driver
 	}
 	if !at {
 		c, err := i.Counts()
-		return driver.Usage{Size: l.Size, Used: c.Size - c.Free, Available: c.Free, Inodes: c.Inodes, InodesUsed: c.Inodes - c.InodesFree}, err
+		return driver.Usage{Size: l.Size, Used: max(0, c.Size-c.Free), Available: c.Free, Inodes: c.Inodes, InodesUsed: c.Inodes - c.InodesFree}, err
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(target, &st); err != nil {

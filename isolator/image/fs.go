@@ -188,20 +188,20 @@ func ext4Counts(head []byte) Counts {
 	le := binary.LittleEndian
 	block := volume.Bytes(1024) << min(le.Uint32(sb[0x18:]), 6)
 	wide := func(low, high int) volume.Bytes {
-		return (volume.Bytes(le.Uint32(sb[high:])&0xffff)<<32 | volume.Bytes(le.Uint32(sb[low:]))) * block
+		return (volume.Bytes(le.Uint32(sb[high:])&0x3fff)<<32 | volume.Bytes(le.Uint32(sb[low:]))) * block // 2^62 at most: it may be no superblock
 	}
 	return Counts{Size: wide(0x04, 0x150), Free: wide(0x0c, 0x158), Inodes: uint64(le.Uint32(sb)), InodesFree: uint64(le.Uint32(sb[0x10:]))}
 }
 
 func xfsCounts(sb []byte) Counts {
 	be := binary.BigEndian
-	block := volume.Bytes(be.Uint32(sb[4:]))
-	bytes := func(at int) volume.Bytes { return volume.Bytes(be.Uint64(sb[at:])&(1<<47-1)) * block }
+	block := volume.Bytes(min(be.Uint32(sb[4:]), 1<<16))
+	bytes := func(at int) volume.Bytes { return volume.Bytes(be.Uint64(sb[at:])&(1<<46-1)) * block }
 	free := bytes(144)
 	// Inodes are made of free blocks as they are needed.
 	used := be.Uint64(sb[128:]) - be.Uint64(sb[136:])
 	size := uint64(max(1, min(be.Uint16(sb[104:]), 4096)))
-	data := bytes(8) - volume.Bytes(be.Uint32(sb[96:]))*block // without the log
+	data := max(0, bytes(8)-volume.Bytes(be.Uint32(sb[96:]))*block) // without the log
 	return Counts{Size: data, Free: free, Inodes: be.Uint64(sb[128:]) + uint64(free)/size, InodesFree: be.Uint64(sb[128:]) + uint64(free)/size - used}
 }
 

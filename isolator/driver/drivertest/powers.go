@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,38 +131,30 @@ func (x *try) grower() driver.Grower {
 	return g
 }
 
-// holds fills a volume and tells how much went into it, at most most.
-func (x *try) holds(path string, most volume.Bytes) (n volume.Bytes) {
+// enlarged checks that a volume that was of size old has room for more than that now.
+func (x *try) enlarged(path string, old volume.Bytes) {
 	x.Helper()
+	if !x.facts().LimitsSize {
+		return
+	}
 	f, err := os.Create(filepath.Join(path, "filler"))
 	if err != nil {
 		x.Fatal(err)
 	}
-	chunk := bytes.Repeat([]byte("x"), 1<<20)
-	for err == nil && n < most {
-		var k int
-		k, err = f.Write(chunk)
-		n += volume.Bytes(k)
+	defer os.Remove(f.Name())
+	defer f.Close()
+	more := int64(old + 1<<20)
+	if err = unix.Fallocate(int(f.Fd()), 0, 0, more); errors.Is(err, unix.EOPNOTSUPP) {
+		_, err = io.Copy(f, io.LimitReader(zeros{}, more))
 	}
-	_ = f.Close()
-	if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
-		x.Errorf("a full volume says %v", err)
+	if err != nil {
+		x.Errorf("after the growth there is no room for %d bytes: %v", more, err)
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		x.Error(err)
-	}
-	return n
 }
 
-// enlarged checks that a volume that was of size old holds more than that now.
-func (x *try) enlarged(path string, old, now volume.Bytes) {
-	x.Helper()
-	if x.facts().LimitsSize {
-		if n := x.holds(path, now); n <= old {
-			x.Errorf("it holds %d bytes, before at most %d", n, old)
-		}
-	}
-}
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func growth(t *testing.T, x *try) {
 	g := x.grower()
@@ -190,7 +183,7 @@ func growth(t *testing.T, x *try) {
 		}
 		if i == 0 {
 			path := x.mount("small", made.UID, "i")
-			x.enlarged(path, made.Size, size)
+			x.enlarged(path, made.Size)
 			x.read(path, "f", "kept")
 			x.unmount("small", "i")
 		} else if got.Pending != 0 {
@@ -223,7 +216,7 @@ func growthMounted(t *testing.T, x *try) {
 		t.Errorf("grows online, it says, and: %+v", got)
 	}
 	if got.Pending == 0 {
-		x.enlarged(path, made.Size, size)
+		x.enlarged(path, made.Size)
 	} else if got.Because == "" || got.Size != made.Size {
 		t.Errorf("pending: %+v", got)
 	}
@@ -233,7 +226,7 @@ func growthMounted(t *testing.T, x *try) {
 	_ = open.Close()
 	x.unmount("online", "i")
 	path = x.mount("online", made.UID, "j")
-	x.enlarged(path, made.Size, size)
+	x.enlarged(path, made.Size)
 	x.read(path, "open", "written")
 	if got, err := g.Grow(x.ctx(), "online", made.UID, size); err != nil || got.Pending != 0 || got.Size < size {
 		t.Errorf("after the next mount: %+v %v", got, err)
@@ -460,7 +453,7 @@ func clones(t *testing.T, x *try) {
 	path = x.mount("grandchild", grandchild.UID, "i")
 	x.read(path, "f", "its own")
 	if made.Size > 0 {
-		x.enlarged(path, made.Size, 2*made.Size)
+		x.enlarged(path, made.Size)
 	}
 	x.unmount("grandchild", "i")
 	if err := x.Driver.Remove(x.ctx(), "mother", made.UID); err != nil {
@@ -536,4 +529,36 @@ func (x *try) remove(name, uid string) {
 	if err := x.Driver.Remove(x.ctx(), name, uid); err != nil {
 		x.Fatal(err)
 	}
+}
+
+// check has a whole volume found whole. What a damaged one needs is the driver's own test.
+func check(t *testing.T, x *try) {
+	c, ok := x.Driver.(driver.Checker)
+	if !ok {
+		t.Skip("the driver cannot check")
+	}
+	_, _, err := c.Check(x.ctx(), "nobody", "", false)
+	x.want(fault.NotFound, err, "check what is not there")
+	made := x.create("whole")
+	if _, _, err := c.Check(x.ctx(), "whole", made.UID, false); fault.Is(err, fault.Invalid) {
+		t.Skipf("its volumes cannot be checked: %v", err)
+	}
+	if x.KeepsUID {
+		_, _, err = c.Check(x.ctx(), "whole", uuid.NewString(), false)
+		x.want(fault.Conflict, err, "check by a wrong uid")
+	}
+	path := x.mount("whole", made.UID, "i")
+	x.write(path, "f", "kept")
+	for _, repair := range []bool{false, true} {
+		_, _, err = c.Check(x.ctx(), "whole", made.UID, repair)
+		x.want(fault.Conflict, err, "check while it is mounted")
+	}
+	x.read(path, "f", "kept")
+	x.unmount("whole", "i")
+	for _, repair := range []bool{false, true} {
+		if clean, report, err := c.Check(x.ctx(), "whole", made.UID, repair); err != nil || !clean {
+			t.Errorf("repair %v: %v %q %v", repair, clean, report, err)
+		}
+	}
+	x.read(x.mount("whole", made.UID, "i"), "f", "kept")
 }

@@ -31,18 +31,30 @@ type Fixture struct {
 	Later func()
 }
 
+type part struct {
+	name string
+	f    func(t *testing.T, x *try)
+}
+
 // Run tries a driver. fresh is called for every part.
 func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
-	parts := []struct {
-		name string
-		f    func(t *testing.T, x *try)
-	}{
+	run(t, fresh, []part{
 		{"facts", facts}, {"absent", absent}, {"life", life}, {"names", names}, {"exists", exists}, {"identity", identity},
 		{"mount never creates", neverCreates}, {"unmount is idempotent", unmountTwice}, {"content stays", contentStays},
 		{"list", list}, {"context", contextEnds}, {"side by side", sideBySide}, {"creation race", race}, {"adopt", adopt},
+	})
+	RunPowers(t, fresh)
+}
+
+// RunPowers tries what not every driver has: each interface beside Driver, and that what the facts deny is refused.
+func RunPowers(t *testing.T, fresh func(t *testing.T) Fixture) {
+	run(t, fresh, []part{
 		{"usage", usage}, {"growth", growth}, {"growth while mounted", growthMounted}, {"snapshots", snapshots}, {"snapshots while mounted", snapshotsMounted},
-		{"snapshots are read", snapshotsRead}, {"clones", clones}, {"bin", bin}, {"no such powers", noSuchPowers},
-	}
+		{"snapshots are read", snapshotsRead}, {"clones", clones}, {"bin", bin}, {"check", check}, {"no such powers", noSuchPowers},
+	})
+}
+
+func run(t *testing.T, fresh func(t *testing.T) Fixture, parts []part) {
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) {
 			x := &try{T: t, Fixture: fresh(t)}

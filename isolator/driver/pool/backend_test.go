@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -41,7 +42,7 @@ func needKinds(t *testing.T) {
 
 func eachKind(t *testing.T, f func(t *testing.T, k kind)) {
 	needKinds(t)
-	for _, k := range kinds {
+	for _, k := range kinds[:3] { // one of each back end and file system
 		t.Run(k.name, func(t *testing.T) { f(t, k) })
 	}
 }
@@ -98,17 +99,24 @@ func mountOwn(t testing.TB, dir, kind string) {
 			t.Errorf("unmount the pool: %v", err)
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 		}
-		// Whatever else was started on this machine meanwhile may have a copy of the mount.
-		if err := mount.UnmountElsewhere(ctx, d.Number(), func(string) bool { return true }); err != nil {
-			t.Error(err)
-		}
 		again, err := loop.OpenImage(image)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer again.Close()
-		if err := d.Release(ctx, again, 5e9); err != nil {
-			t.Error(err)
+		// Whatever else is started on this machine meanwhile may have a copy of the mount.
+		for end := time.Now().Add(30 * time.Second); ; {
+			err := mount.UnmountElsewhere(ctx, d.Number(), func(string) bool { return true })
+			if err == nil {
+				err = d.Release(ctx, again, time.Second)
+			}
+			if err == nil {
+				return
+			}
+			if time.Now().After(end) {
+				t.Error(err)
+				return
+			}
 		}
 	})
 }
@@ -128,13 +136,20 @@ func nothingLeft(t testing.TB, dir string) {
 }
 
 func TestHeavyBackendSuite(t *testing.T) {
-	eachKind(t, func(t *testing.T, k kind) {
-		drivertest.Run(t, func(t *testing.T) drivertest.Fixture {
-			o := k.fresh(t)
-			return drivertest.Fixture{Driver: open(t, o), KeepsUID: true, Options: map[string]string{"size": k.size},
-				Again: func() driver.Driver { again := o; again.Mounts = t.TempDir(); return open(t, again) }}
+	needKinds(t)
+	for i, k := range kinds {
+		run := drivertest.Run
+		if i >= 3 { // what they lie on makes a difference to their powers only
+			run = drivertest.RunPowers
+		}
+		t.Run(k.name, func(t *testing.T) {
+			run(t, func(t *testing.T) drivertest.Fixture {
+				o := k.fresh(t)
+				return drivertest.Fixture{Driver: open(t, o), KeepsUID: true, Options: map[string]string{"size": k.size},
+					Again: func() driver.Driver { again := o; again.Mounts = t.TempDir(); return open(t, again) }}
+			})
 		})
-	})
+	}
 }
 
 // A pool keeps the back end that it was made with, and a pool of before there were any has plain directories.

@@ -33,6 +33,18 @@ func shutDown(t *testing.T, p *pool.Pool, path string) {
 	unmountV(t, p)
 }
 
+func writeSynced(t *testing.T, path, content string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err == nil {
+		_, err = f.WriteString(content)
+		err = errors.Join(err, f.Sync(), f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 var ownKinds = []kind{kinds[0], kinds[1]} // with a file system of their own
 
 // After a crash auto mounts and keeps what was synced, ask refuses until a check with repair, never mounts.
@@ -47,10 +59,7 @@ func TestHeavyFsckPolicy(t *testing.T) {
 				uid := k.create(t, p, "v")
 				for round := range 2 {
 					path := mountV(t, p, uid)
-					if err := os.WriteFile(filepath.Join(path, "f"), []byte("kept"), 0o644); err != nil {
-						t.Fatal(err)
-					}
-					unix.Sync()
+					writeSynced(t, filepath.Join(path, "f"), "kept")
 					if _, _, err := p.Check(ctx, "v", uid, false); !fault.Is(err, fault.Conflict) {
 						t.Errorf("check of a mounted volume: %v", err)
 					}

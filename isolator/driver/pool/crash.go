@@ -13,13 +13,14 @@ var CrashSteps = []string{
 	"unmount.unbound", "unmount.detached",
 }
 
-// MoreCrashSteps are those of growing, copying and giving back: the first as a mounted volume comes by them, the second as one does that is not mounted.
-var MoreCrashSteps = struct{ Mounted, Unmounted []string }{
+// MoreCrashSteps are those of growing and copying, as a mounted volume comes by them and as one does that is not mounted, and those of the bin.
+var MoreCrashSteps = struct{ Mounted, Unmounted, Bin []string }{
 	Mounted: []string{"grow.recorded", "grow.larger", "grow.device", "grow.done",
 		"snapshot.copied", "snapshot.labelled", "placed"},
 	Unmounted: []string{"grow.recorded", "grow.larger", "regrow.attached", "regrow.staged", "regrow.filled", "regrow.resized", "grow.done",
 		"snapshot.copied", "snapshot.labelled", "placed",
 		"clone.copied", "clone.attached", "clone.staged", "clone.filled", "clone.unbound", "clone.detached", "clone.named"},
+	Bin: []string{"remove.labelled", "remove.moved", "undelete.labelled", "undelete.moved", "discard.moved"},
 }
 
 func crashAt(step string) { image.CrashAt(step) }

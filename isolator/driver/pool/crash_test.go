@@ -55,6 +55,12 @@ func doDoomed(what []string) error {
 		_, err = p.Create(ctx, driver.Spec{Name: "w", UID: uuid.NewString(), Size: size, Source: &driver.Source{Volume: "v"}})
 	case "peek":
 		_, err = p.MountSnapshot(ctx, "v", "s", "i")
+	case "remove":
+		err = p.Remove(ctx, "v", "")
+	case "undelete":
+		_, err = p.Undelete(ctx, "v", "")
+	case "purge":
+		err = p.Purge(ctx, "v", "")
 	default:
 		err = errors.New("what is " + what[0])
 	}
@@ -275,4 +281,46 @@ func (k kind) afterClone(t *testing.T, p *pool.Pool, o pool.Options, step string
 		t.Errorf("%s: %v", step, err)
 	}
 	nothingLeft(t, o.Dir)
+}
+
+// TestHeavyKillBin kills whoever removes, brings back or purges a volume: it is in its place or in the bin, whole, or for good nowhere.
+func TestHeavyKillBin(t *testing.T) {
+	needKinds(t)
+	for _, k := range []kind{{name: "dir", o: pool.Options{Backend: pool.Dir}, size: "16m"}, kinds[0], kinds[2]} {
+		p, o, uid := k.one(t)
+		writeSynced(t, filepath.Join(mountV(t, p, uid), "f"), "kept")
+		unmountV(t, p)
+		for _, step := range pool.MoreCrashSteps.Bin {
+			verb, _, _ := strings.Cut(step, ".")
+			if verb == "discard" {
+				verb = "purge"
+			}
+			if verb != "remove" {
+				if err := p.Remove(ctx, "v", uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !k.killedAt(t, o, verb, step, 1<<20) {
+				t.Errorf("%s: nothing ever came to %s", k.name, step)
+			}
+			p = later(t, o) // whose sweep leaves in the bin what came there less than an hour ago
+			_, gerr := p.Get(ctx, "v")
+			all, err := p.Bin(ctx)
+			if err != nil || (len(all) == 1) != (step == "remove.moved" || step == "undelete.labelled") || (gerr == nil) != (step == "remove.labelled" || step == "undelete.moved") {
+				t.Fatalf("%s, killed at %s: in the bin %+v, in its place %v", k.name, step, all, gerr)
+			}
+			if step == "discard.moved" {
+				break
+			}
+			if len(all) == 1 {
+				if _, err := p.Undelete(ctx, "v", uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := readFile(mountV(t, p, uid), "f"); got != "kept" {
+				t.Errorf("%s, killed at %s: content %q", k.name, step, got)
+			}
+			unmountV(t, p)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/heavy"
+	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/drivertest"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
@@ -106,6 +110,99 @@ func TestForeignDirectory(t *testing.T) {
 	}
 	if err := p.Remove(ctx, "alien", ""); !fault.Is(err, fault.Conflict) {
 		t.Errorf("remove: %v", err)
+	}
+}
+
+// Links and other things in a volume's or a label's place are never followed.
+func TestLinks(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	p := open(t, pool.Options{Dir: dir})
+	for _, name := range []string{"v", "w", "x"} {
+		if _, err := p.Create(ctx, driver.Spec{Name: name, UID: "u"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(
+		os.Rename(filepath.Join(dir, "v"), filepath.Join(outside, "v")), os.Symlink(filepath.Join(outside, "v"), filepath.Join(dir, "v")), // a volume by a link
+		os.Rename(filepath.Join(dir, "w", "volume.json"), filepath.Join(outside, "label")), os.Symlink(filepath.Join(outside, "label"), filepath.Join(dir, "w", "volume.json")), // its label
+		os.Remove(filepath.Join(dir, "x", "volume.json")), unix.Mkfifo(filepath.Join(dir, "x", "volume.json"), 0o644), // a label that hangs who reads it
+		os.WriteFile(filepath.Join(dir, "file"), nil, 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"v", "w", "x", "file"} {
+		_, gerr := p.Get(ctx, name)
+		_, merr := p.Mount(ctx, driver.MountSpec{Name: name, ID: "i"})
+		_, cerr := p.Create(ctx, driver.Spec{Name: name, UID: "u"})
+		_, uerr := p.Usage(ctx, name)
+		for verb, err := range map[string]error{"get": gerr, "mount": merr, "create": cerr, "usage": uerr, "remove": p.Remove(ctx, name, "")} {
+			if !fault.Is(err, fault.Conflict) {
+				t.Errorf("%s %s: %v", verb, name, err)
+			}
+		}
+	}
+	if all, err := p.List(ctx); err != nil || len(all) != 0 {
+		t.Errorf("list: %+v %v", all, err)
+	}
+	if _, err := os.Stat(filepath.Join(outside, "v", "data")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A link in the bin is neither listed, brought back nor followed.
+func TestLinkInBin(t *testing.T) {
+	dir, outside := t.TempDir(), t.TempDir()
+	p := open(t, pool.Options{Dir: dir})
+	if _, err := p.Create(ctx, driver.Spec{Name: "v", UID: "u"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(filepath.Join(dir, "v"), filepath.Join(outside, "v")),
+		os.Symlink(filepath.Join(outside, "v"), filepath.Join(dir, ".bin", "v.u.20200101T000000"))); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := p.Bin(ctx); err != nil || len(all) != 0 {
+		t.Errorf("bin: %+v %v", all, err)
+	}
+	if _, err := p.Undelete(ctx, "v", "u"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("undelete: %v", err)
+	}
+	if err := errors.Join(p.Sweep(ctx, time.Now())); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(outside, "v", "data")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A count of files is remembered for a minute, counts a file of two names once, and leaves out what is mounted inside.
+func TestUsageOfDir(t *testing.T) {
+	now := time.Now()
+	p := open(t, pool.Options{Now: func() time.Time { return now }})
+	if _, err := p.Create(ctx, driver.Spec{Name: "v", Size: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	path, err := p.Mount(ctx, driver.MountSpec{Name: "v", ID: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := func() volume.Bytes {
+		t.Helper()
+		u, err := p.Usage(ctx, "v")
+		if err != nil || u.Size != 0 {
+			t.Fatalf("%+v %v", u, err)
+		}
+		return u.Used
+	}
+	empty := used()
+	if err := errors.Join(os.WriteFile(filepath.Join(path, "a"), make([]byte, 1<<20), 0o644), os.Link(filepath.Join(path, "a"), filepath.Join(path, "b")), os.Symlink("/usr", filepath.Join(path, "c"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := used(); got != empty {
+		t.Errorf("counted again within the minute: %d, %d", empty, got)
+	}
+	now = now.Add(61 * time.Second)
+	if got := used(); got < empty+1<<20 || got > empty+1<<20+64<<10 {
+		t.Errorf("%d after a mebibyte, %d before", got, empty)
 	}
 }
 
