@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/journal"
+	"github.com/holdfast-io/holdfast/isolator/lease"
 )
 
 // Docker knows a volume by its name alone and this isolator as one driver; behind it there are several. What follows finds the driver
@@ -141,4 +142,10 @@ func (s *Service) InUse(ref volume.Ref) (path string, owners []string) {
 		return "", nil
 	}
 	return v.Path, ownerNames(v.Owners)
+}
+
+// Claim reads the authority's word on a volume, for display: NotFound when it was never claimed.
+func (s *Service) Claim(ctx context.Context, ref volume.Ref) (lease.Claim, error) {
+	c, err := s.auth.ClaimByRef(ctx, ref)
+	return c.Claim, err
 }

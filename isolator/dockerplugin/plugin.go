@@ -25,6 +25,7 @@ import (
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/server"
 )
 
@@ -42,6 +43,8 @@ const (
 	// Docker gives up on Mount and Create after two minutes and on all else after one; an answer with a reason must come before.
 	longLimit  = 115 * time.Second
 	shortLimit = 55 * time.Second
+	// claimLimit bounds how long an inspect waits for the authority.
+	claimLimit = time.Second
 )
 
 // Options of Handler.
@@ -311,7 +314,38 @@ func (p *plugin) get(ctx context.Context, in request) (any, error) {
 	}
 	v := p.wire(isolator.Named{Ref: ref, Info: info})
 	v.Name = in.Name
+	p.claim(ctx, ref, v.Status)
 	return map[string]any{"Volume": v}, nil
+}
+
+// claim puts into the status who may have the volume mounted: the authority's word, or that it could not be had in time. `docker volume inspect`
+// shows it.
+func (p *plugin) claim(ctx context.Context, ref volume.Ref, status map[string]any) {
+	ctx, cancel := context.WithTimeout(ctx, claimLimit)
+	defer cancel()
+	c, err := p.service.Claim(ctx, ref)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		status["claim"] = "none"
+		return
+	case err != nil:
+		status["claim"] = oneLine("unknown: " + err.Error())
+		return
+	case c.Shared:
+		status["claim"] = "shared"
+		return
+	}
+	status["claim"], status["epoch"] = string(c.State), uint64(c.Epoch)
+	if c.State == lease.Free {
+		return
+	}
+	status["holder"], status["node"], status["here"] = c.Owner, c.Node, c.Node == p.service.NodeUID()
+	if !c.Since.IsZero() {
+		status["since"] = c.Since.UTC().Format(time.RFC3339)
+	}
+	if c.Revoke {
+		status["revoked"] = true
+	}
 }
 
 func (p *plugin) list(ctx context.Context, _ request) (any, error) {
@@ -341,6 +375,12 @@ func (p *plugin) wire(n isolator.Named) wireVolume {
 	}
 	if n.Size > 0 {
 		v.Status["size"] = n.Size.String()
+	}
+	if n.Complaint != "" {
+		v.Status["complaint"] = n.Complaint
+	}
+	if len(n.Topology) > 0 {
+		v.Status["topology"] = n.Topology
 	}
 	if !n.Created.IsZero() {
 		v.CreatedAt = n.Created.UTC().Format(time.RFC3339)

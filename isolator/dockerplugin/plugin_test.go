@@ -211,7 +211,8 @@ func TestAsDockerCalls(t *testing.T) {
 	if c := n.claim("dv1"); c.State != lease.Held || !strings.HasPrefix(c.Owner, "docker:f759") {
 		t.Errorf("claim %+v", c)
 	}
-	if v := n.ok("Get", `{"Name":"dv1"}`).Volume; v.Mountpoint != at || v.Status["usedBy"] == nil {
+	if v := n.ok("Get", `{"Name":"dv1"}`).Volume; v.Mountpoint != at || v.Status["usedBy"] == nil || v.Status["claim"] != "held" || v.Status["here"] != true ||
+		v.Status["holder"] != "docker:f759d8df8e7ea924f88889abfa44c48fe487ec70ec57cb2979710a61ebc58392" || v.Status["node"] != n.service.NodeUID() || v.Status["since"] == nil {
 		t.Errorf("get while mounted %+v", v)
 	}
 	n.refused("Remove", `{"Name":"dv1"}`, "mounted on this node")
@@ -219,7 +220,9 @@ func TestAsDockerCalls(t *testing.T) {
 	if c := n.claim("dv1"); c.State != lease.Free {
 		t.Errorf("claim %+v", c)
 	}
-	n.ok("Get", `{"Name":"dv1"}`)
+	if v := n.ok("Get", `{"Name":"dv1"}`).Volume; v.Status["claim"] != "free" || v.Status["holder"] != nil {
+		t.Errorf("get after unmount %+v", v)
+	}
 	n.ok("Remove", `{"Name":"dv1"}`)
 	n.refused("Remove", `{"Name":"dv1"}`, "no such volume")
 	n.refused("Mount", `{"Name":"dv1",`+id+`}`, "no such volume")

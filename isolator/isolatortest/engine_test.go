@@ -179,10 +179,10 @@ func TestHeavyDockerEngine(t *testing.T) {
 		t.Errorf("docker volume ls: %q", out)
 	}
 	var seen []struct {
-		Driver, Name string
-		Status       map[string]any
+		Driver, Name, Scope string
+		Status              map[string]any
 	}
-	if err := json.Unmarshal([]byte(e.docker("volume", "inspect", "db")), &seen); err != nil || len(seen) != 1 || seen[0].Driver != name || seen[0].Status["driver"] != "pool" {
+	if err := json.Unmarshal([]byte(e.docker("volume", "inspect", "db")), &seen); err != nil || len(seen) != 1 || seen[0].Driver != name || seen[0].Status["driver"] != "pool" || seen[0].Status["claim"] != "free" || seen[0].Scope != "global" {
 		t.Errorf("docker volume inspect: %+v %v", seen, err)
 	}
 	run := []string{"run", "--net=none", "--volume-driver=" + name, "-v", "db:/data"}
@@ -197,6 +197,9 @@ func TestHeavyDockerEngine(t *testing.T) {
 	held := m.claim(uid)
 	if held.State != lease.Held || !strings.HasPrefix(held.Owner, "docker:") {
 		t.Fatalf("claim %+v", held)
+	}
+	if err := json.Unmarshal([]byte(e.docker("volume", "inspect", "db")), &seen); err != nil || seen[0].Status["claim"] != "held" || seen[0].Status["holder"] != held.Owner || seen[0].Status["here"] != true {
+		t.Errorf("docker volume inspect while it is used: %+v %v", seen, err)
 	}
 	if out, err := e.try(with("--rm", image, "/bin/cat", "/data/f")...); err == nil || !strings.Contains(out, "one container at a time") {
 		t.Errorf("a second container: %v %s", err, out)
