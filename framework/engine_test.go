@@ -472,3 +472,67 @@ func TestHeavyCutCables(t *testing.T) {
 		t.Logf("round %d: %d instances", round, want)
 	}
 }
+
+// The end of a framework, and its start as a new one: refused while there is something to lose, confirmed by the master, kept over a restart.
+func TestHeavyTeardownAndStartOver(t *testing.T) {
+	heavy.Require(t)
+	e := newEngine(t, 1)
+	dir := t.TempDir()
+	f := newScheduled(t, dir, e.master.URL())
+	ctx := context.Background()
+	put := webApp("2026-11-21T05:00:00.000Z", 2)
+	put.Changes[0].Def.Spec.Cmd = "exec sleep 1000"
+	if _, err := f.Do(ctx, put); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, e, 2)
+	refused := func(command scheduler.Event, text string) {
+		t.Helper()
+		reply, err := f.Do(ctx, command)
+		if err == nil {
+			err = reply.Err
+		}
+		if !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), text) {
+			t.Errorf("%T: %v", command, err)
+		}
+	}
+	refused(scheduler.Teardown{By: "ann"}, "one app, 2 instances")
+	refused(scheduler.StartOver{By: "ann"}, "orphaned")
+	if _, err := f.Do(ctx, scheduler.RemoveApp{App: "/web"}); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, e, 0)
+	var first string
+	over := func(want string) {
+		t.Helper()
+		var s state.Session
+		var fw *state.Framework
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			f.View(func(st *state.State) { s, fw = st.Session, st.Framework })
+			if strings.Contains(s.Stopped, want) && fw.Teardown != nil && fw.Teardown.Done {
+				first = fw.ID
+				return
+			}
+		}
+		t.Fatalf("session %+v, framework %+v; want an end with %q", s, fw, want)
+	}
+	if reply, err := f.Do(ctx, scheduler.Teardown{By: "ann"}); err != nil || reply.Err != nil {
+		t.Fatal(err, reply.Err)
+	}
+	over("removed")
+	f.stop()
+	f = newScheduled(t, dir, e.master.URL()) // it does not register again by itself
+	over("torn down by ann")
+	if reply, err := f.Do(ctx, scheduler.StartOver{By: "ann"}); err != nil || reply.Err != nil {
+		t.Fatal(err, reply.Err)
+	}
+	if _, err := f.Do(ctx, put); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, e, 2)
+	f.View(func(st *state.State) {
+		if st.Framework.ID == "" || st.Framework.ID == first || st.Framework.Teardown != nil {
+			t.Errorf("after starting over: %+v, before %s", st.Framework, first)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package framework
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -136,9 +137,7 @@ func (t *term) run() error {
 	}()
 	go func() {
 		defer wg.Done()
-		if err := t.f.c.Master.Run(t.ctx, t.f.frameworkID, t.emit); err != nil {
-			t.f.log.Error("the master has ended this framework; it stays up to say so, and must be restarted by a person", zap.Error(err))
-		}
+		t.registered()
 	}()
 	nodesErr := make(chan error, 1)
 	go func() {
@@ -394,6 +393,36 @@ func (f *Framework) resign(why string) {
 	s := f.view.Session
 	s.Connected, s.Reconciled, s.AuthoritySeen = false, false, false
 	f.view.Apply([]state.Write{{Kind: state.KindSession, Value: &s}})
+}
+
+// registered keeps the framework at the master, and when the master has ended it waits for the order to start over.
+func (t *term) registered() {
+	for t.ctx.Err() == nil {
+		if d := t.f.tornDown(); d != nil {
+			t.emit(scheduler.Stopped{Reason: fmt.Sprintf("the framework was torn down by %s at %s (holdfast start-over registers it as a new one)", cmp.Or(d.By, "somebody"), d.At.UTC().Format(time.RFC3339))})
+		} else if err := t.f.c.Master.Run(t.ctx, t.f.frameworkID, t.emit); err != nil {
+			t.f.log.Error("the master has ended this framework; it stays up to say so (holdfast start-over registers it as a new one)", zap.Error(err))
+		}
+		for t.ctx.Err() == nil && (t.f.frameworkID() != "" || t.f.tornDown() != nil) {
+			select {
+			case <-t.ctx.Done():
+			case <-time.After(startOverPoll):
+			}
+		}
+	}
+}
+
+// startOverPoll is how often a framework that is over looks for the order to start over.
+const startOverPoll = 200 * time.Millisecond
+
+// tornDown gives the confirmed end of the framework, nil while there is none.
+func (f *Framework) tornDown() *state.Teardown {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if fw := f.view.Framework; fw != nil && fw.Teardown != nil && fw.Teardown.Done {
+		return fw.Teardown
+	}
+	return nil
 }
 
 func (f *Framework) frameworkID() string {

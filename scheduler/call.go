@@ -55,6 +55,8 @@ type (
 	Revive struct{}
 	// Suppress says that no offers are needed.
 	Suppress struct{}
+	// EndFramework is TEARDOWN: the master kills what tasks there are, and the framework id is over.
+	EndFramework struct{}
 	// AcceptInverse tells the master that nothing of ours is left on the agents that it asked to leave, DeclineInverse that something stays; it
 	// asks again after Refuse.
 	AcceptInverse  struct{ IDs []string }
@@ -157,6 +159,7 @@ func (Kill) call()             {}
 func (Acknowledge) call()      {}
 func (Reconcile) call()        {}
 func (Revive) call()           {}
+func (EndFramework) call()     {}
 func (Suppress) call()         {}
 func (Grant) call()            {}
 func (CancelGrant) call()      {}

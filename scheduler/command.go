@@ -63,6 +63,10 @@ func (w *work) command(e Event) *Reply {
 		return w.cancelOperation(e)
 	case ResetDelay:
 		return w.resetDelay(e.App)
+	case Teardown:
+		return w.teardown(e)
+	case StartOver:
+		return w.startOver(e)
 	case OrderNode:
 		return w.orderNode(e)
 	case ForgetNode:

@@ -200,6 +200,15 @@ type (
 		For        time.Duration
 	}
 	Thaw struct{ By string }
+	// Teardown ends the framework at the master (TEARDOWN), for good. Refused while there is an app, a reservation or a task: the master would kill tasks,
+	// and leave reservations that nobody owns. Force goes on all the same.
+	Teardown struct {
+		By    string
+		Force bool
+	}
+	// StartOver forgets the framework id of a framework that the master has ended, so that it registers as a new one. Runs that were the old one's count
+	// as lost; claims, volumes and reservations stay.
+	StartOver struct{ By string }
 	// ResetDelay ends an app's backoff now (DELETE /v2/queue/{id}/delay).
 	ResetDelay struct{ App state.AppID }
 )
@@ -248,6 +257,8 @@ func (MoveInstance) event()     {}
 func (RemoveVolume) event()     {}
 func (PutGroup) event()         {}
 func (CancelDeployment) event() {}
+func (Teardown) event()         {}
+func (StartOver) event()        {}
 func (ResetDelay) event()       {}
 func (Health) event()           {}
 func (PauseDeployment) event()  {}

@@ -68,6 +68,10 @@ func (w *work) subscribed(e Subscribed) {
 		s.Suppressed, s.Stopped, s.InterestAt = false, "", time.Time{}
 		s.Silent = e.Silent
 	})
+	if fw != nil && fw.Teardown != nil {
+		w.master(EndFramework{}) // ordered, and not confirmed before a crash or a lost connection
+		return
+	}
 	w.sweep()
 	w.askAllOperations()
 	w.askForAll()
@@ -191,7 +195,10 @@ func (w *work) disconnected(e Disconnected) {
 	})
 }
 
-func (w *work) stopped(e Stopped) { w.giveUp(e.Reason) }
+func (w *work) stopped(e Stopped) {
+	w.giveUp(e.Reason)
+	w.tornDown()
+}
 
 // giveUp ends the use of the master: another scheduler is in charge, or this framework is over.
 func (w *work) giveUp(reason string) {

@@ -344,6 +344,16 @@ type Framework struct {
 	Cluster string `json:"cluster"` // UUID minted once; reservation labels and authority keys carry it
 	ID      string `json:"id"`      // Mesos framework id, "" before the first SUBSCRIBED
 	// Reserves says that there ever was a reservation: offers are then looked through for leftovers now and then.
-	Reserves bool   `json:"reserves,omitempty"`
-	Rev      uint64 `json:"rev"`
+	Reserves bool `json:"reserves,omitempty"`
+	// Teardown says that an operator has ended the framework; nil while it is wanted.
+	Teardown *Teardown `json:"teardown,omitempty"`
+	Rev      uint64    `json:"rev"`
+}
+
+// Teardown is the end of a framework at the master, as an operator ordered it.
+type Teardown struct {
+	By string    `json:"by,omitempty"`
+	At time.Time `json:"at"`
+	// Done says that the master has confirmed it: nothing registers any more.
+	Done bool `json:"done,omitempty"`
 }

@@ -53,6 +53,8 @@ func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err erro
 		return &msched.Call{Type: msched.Call_ACCEPT_INVERSE_OFFERS, AcceptInverseOffers: &msched.Call_AcceptInverseOffers{InverseOfferIDs: offerIDs(c.IDs)}}, true, nil
 	case scheduler.DeclineInverse:
 		return &msched.Call{Type: msched.Call_DECLINE_INVERSE_OFFERS, DeclineInverseOffers: &msched.Call_DeclineInverseOffers{InverseOfferIDs: offerIDs(c.IDs), Filters: filters(c.Refuse)}}, true, nil
+	case scheduler.EndFramework:
+		return &msched.Call{Type: msched.Call_TEARDOWN}, true, nil
 	case scheduler.Suppress:
 		return &msched.Call{Type: msched.Call_SUPPRESS}, true, nil
 	}
