@@ -172,3 +172,23 @@ func whoAmI() string {
 	host, _ := os.Hostname()
 	return name + "@" + host
 }
+
+// startOverCommand is `holdfast start-over`.
+func startOverCommand(c *Console) *cobra.Command {
+	return &cobra.Command{Use: "start-over", Short: "Register a framework that the master has ended as a new one", Args: cobra.NoArgs,
+		Long: "Mesos forgets a framework that was torn down, or that was away for longer than --failover-timeout, and never takes its id again. This forgets the id here, too, so that\n" +
+			"the framework registers as a new one. Apps, volumes, claims and reservations stay; instances whose tasks the master ended start again once their claims are free.\n" +
+			"Refused while the master has not said that the old one is over.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := c.Client().StartOver(cmd.Context(), whoAmI())
+			if err != nil {
+				return err
+			}
+			if c.JSON() {
+				c.Encode(c.Out, r)
+			} else {
+				fmt.Fprintln(c.Out, "accepted; holdfast explain and the page show the new registration")
+			}
+			return nil
+		}}
+}

@@ -110,3 +110,25 @@ func (c *Client) post(ctx context.Context, method, path string, body []byte, int
 	}
 	return nil
 }
+
+// Teardown ends the framework at the master, for good. Conflict while there is something that the end would take down or leave behind, unless force.
+func (c *Client) Teardown(ctx context.Context, by string, force bool) (*Result, error) {
+	q := url.Values{}
+	if force {
+		q.Set("force", "true")
+	}
+	return c.order(ctx, "/v1/teardown", q, by)
+}
+
+// StartOver registers a framework that the master has ended as a new one. Conflict while the old one may live.
+func (c *Client) StartOver(ctx context.Context, by string) (*Result, error) {
+	return c.order(ctx, "/v1/start-over", nil, by)
+}
+
+func (c *Client) order(ctx context.Context, path string, q url.Values, by string) (*Result, error) {
+	body, err := json.Marshal(map[string]string{"by": by})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "encode")
+	}
+	return c.command(ctx, http.MethodPost, path, q, body)
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/nodes"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -142,6 +143,24 @@ func (s *api) holdingOfVolume(r *http.Request) (*client.Holding, error) {
 		}
 	}
 	return nil, fault.New(fault.Conflict, "the claim of volume %s is not held any more", claim.Ref)
+}
+
+func (s *api) teardown(w http.ResponseWriter, r *http.Request) {
+	b, err := readWord(r)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	s.command(w, r, scheduler.Teardown{By: b.By, Force: desk.Yes(r, "force", false)})
+}
+
+func (s *api) startOver(w http.ResponseWriter, r *http.Request) {
+	b, err := readWord(r)
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	s.command(w, r, scheduler.StartOver{By: b.By})
 }
 
 func (s *api) failovers(w http.ResponseWriter, r *http.Request) {

@@ -44,6 +44,8 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(get, "/v1/hold", "tells whether anything may be started, moved or killed", s.hold)
 	t.Handle(post, "/v1/freeze", "stops everything from being started, moved or killed", s.freeze)
 	t.Handle(post, "/v1/thaw", "ends a freeze and releases the brake", s.thaw)
+	t.Handle(post, "/v1/teardown", "ends the framework at the master, for good", s.teardown, "force")
+	t.Handle(post, "/v1/start-over", "registers a framework that is over as a new one", s.startOver)
 	t.Handle(get, "/v1/failovers", "lists how lost instances came back, step by step", s.failovers, "app")
 	t.Handle(get, "/v1/deployments", "lists deployments", s.deployments)
 	t.Handle(post, "/v1/deployments/{id}/pause", "keeps a deployment from going on", s.pauseDeployment)
