@@ -66,4 +66,6 @@ type Info struct {
 	HTTPAddress                                                         string
 	Elected                                                             bool
 	Store, Authority                                                    string
+	// Roles are all roles, Role among them; nil for Role alone.
+	Roles []string
 }

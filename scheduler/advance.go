@@ -170,7 +170,13 @@ func (w *work) advanceKilling(i *state.Instance) {
 		w.endRun(i)
 		return
 	}
-	if !i.KillAfter.After(w.now) && !w.frozen() {
+	if w.frozen() {
+		w.setWake(i, time.Time{})
+		return
+	}
+	if i.KillAfter.After(w.now) {
+		w.setWake(i, i.KillAfter)
+	} else {
 		c := w.edit(i)
 		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
 		c.WakeAt = c.KillAfter

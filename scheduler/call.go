@@ -51,10 +51,10 @@ type (
 	}
 	// ReconcileOperations asks what became of operations.
 	ReconcileOperations struct{ Operations []ReconcileOperation }
-	// Revive asks for offers again, for every role.
-	Revive struct{}
-	// Suppress says that no offers are needed.
-	Suppress struct{}
+	// Revive asks for offers again, for these roles; none means all.
+	Revive struct{ Roles []string }
+	// Suppress says that no offers are needed, of these roles; none means all.
+	Suppress struct{ Roles []string }
 	// EndFramework is TEARDOWN: the master kills what tasks there are, and the framework id is over.
 	EndFramework struct{}
 	// AcceptInverse tells the master that nothing of ours is left on the agents that it asked to leave, DeclineInverse that something stays; it

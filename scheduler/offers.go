@@ -96,6 +96,10 @@ func (w *work) interest() {
 	if !ses.Connected || ses.Stopped != "" {
 		return
 	}
+	if len(w.env.Config.Roles) > 0 {
+		w.interestByRole(ses)
+		return
+	}
 	waits := w.waitingCount() > 0 || w.preparing() > 0 || w.wantsOffers()
 	// The return of a lost agent shows in its offers only.
 	lost := w.lostAgents() > 0

@@ -45,6 +45,8 @@ type Env struct {
 // Config are the operator's settings that decide.
 type Config struct {
 	Role string
+	// Roles are all roles that offers come in, when there are others beside Role: an app's role picks one of them. Nil for Role alone.
+	Roles []string
 	// Principal of the framework, for reservations.
 	Principal string
 	// DefaultPolicy for claims of classless volumes: "lease" or "operator".

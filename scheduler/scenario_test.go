@@ -204,6 +204,10 @@ func (s *scenario) do(line string) (string, error) {
 
 func (s *scenario) set(a args) error {
 	for k, v := range a.named {
+		if k == "roles" {
+			s.cfg.Roles = strings.Split(v, ",")
+			continue
+		}
 		d, err := time.ParseDuration(v)
 		if err != nil {
 			return err
@@ -558,9 +562,9 @@ func (s *scenario) call(c Call) string {
 	case ReconcileOperations:
 		return fmt.Sprintf("RECONCILE operations %v", c.Operations)
 	case Revive:
-		return "REVIVE"
+		return strings.TrimSuffix("REVIVE "+strings.Join(c.Roles, " "), " ")
 	case Suppress:
-		return "SUPPRESS"
+		return strings.TrimSuffix("SUPPRESS "+strings.Join(c.Roles, " "), " ")
 	case RetireNode:
 		return fmt.Sprintf("retire node %s generation=%d", c.Node, c.Generation)
 	case HoldTaker:
@@ -905,6 +909,7 @@ func (s *scenario) app(a args) Event {
 	if d, err := time.ParseDuration(a.named["expunge"]); err == nil {
 		spec.Unreachable.Expunge = d
 	}
+	spec.Role = a.named["inrole"]
 	spec.Unreachable.Disabled, spec.KillSelection = a.has("never"), a.named["kill"]
 	def := &state.Def{App: id, Version: s.now.Format(versionFormat), Spec: spec}
 	return PutApp{Changes: []AppPut{{Def: def, Instances: int(a.num("n", 1))}}, Force: a.has("force"), Create: a.has("create")}

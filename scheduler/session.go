@@ -17,6 +17,7 @@ const (
 
 // loaded plans what a crash left half done. It runs once per leadership and may look at everything.
 func (w *work) loaded() {
+	w.clockWentBack()
 	if r := w.hold().Why(); r.Code != "" {
 		w.authority(HoldTaker{Reason: r.Text})
 	}
@@ -65,7 +66,7 @@ func (w *work) subscribed(e Subscribed) {
 	w.setSession(func(s *state.Session) {
 		s.Connected, s.FrameworkID, s.Master, s.Since, s.Apart = true, e.FrameworkID, e.Master, w.now, ""
 		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
-		s.Suppressed, s.Stopped, s.InterestAt = false, "", time.Time{}
+		s.Suppressed, s.Quiet, s.Stopped, s.InterestAt = false, "", "", time.Time{}
 		s.Silent = e.Silent
 	})
 	if fw != nil && fw.Teardown != nil {

@@ -231,6 +231,9 @@ func (w *work) placeGroup(g *group, sites []*site, limit int, explain bool) (pla
 	}
 	job := &job{app: app, spec: spec, rules: place.NewRules(spec.Constraints), tally: w.tally(g.App, spec), no: refusals{off: !explain}}
 	for _, s := range sites {
+		if !w.inRole(spec, s) {
+			continue
+		}
 		if job.no.enough() && !s.pool.Fits(spec) {
 			job.no.skip(s)
 			continue

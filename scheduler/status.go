@@ -169,7 +169,7 @@ func (w *work) lost(i *state.Instance, why string, at time.Time) {
 		return
 	}
 	c := w.edit(i)
-	if at.IsZero() {
+	if at.IsZero() || at.After(w.now) { // the master's clock may be ahead of ours
 		at = w.now
 	}
 	c.Run.LostAt = at

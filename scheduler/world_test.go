@@ -190,6 +190,9 @@ func (w *world) step(e Event, crash int) {
 	w.r.Read(env.Entropy[:])
 	p := w.twice(e, env)
 	w.logf("step %T%s", e, brief(e))
+	if _, tick := e.(Tick); tick && len(p.Writes)+len(p.Calls) == 0 && !p.Wake.IsZero() && !p.Wake.After(w.now) {
+		w.broken("a Tick at %s does nothing and asks for another at once", w.now)
+	}
 	if crash == 1 {
 		w.logf("crash before the commit")
 		w.restart()

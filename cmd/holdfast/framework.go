@@ -54,6 +54,7 @@ type frameworkConfig struct {
 	failoverTimeout                        time.Duration
 	declineFor, holdFor, killRetry         time.Duration
 	leaveAhead                             time.Duration
+	moreRoles                              []string
 	brake                                  brakeFlags
 	reconcileMin, reconcileMax             time.Duration
 	gpu                                    bool
@@ -91,6 +92,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.authorityFiles.CertFile, "authority-cert-file", "", "client certificate for consuls://")
 	f.StringVar(&c.authorityFiles.KeyFile, "authority-key-file", "", "its key")
 	f.StringVar(&c.role, "role", "holdfast", "Mesos role to take offers in")
+	f.StringSliceVar(&c.moreRoles, "more-roles", nil, "further roles to take offers in; an app's role picks one; with commas")
 	f.StringVar(&c.name, "name", "holdfast", "name of the framework in Mesos")
 	f.StringVar(&c.cluster, "cluster", "", "UUID of the cluster; minted at the first start when not given")
 	f.StringVar(&c.mesosUser, "mesos-user", "", "user that tasks run as unless the app says so (default: who runs this)")
@@ -141,6 +143,9 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--min-grade is %q: reset and soft are known", c.minGrade))
 	case slices.ContainsFunc(c.origins, func(o string) bool { return !plainOrigin(o) }):
 		return console.Usage(fmt.Sprintf("--access-control-allow-origin is %q: * or origins like https://example.com are known", strings.Join(c.origins, ",")))
+	}
+	if err := c.checkRoles(); err != nil {
+		return err
 	}
 	if err := c.brake.check(); err != nil {
 		return err
@@ -266,7 +271,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	}
 	webui := c.url(address)
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: who.Principal(), Hostname: c.hostname, Webui: webui,
-		Roles: []string{c.role}, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
+		Roles: c.roles(), FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
 	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
@@ -283,9 +288,9 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	by := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
 	authority := lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)})
 	core, err := framework.New(framework.Config{
-		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Hostname: c.hostname, Webui: webui,
+		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Roles: several(c.roles()), Hostname: c.hostname, Webui: webui,
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
-		Scheduler: scheduler.Config{Role: c.role, Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
+		Scheduler: scheduler.Config{Role: c.role, Roles: several(c.roles()), Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax, LeaveAhead: c.leaveAhead,
 			BrakeShare: c.brake.share, BrakeMin: c.brake.min, BrakeWindow: c.brake.window, BrakeFor: c.brake.lasts()},
 		Step:    scheduler.Step,

@@ -150,10 +150,12 @@ type Spec struct {
 	Fetch       []Fetch           `json:"fetch,omitempty"`
 	Constraints []Constraint      `json:"constraints,omitempty"`
 	// AcceptedRoles empty means both unreserved ("*") and the framework's role.
-	AcceptedRoles []string      `json:"acceptedResourceRoles,omitempty"`
-	Container     Container     `json:"container"`
-	Volumes       []Mount       `json:"volumes,omitempty"`
-	HealthChecks  []HealthCheck `json:"healthChecks,omitempty"`
+	AcceptedRoles []string `json:"acceptedResourceRoles,omitempty"`
+	// Role is the role whose offers it uses, "" for the framework's first one.
+	Role         string        `json:"role,omitempty"`
+	Container    Container     `json:"container"`
+	Volumes      []Mount       `json:"volumes,omitempty"`
+	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
 	// Dependencies are apps and groups that have their turn before this app in a deployment.
 	Dependencies []AppID `json:"dependencies,omitempty"`
 	// KillGrace 0 means Mesos's default.

@@ -64,6 +64,8 @@ type Session struct {
 	// AuthoritySeen says that claims and nodes were read at least once since start. Before that nothing exclusive is placed or freed.
 	AuthoritySeen bool
 	Suppressed    bool
+	// Quiet are the roles that are suppressed, with commas, where there are several.
+	Quiet string
 	// InterestAt is when REVIVE or SUPPRESS is to be sent again because the last one failed.
 	InterestAt time.Time
 	// ClaimsSeen and NodesSeen are the two halves of AuthoritySeen. AuthorityLost says why the authority cannot be read, "" while it can.

@@ -256,6 +256,9 @@ func (s *api) finish(c *change, old *marathon.App, oldDef *state.Def, ports *por
 	if err != nil {
 		return err
 	}
+	if r := definition.Or(a.Role, "*"); r != "*" && r != s.Core.Info().Role {
+		spec.Role = r
+	}
 	def := &state.Def{App: state.AppID(a.ID), Version: version, Spec: spec, Source: a.JSON()}
 	if len(def.Source) > maxDefinition {
 		return fault.WithDetails(fault.Invalid, "Object is not valid", fault.Detail{Path: "/", Errors: []string{fmt.Sprintf("the definition is larger than %d KiB", maxDefinition>>10)}})

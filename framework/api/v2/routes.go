@@ -31,7 +31,7 @@ type api struct {
 }
 
 func (s *api) rules() marathon.Options {
-	return marathon.Options{Role: s.Core.Info().Role, DefaultNetwork: s.opt.DefaultNetwork, Class: s.class}
+	return marathon.Options{Role: s.Core.Info().Role, Roles: s.Core.Info().Roles, DefaultNetwork: s.opt.DefaultNetwork, Class: s.class}
 }
 
 // class looks a class of volumes up.

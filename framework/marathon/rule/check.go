@@ -16,6 +16,8 @@ import (
 type Options struct {
 	// Role is the framework's role; "*" or no role in an app means it. "" leaves "*".
 	Role string
+	// Roles are all roles of the framework, Role among them, that an app may name; nil for Role alone.
+	Roles []string
 	// DefaultNetwork is the container network that is meant when an app names none; "" for none.
 	DefaultNetwork string
 	// Class looks a class of volumes up; nil for one that does not exist. A nil function knows none.
@@ -314,9 +316,12 @@ func checkBounds(p *document.Problems, a *definition.App) {
 }
 
 func checkRole(p *document.Problems, a *definition.App, o Options) {
-	role := o.role()
-	if *a.Role != "*" && *a.Role != role {
-		p.Add("/role", fmt.Sprintf("got %s, expected one of: [*, %s]", definition.Short(*a.Role), role))
+	roles := o.Roles
+	if len(roles) == 0 {
+		roles = []string{o.role()}
+	}
+	if *a.Role != "*" && !slices.Contains(roles, *a.Role) {
+		p.Add("/role", fmt.Sprintf("got %s, expected one of: [*, %s]", definition.Short(*a.Role), strings.Join(roles, ", ")))
 	}
 	for _, r := range a.AcceptedResourceRoles {
 		if r != "*" && r != *a.Role && !p.Has("/acceptedResourceRoles") {

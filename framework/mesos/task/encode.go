@@ -48,7 +48,11 @@ func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err erro
 	case scheduler.ReconcileOperations:
 		return &msched.Call{Type: msched.Call_RECONCILE_OPERATIONS, ReconcileOperations: reconcileOperations(c)}, true, nil
 	case scheduler.Revive:
-		return &msched.Call{Type: msched.Call_REVIVE}, true, nil
+		call := &msched.Call{Type: msched.Call_REVIVE}
+		if len(c.Roles) > 0 {
+			call.Revive = &msched.Call_Revive{Roles: c.Roles}
+		}
+		return call, true, nil
 	case scheduler.AcceptInverse:
 		return &msched.Call{Type: msched.Call_ACCEPT_INVERSE_OFFERS, AcceptInverseOffers: &msched.Call_AcceptInverseOffers{InverseOfferIDs: offerIDs(c.IDs)}}, true, nil
 	case scheduler.DeclineInverse:
@@ -56,7 +60,11 @@ func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err erro
 	case scheduler.EndFramework:
 		return &msched.Call{Type: msched.Call_TEARDOWN}, true, nil
 	case scheduler.Suppress:
-		return &msched.Call{Type: msched.Call_SUPPRESS}, true, nil
+		call := &msched.Call{Type: msched.Call_SUPPRESS}
+		if len(c.Roles) > 0 {
+			call.Suppress = &msched.Call_Suppress{Roles: c.Roles}
+		}
+		return call, true, nil
 	}
 	return nil, false, nil
 }

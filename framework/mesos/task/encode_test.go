@@ -111,6 +111,8 @@ func cases(t *testing.T) map[string]scheduler.Call {
 		"reconcile-all":   scheduler.Reconcile{},
 		"revive":          scheduler.Revive{},
 		"suppress":        scheduler.Suppress{},
+		"suppress-roles":  scheduler.Suppress{Roles: []string{"a", "b"}},
+		"revive-roles":    scheduler.Revive{Roles: []string{"a"}},
 		"accept-inverse":  scheduler.AcceptInverse{IDs: []string{"i1", "i2"}},
 		"decline-inverse": scheduler.DeclineInverse{IDs: []string{"i1"}, Refuse: 5 * time.Second},
 	}
