@@ -1011,6 +1011,10 @@ func (s *scenario) show(what []string) string {
 				fmt.Fprintf(&out, "leftover %s: %v\n", id, s.s.Leftovers[id].Volumes)
 			}
 			out.WriteString(s.bookkeeping())
+		case "progress":
+			for _, id := range sortedKeys(s.s.Apps) {
+				fmt.Fprintf(&out, "%s: %s\n", id, Progress(s.s, id))
+			}
 		case "offers":
 			for _, id := range sortedKeys(s.s.Offers) {
 				fmt.Fprintf(&out, "%s held for %q\n", id, s.s.Offers[id].HeldFor)

@@ -8,6 +8,7 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -74,6 +75,10 @@ func explainApp(st *state.State, a *state.App, now time.Time) *client.Explanatio
 	}
 	if d := st.Deployments[a.Deployment]; d != nil {
 		line(e, "  deployment %s is at step %d of %d, for %s%s", d.ID, d.Step+1, len(d.Steps), ago(now, d.CreatedAt), map[bool]string{true: ", paused"}[d.Paused])
+	}
+	if text := scheduler.Progress(st, a.ID); text != "" {
+		e.Waiting = true
+		line(e, "  update: %s", text)
 	}
 	if f := app.LastFailure; f != nil {
 		line(e, "  last failure: %s on %s %s ago: %s %s", f.Instance, f.Host, ago(now, f.At), f.State, f.Message)
