@@ -126,7 +126,26 @@ func groupCommand(c *Console) *cobra.Command {
 	}
 	put.Flags().BoolVar(&force, "force", false, "replace deployments that are in the way")
 	put.Flags().BoolVar(&dry, "dry-run", false, "change nothing; show the steps and what would be another, field by field")
-	return Verbs("group", "Groups of apps: put", put)
+	var removeForce, wipe bool
+	remove := &cobra.Command{
+		Use: "remove GROUP", Aliases: []string{"rm"}, Short: "Stop and remove a group and all apps in it; volumes stay unless --wipe", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := c.Client().RemoveGroup(cmd.Context(), absoluteID(args[0]), removeForce, wipe)
+			if err != nil {
+				return err
+			}
+			c.Warn(r)
+			if c.JSON() {
+				c.Encode(c.Out, r)
+				return nil
+			}
+			fmt.Fprintf(c.Out, "remove %s: accepted, deployment %s\n", absoluteID(args[0]), dash(r.Deployment))
+			return nil
+		},
+	}
+	remove.Flags().BoolVar(&removeForce, "force", false, "replace deployments that are in the way")
+	remove.Flags().BoolVar(&wipe, "wipe", false, "delete the volumes of its apps and their data too")
+	return Verbs("group", "Groups of apps: put, remove", put, remove)
 }
 
 // planned prints what a dry run found.

@@ -59,6 +59,15 @@ func (c *Client) PutGroup(ctx context.Context, id string, group json.RawMessage,
 	return c.command(ctx, http.MethodPut, "/v2/groups/"+escapeID(id), dryQuery(force, dry), group)
 }
 
+// RemoveGroup stops and removes everything in a group. Volumes stay unless wipe.
+func (c *Client) RemoveGroup(ctx context.Context, id string, force, wipe bool) (*Result, error) {
+	q := forceQuery(force)
+	if wipe {
+		q.Set("wipe", "true")
+	}
+	return c.command(ctx, http.MethodDelete, "/v2/groups/"+escapeID(id), q, nil)
+}
+
 func dryQuery(force, dry bool) url.Values {
 	q := forceQuery(force)
 	if dry {
