@@ -76,9 +76,9 @@ func (t *direct) path(ctx context.Context, c command) (string, error) {
 	return t.d.Path(ctx, c.name)
 }
 
-func (t *direct) get(ctx context.Context, c command) (string, error) {
+func (t *direct) get(ctx context.Context, c command) (client.Volume, error) {
 	i, err := t.d.Get(ctx, c.name)
-	return i.Name, err
+	return client.Volume{Driver: c.driver, Name: i.Name, Path: i.Path, Created: i.Created}, err
 }
 
 func (t *direct) list(ctx context.Context, _ command) ([]string, error) {

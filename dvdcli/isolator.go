@@ -87,13 +87,12 @@ func (t *throughIsolator) path(ctx context.Context, c command) (path string, err
 	return path, err
 }
 
-func (t *throughIsolator) get(ctx context.Context, c command) (name string, err error) {
+func (t *throughIsolator) get(ctx context.Context, c command) (v client.Volume, err error) {
 	err = t.call(ctx, true, func() error {
-		v, err := t.client.Get(ctx, client.VolumeRequest{Driver: c.driver, Name: c.name})
-		name = v.Name
+		v, err = t.client.Get(ctx, client.VolumeRequest{Driver: c.driver, Name: c.name})
 		return err
 	})
-	return name, err
+	return v, err
 }
 
 func (t *throughIsolator) list(ctx context.Context, c command) (names []string, err error) {

@@ -24,7 +24,7 @@ type backend interface {
 	create(ctx context.Context, c command) error
 	remove(ctx context.Context, c command) error
 	path(ctx context.Context, c command) (string, error)
-	get(ctx context.Context, c command) (name string, err error)
+	get(ctx context.Context, c command) (client.Volume, error)
 	list(ctx context.Context, c command) ([]string, error)
 	capabilities(ctx context.Context, c command) ([]client.Capability, error)
 	status(ctx context.Context, c command) ([]client.VolumeStatus, error)
@@ -89,7 +89,8 @@ func perform(ctx context.Context, b backend, c command, stdout io.Writer) error 
 	if operates[c.verb] {
 		return operate(ctx, b, c, stdout)
 	}
-	one := map[string]func(context.Context, command) (string, error){"mount": b.mount, "path": b.path, "get": b.get}[c.verb]
+	var found client.Volume
+	one := map[string]func(context.Context, command) (string, error){"mount": b.mount, "path": b.path, "get": nameOf(b, &found)}[c.verb]
 	line, err := one(ctx, c)
 	if err != nil {
 		return err
@@ -101,13 +102,24 @@ func perform(ctx context.Context, b backend, c command, stdout io.Writer) error 
 	if c.verb == "mount" && !strings.HasPrefix(line, "/") {
 		return fault.New(fault.Conflict, "mount volume %s/%s: the answer is no absolute path: %.100q", c.driver, c.name, line)
 	}
+	if c.json && c.verb == "get" {
+		return printJSON(stdout, found)
+	}
 	if c.json {
-		return printJSON(stdout, map[string]string{"driver": c.driver, "name": c.name, map[string]string{"mount": "path", "path": "path", "get": "name"}[c.verb]: line})
+		return printJSON(stdout, map[string]string{"driver": c.driver, "name": c.name, "path": line})
 	}
 	if line != "" {
 		fmt.Fprintln(stdout, line)
 	}
 	return nil
+}
+
+// nameOf gets a volume, whose name is the old one's answer.
+func nameOf(b backend, found *client.Volume) func(context.Context, command) (string, error) {
+	return func(ctx context.Context, c command) (name string, err error) {
+		*found, err = b.get(ctx, c)
+		return found.Name, err
+	}
 }
 
 // choose decides who does the work. An isolator that answers does; one that is installed and does not answer is waited for; the

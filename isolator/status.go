@@ -101,7 +101,9 @@ func (s *Service) volumeStatus(v journal.Volume) (client.VolumeStatus, bool) {
 		vs.Path = v.Path
 	}
 	if u, level, ok := s.usageOf(v.Ref); ok {
-		vs.Usage, vs.Level = &u, string(level)
+		if vs.Usage, vs.Level = &u, string(level); u.Complaint != "" {
+			vs.Because = "the storage says: " + u.Complaint
+		}
 	}
 	if retrying {
 		vs.Retry, vs.Next, vs.Because = again.attempts, again.next, again.because

@@ -102,6 +102,9 @@ type Volume struct {
 	Path      string    `json:"path,omitempty"`
 	SizeBytes int64     `json:"sizeBytes,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
+	// Topology says where it can be reached, in the storage's own terms; Complaint what the storage says of one that it calls ill.
+	Topology  []map[string]string `json:"topology,omitempty"`
+	Complaint string              `json:"complaint,omitempty"`
 }
 
 // Status is the whole node.

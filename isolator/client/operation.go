@@ -148,6 +148,7 @@ type Usage struct {
 	AvailableBytes int64  `json:"availableBytes"`
 	InodesUsed     uint64 `json:"inodesUsed,omitempty"`
 	Inodes         uint64 `json:"inodes,omitempty"`
+	Complaint      string `json:"complaint,omitempty"` // what the storage says of a volume that it calls ill
 }
 
 // RemovedVolume is a volume in the bin.

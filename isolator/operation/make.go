@@ -176,7 +176,7 @@ func (p *Operator) usage(ctx context.Context, r client.OperationRequest) (*clien
 
 // UsageOf gives a driver's answer as it goes over the wire.
 func UsageOf(u driver.Usage) client.Usage {
-	return client.Usage{SizeBytes: int64(u.Size), UsedBytes: int64(u.Used), AvailableBytes: int64(u.Available), InodesUsed: u.InodesUsed, Inodes: u.Inodes}
+	return client.Usage{SizeBytes: int64(u.Size), UsedBytes: int64(u.Used), AvailableBytes: int64(u.Available), InodesUsed: u.InodesUsed, Inodes: u.Inodes, Complaint: u.Complaint}
 }
 
 func (p *Operator) snapshots(ctx context.Context, r client.OperationRequest) (*client.OperationResult, error) {

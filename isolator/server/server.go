@@ -307,7 +307,8 @@ func (s *Server) list(ctx context.Context, in client.VolumeRequest) (any, error)
 }
 
 func wire(driverName string, i driver.Info) client.Volume {
-	return client.Volume{Driver: driverName, Name: i.Name, UID: i.UID, Path: i.Path, SizeBytes: int64(i.Size), Created: i.Created}
+	return client.Volume{Driver: driverName, Name: i.Name, UID: i.UID, Path: i.Path, SizeBytes: int64(i.Size), Created: i.Created,
+		Topology: i.Topology, Complaint: i.Complaint}
 }
 
 // checkOwner keeps what is written into the journal and shown in lists to one short word.

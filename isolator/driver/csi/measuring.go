@@ -19,20 +19,28 @@ func (d *Driver) Usage(ctx context.Context, name string) (driver.Usage, error) {
 		if err != nil {
 			return err
 		}
-		r, _, err := d.find(ctx, s, name)
+		at, err := d.o.isMount(d.WillMountAt(name))
 		if err != nil {
 			return err
 		}
-		at, err := d.o.isMount(d.WillMountAt(name))
-		switch {
-		case err != nil:
+		e, up, err := d.steps.Entry(name)
+		if err != nil {
 			return err
+		}
+		if !at || !up { // what is mounted need not be looked for
+			r, _, err := d.find(ctx, s, name)
+			if err != nil {
+				return err
+			}
+			e.ID = r.ID
+		}
+		switch {
 		case !s.HasNode || !s.CanNode(spec.NodeServiceCapability_RPC_GET_VOLUME_STATS):
 			return fault.New(fault.Invalid, "plugin %s does not say how full its volumes are", s.Name)
 		case !at:
 			return fault.New(fault.Unavailable, "the plugin knows it only of what is mounted, and it is not mounted on this node")
 		}
-		q := &spec.NodeGetVolumeStatsRequest{VolumeId: r.ID, VolumePath: d.WillMountAt(name)}
+		q := &spec.NodeGetVolumeStatsRequest{VolumeId: e.ID, VolumePath: d.WillMountAt(name)}
 		if s.CanNode(spec.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 			q.StagingTargetPath = d.steps.StagingAt(name)
 		}
