@@ -65,7 +65,7 @@ func (w *work) advanceWaiting(i *state.Instance) {
 		return
 	}
 	w.recordVolumes(i)
-	w.advanceReserved(i)
+	until := w.advanceReserved(i)
 	i = w.instance(i.ID)
 	c := w.edit(i)
 	c.WakeAt = time.Time{}
@@ -76,6 +76,9 @@ func (w *work) advanceWaiting(i *state.Instance) {
 	}
 	if w.cancelLeftovers(c) && c.WakeAt.IsZero() {
 		c.WakeAt = w.now.Add(claimRetry)
+	}
+	if !until.IsZero() && (c.WakeAt.IsZero() || until.Before(c.WakeAt)) {
+		c.WakeAt = until
 	}
 	if !c.WakeAt.Equal(i.WakeAt) {
 		w.putInstance(c)
@@ -125,6 +128,8 @@ func (w *work) advanceTask(i *state.Instance) {
 		w.kill(i, reason)
 	case i.Version != i.Run.Version:
 		w.kill(i, "its app has a new version")
+	case i.Run.Idle && !i.Paused:
+		w.kill(i, "its pause is over") // it was out of reach when it was resumed
 	case i.KillReason != "":
 		w.kill(i, i.KillReason) // it came back during a hold
 	default:
@@ -268,6 +273,7 @@ func (w *work) awaitClaims(i *state.Instance, revoke bool) {
 // endRun forgets the run: it has no claim any more. Where the master has not said that the task is over, it is watched on as a strange
 // one, and killed should it show up.
 func (w *work) endRun(i *state.Instance) {
+	w.doubt(i)
 	if m := i.Run.MesosState; i.Phase != state.PhaseEnded && (away.MayReturn(m, i.Run.Reason) || (m != "" && meaningOf(m) != over && meaningOf(m) != missing)) {
 		t := &state.StrangeTask{Task: i.Run.Task, Agent: i.Run.Agent, State: m, Reason: "it was replaced while nobody could tell of its end"}
 		if i.Phase == state.PhaseLost {

@@ -155,15 +155,16 @@ func (w *work) noteOwn(r *state.Reserved, own []state.Resource) *state.Reserved 
 	}
 	switch {
 	case len(own) > 0:
-		c.Some = true
+		c.Some, c.Doubt = true, false
 		if c.Phase == state.ReservedAsked && len(c.Ops) == 0 {
 			w.setReservedPhase(c, state.ReservedHeld)
 		}
 		if c.Phase == state.ReservedRetained && plain && len(c.Ops) == 0 {
 			c.Trimmed = false
 		}
-	case len(c.Ops) > 0:
-	case c.Phase == state.ReservedReleasing && (c.Freed || !c.Some && created(c) == 0):
+	case len(c.Ops) > 0, w.haunted(c), c.Doubt && w.now.Sub(w.session().Since) < launchPatience:
+		// An old task of it may run there, and use it.
+	case c.Phase == state.ReservedReleasing && (c.Freed || created(c) == 0):
 		// All was asked for and nothing of it is left, or there never was anything.
 		w.removeReserved(c)
 		return nil
@@ -181,10 +182,29 @@ func (w *work) noteOwn(r *state.Reserved, own []state.Resource) *state.Reserved 
 	return r
 }
 
+// haunted tells whether a task of the instance that nobody wants any more may still run there, on what is reserved.
+func (w *work) haunted(r *state.Reserved) bool {
+	is := func(t *state.StrangeTask) bool {
+		id, _, ok := state.ParseTaskID(t.Task)
+		return ok && id == r.Instance && t.Agent == r.Agent
+	}
+	for id := range w.s.Strange {
+		if t := look(w, state.KindStrange, string(id), w.s.Strange[id]); t != nil && is(t) {
+			return true
+		}
+	}
+	for _, k := range w.order {
+		if t, ok := w.over[k].(*state.StrangeTask); ok && is(t) {
+			return true
+		}
+	}
+	return false
+}
+
 // idle tells that no run of the instance can be using a reservation.
 func (w *work) idle(r *state.Reserved) bool {
 	i := w.instance(r.Instance)
-	return i == nil || i.Run == nil
+	return i == nil || i.Run == nil || i.Run.Agent != r.Agent || !w.spec(i.App, i.Run.Version).Reserves()
 }
 
 // excess gives the operations that give back what a reservation should not have any more.
@@ -200,7 +220,7 @@ func (w *work) excess(r *state.Reserved, own []state.Resource) []reserve.Op {
 		return ops
 	case state.ReservedRetained:
 		i := w.instance(r.Instance)
-		if i != nil && i.Goal == state.GoalRun {
+		if i != nil && i.Goal == state.GoalRun && w.bound(i) != nil {
 			return nil // it is about to run on it again
 		}
 		ops := reserve.Trim(own, o)
@@ -262,29 +282,25 @@ func (w *work) leftovers(agent state.AgentID, offers []*state.Offer, known map[s
 	return ops
 }
 
-// forgetTrims stops waiting for offers of agents that are gone; what they have is seen when they come back.
-func (w *work) forgetTrims() {
-	if w.releases() == 0 {
-		return
-	}
-	for _, id := range sortedKeys(w.s.Reserved) {
-		r := w.reserved(id)
-		if a := w.agent(r.Agent); r.Phase == state.ReservedRetained && !r.Trimmed && (a == nil || !a.LostAt.IsZero()) {
-			c := r.Clone()
-			c.Trimmed = true
-			w.putReserved(c)
-		}
-	}
-}
-
-// missing looks again at the instances that wait for an agent that is not known to be there; agent "" for all such.
+// missing looks again at the reservations whose agent is not known to be there; agent "" for all such. What was to be given back there waits
+// until it is seen; where there is no volume, nothing is waited for: should it come back, it is a leftover.
 func (w *work) missing(agent state.AgentID) {
 	for _, id := range sortedKeys(w.s.Reserved) {
 		r := w.reserved(id)
-		if r == nil || !r.Current() || (agent != "" && r.Agent != agent) {
+		if r == nil || (agent != "" && r.Agent != agent) {
 			continue
 		}
-		if a := w.agent(r.Agent); a == nil || !a.LostAt.IsZero() {
+		if a := w.agent(r.Agent); a != nil && a.LostAt.IsZero() {
+			continue
+		}
+		switch {
+		case (r.Phase == state.ReservedReleasing || r.Phase == state.ReservedRetained) && created(r) == 0 && len(r.Ops) == 0 && !r.Doubt:
+			w.removeReserved(r)
+		case r.WantsOffer():
+			c := r.Clone()
+			c.MissingSince = w.now
+			w.putReserved(c)
+		case r.Current():
 			w.instances.add(r.Instance)
 		}
 	}
@@ -316,6 +332,7 @@ func (w *work) retire(i *state.Instance) {
 func (w *work) releaseReserved(r *state.Reserved) {
 	c := r.Clone()
 	c.Wipe, c.MissingSince = false, time.Time{}
+	c.Doubt = c.Doubt || c.Phase == state.ReservedAsked && (len(c.Ops) > 0 || !w.idle(c))
 	w.setReservedPhase(c, state.ReservedReleasing)
 	w.putReserved(c)
 	w.lookAgain(c)
@@ -326,7 +343,7 @@ func (w *work) releaseReserved(r *state.Reserved) {
 func (w *work) leave(r *state.Reserved) {
 	c := r.Clone()
 	c.Ops, c.RetryAt = nil, time.Time{}
-	if !r.HasVolume() {
+	if created(r) == 0 && !r.Doubt && w.idle(r) {
 		w.removeReserved(c) // should it come back, it is a leftover
 		return
 	}
@@ -334,30 +351,36 @@ func (w *work) leave(r *state.Reserved) {
 	w.putReserved(c)
 }
 
-// advanceReserved looks after the reservation of a waiting instance: is its agent there, is it still wanted.
-func (w *work) advanceReserved(i *state.Instance) {
+// advanceReserved looks after the reservation of a waiting instance: is its agent there, is it still wanted. It gives the time at which it
+// is to be looked at again, zero for none.
+func (w *work) advanceReserved(i *state.Instance) (again time.Time) {
 	if len(w.s.ReservedOf(i.ID)) == 0 && len(w.newReserved) == 0 {
-		return
+		return again
 	}
 	r := w.reservedOf(i.ID)
 	switch {
 	case r == nil:
-		return
+		return again
 	case r.Wipe:
 		w.releaseReserved(r)
-		return
+		return again
 	case !w.spec(i.App, i.Version).Reserves():
-		w.retire(i)
-		return
-	case !r.HasVolume() && (slices.Contains(i.Avoid, r.Agent) || w.leaving(r.Agent) != ""):
-		w.releaseReserved(r) // it is to run elsewhere
-		w.newcomer = true
-		return
+		if r.Phase != state.ReservedRetained {
+			w.retire(i)
+		}
+		return again
 	}
-	ses := w.session()
-	a := w.agent(r.Agent)
-	if a != nil && a.LostAt.IsZero() || !ses.Connected || !ses.Reconciled || w.frozen() {
-		return
+	ses, a := w.session(), w.agent(r.Agent)
+	if !ses.Connected || !ses.Reconciled || w.frozen() {
+		return again
+	}
+	if a != nil && a.LostAt.IsZero() {
+		// It was not said to be lost. One that makes no offer for long, although its offers are wanted, has come back as another agent, or does
+		// not come back.
+		silent := later(later(a.LastOffer, i.Since), ses.Since).Add(w.env.Config.DeclineFor + plainMissing)
+		if silent.After(w.now) {
+			return silent
+		}
 	}
 	c := r.Clone()
 	if c.MissingSince.IsZero() {
@@ -366,17 +389,21 @@ func (w *work) advanceReserved(i *state.Instance) {
 	}
 	after := w.escalation(i, c)
 	if after == 0 {
-		return
+		return again
 	}
-	if until := c.MissingSince.Add(after); until.After(w.now) {
-		if n := w.edit(w.instance(i.ID)); n.WakeAt.IsZero() || until.Before(n.WakeAt) {
-			n.WakeAt = until
-			w.putInstance(n)
-		}
-		return
+	if again = c.MissingSince.Add(after); again.After(w.now) {
+		return again
 	}
 	w.leave(c)
 	w.newcomer = true
+	return time.Time{}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // lostWithVolume deals with a run whose agent is lost and has a local volume. It tells whether that decides.
@@ -388,7 +415,7 @@ func (w *work) lostWithVolume(i *state.Instance) bool {
 	if r == nil || !r.HasVolume() || i.Goal == state.GoalStop || !away.MayReturn(i.Run.MesosState, i.Run.Reason) {
 		return false
 	}
-	after := w.escalation(i, r)
+	after := w.patience(i)
 	if after == 0 {
 		w.setWake(i, time.Time{})
 		return true
@@ -466,3 +493,21 @@ func (w *work) releaseReservation(e ReleaseReservation) *Reply {
 }
 
 func (ReleaseReservation) event() {}
+
+// doubt notes that a run ends of which nobody can tell, with volumes that were not seen yet.
+func (w *work) doubt(i *state.Instance) {
+	if len(w.s.ReservedOf(i.ID)) == 0 || meaningOf(i.Run.MesosState) == over {
+		return
+	}
+	// A task of which nothing was ever heard, and which master and agent do not know, never ran: its end would be repeated until it is acknowledged.
+	if i.Run.StartedAt.IsZero() && i.Run.MesosState == "TASK_GONE" && i.Run.Reason == "REASON_RECONCILIATION" {
+		return
+	}
+	r := w.reservedOf(i.ID)
+	if r == nil || r.Agent != i.Run.Agent || created(r) == len(r.Volumes) {
+		return
+	}
+	c := r.Clone()
+	c.Doubt = true
+	w.putReserved(c)
+}

@@ -53,6 +53,8 @@ func (w *work) operationDone(r *state.Reserved, at int) {
 	switch reserve.Kind(op.Kind) {
 	case reserve.Reserve:
 		c.Some = true
+	case reserve.Destroy:
+		c.Volumes = slices.DeleteFunc(c.Volumes, func(v state.LocalVolume) bool { return v.ID == op.Volume })
 	case reserve.Create:
 		c.Some = true
 		for n := range c.Volumes {
@@ -62,7 +64,7 @@ func (w *work) operationDone(r *state.Reserved, at int) {
 	if c.Phase == state.ReservedAsked && len(c.Ops) == 0 {
 		w.setReservedPhase(c, state.ReservedHeld)
 	}
-	if op.Final && len(c.Ops) == 0 && c.Freed {
+	if op.Final && len(c.Ops) == 0 && c.Freed && created(c) == 0 {
 		w.removeReserved(c)
 		return
 	}
@@ -97,8 +99,11 @@ func (w *work) operationFailed(r *state.Reserved, at int, how, why string) {
 			}
 		}
 		c.RetryAt = time.Time{} // it runs with the size that there is
-	case reserve.Unreserve, reserve.Destroy:
+	case reserve.Unreserve:
 		c.Trimmed, c.Freed = false, false
+	case reserve.Destroy:
+		c.Freed = false
+		destroyed(c, op.Volume, false)
 	}
 	if c.Phase == state.ReservedAsked && len(c.Ops) == 0 && !c.Some {
 		w.giveUpAsked(c)
@@ -254,16 +259,21 @@ func (w *work) confirmed(i *state.Instance) {
 	if len(c.Ops) == 0 {
 		c.Ops, c.RetryAt = nil, time.Time{}
 	}
-	c.Some, c.Error, c.Attempts, c.MissingSince = true, "", 0, time.Time{}
+	c.Some, c.Doubt, c.Error, c.Attempts, c.MissingSince = true, false, "", 0, time.Time{}
 	w.setReservedPhase(c, state.ReservedHeld)
 	if !sameReserved(c, r) {
 		w.putReserved(c)
 	}
 }
 
-// answeredOps: the master has dealt with the ACCEPT that a run came with; operations that nobody tells of are over then.
-func (w *work) answeredOps(i *state.Instance) {
+// answeredOps: the master has dealt with the ACCEPT that a run came with; operations that nobody tells of are over then. Where the agent had the
+// task, all of them were done.
+func (w *work) answeredOps(i *state.Instance, e Status) {
 	if len(w.s.ReservedOf(i.ID)) == 0 {
+		return
+	}
+	if (e.Source == "SOURCE_EXECUTOR" || e.Source == "SOURCE_AGENT") && e.State != "TASK_DROPPED" && e.State != "TASK_ERROR" {
+		w.confirmed(i)
 		return
 	}
 	r := w.reservedOf(i.ID)
@@ -278,7 +288,7 @@ func (w *work) answeredOps(i *state.Instance) {
 }
 
 func sameReserved(a, b *state.Reserved) bool {
-	return a.Phase == b.Phase && a.Agent == b.Agent && a.Some == b.Some && a.Error == b.Error && a.Attempts == b.Attempts && a.Trimmed == b.Trimmed && a.Freed == b.Freed && a.Wipe == b.Wipe &&
+	return a.Phase == b.Phase && a.Agent == b.Agent && a.Some == b.Some && a.Error == b.Error && a.Attempts == b.Attempts && a.Trimmed == b.Trimmed && a.Freed == b.Freed && a.Doubt == b.Doubt && a.Wipe == b.Wipe &&
 		a.MissingSince.Equal(b.MissingSince) && a.RetryAt.Equal(b.RetryAt) && slices.Equal(a.Volumes, b.Volumes) && slices.Equal(a.Ops, b.Ops) && slices.Equal(a.Ports, b.Ports)
 }
 

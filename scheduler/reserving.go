@@ -323,17 +323,31 @@ func (w *work) withIDs(id state.ReservedID, ops []reserve.Op) []reserve.Op {
 		if !p.Silent {
 			out[n].ID = p.ID
 		}
-		if out[n].Kind == reserve.Grow || out[n].Kind == reserve.Shrink {
+		switch out[n].Kind {
+		case reserve.Grow, reserve.Shrink:
 			p.Volume = out[n].Resources[0].Disk.Persistence
+		case reserve.Destroy:
+			p.Volume = out[n].Resources[0].Disk.Persistence
+			destroyed(c, p.Volume, true)
 		}
 		c.Ops = append(c.Ops, p)
 	}
 	c.RetryAt = w.now.Add(launchPatience)
 	if c.Phase == state.ReservedReleasing {
-		c.Freed, c.Error = true, ""
+		c.Error = ""
+		c.Freed = !slices.ContainsFunc(c.Volumes, func(v state.LocalVolume) bool { return v.Created && !v.Destroyed })
 	}
 	w.putReserved(c)
 	return out
+}
+
+// destroyed notes whether a volume's destruction is asked for.
+func destroyed(c *state.Reserved, volume string, asked bool) {
+	for n := range c.Volumes {
+		if c.Volumes[n].ID == volume {
+			c.Volumes[n].Destroyed = asked
+		}
+	}
 }
 
 // silent tells whether an agent's operations must be asked for without an id.
@@ -421,11 +435,17 @@ func (w *work) whyMissing(i *state.Instance, r *state.Reserved, what string, say
 	return say(time.Time{}, "%s; it is waited for (residency.taskLostBehavior WAIT_FOREVER): `holdfast reservations release %s` gives the data there up and starts over", text, r.ID)
 }
 
-// escalation is how long the agent of a reservation may be missing before the instance starts over elsewhere; 0: for ever.
+// escalation is how long the agent of a reservation may be missing before the instance starts over elsewhere; 0: for ever. Where no volume
+// was ever seen there is no data to wait for.
 func (w *work) escalation(i *state.Instance, r *state.Reserved) time.Duration {
-	if !r.HasVolume() {
+	if created(r) == 0 && !r.Doubt {
 		return plainMissing
 	}
+	return w.patience(i)
+}
+
+// patience is how long the app waits for an agent with a volume: 0 is for ever.
+func (w *work) patience(i *state.Instance) time.Duration {
 	if s := w.spec(i.App, i.Version); s.Residency != nil && s.Residency.Relaunch {
 		return max(s.Residency.Escalation, time.Millisecond)
 	}
@@ -466,9 +486,9 @@ func (w *work) wipeInstance(id state.InstanceID, move bool) *Reply {
 }
 
 // whyLostWithVolume says what an instance waits for whose agent is lost together with its local volumes.
-func (w *work) whyLostWithVolume(i *state.Instance, r *state.Reserved) *state.Why {
+func (w *work) whyLostWithVolume(i *state.Instance) *state.Why {
 	reason := state.Reason{Code: state.ReasonUnreachable, Text: fmt.Sprintf("agent %s, which has its local volume, is out of reach (%s): it is waited for", i.Run.Hostname, lostState(i.Run))}
-	if after := w.escalation(i, r); after > 0 {
+	if after := w.patience(i); after > 0 {
 		reason.Until = i.Run.LostAt.Add(after)
 		reason.Text += fmt.Sprintf(", for %s in all; then the instance starts over elsewhere, and what is there is left behind", after)
 	}

@@ -180,7 +180,7 @@ func (w *work) reconcileAgain() {
 		return
 	}
 	w.forgetLost("", w.now.Add(-reconcileEvery))
-	w.forgetTrims()
+	w.missing("")
 	w.sweep()
 	w.freeing = w.freeing || w.wantsOffers()
 	w.askForAll() // once in a while: a status may have been lost with nobody noticing

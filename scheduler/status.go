@@ -130,7 +130,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 
 // ended: the task is terminal. Its claims are not: only the authority's record says when they are free.
 func (w *work) ended(c *state.Instance, e Status) {
-	w.answeredOps(c)
+	w.answeredOps(c, e)
 	switch {
 	case c.Phase == state.PhaseEnded || c.Phase == state.PhaseKilling:
 	case e.Reason == "REASON_AGENT_DRAINING":

@@ -421,7 +421,7 @@ func (w *work) why(i *state.Instance) *state.Why {
 		return one(state.ReasonKilling, fmt.Sprintf("being stopped on %s: %s", i.Run.Hostname, i.KillReason))
 	case state.PhaseLost:
 		if r := w.bound(i); r != nil && r.HasVolume() && len(i.Run.Claims) == 0 {
-			return w.whyLostWithVolume(i, r)
+			return w.whyLostWithVolume(i)
 		}
 		return w.whyLost(i)
 	case state.PhaseEnded:

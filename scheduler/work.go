@@ -211,7 +211,9 @@ func (w *work) wake() time.Time {
 	if ses := w.session(); ses.Connected {
 		consider(ses.ReconcileAt)
 		consider(ses.InterestAt)
-		consider(ses.SweepUntil)
+		if ses.SweepUntil.After(w.now) {
+			consider(ses.SweepUntil)
+		}
 	}
 	return next
 }

@@ -52,6 +52,13 @@ type world struct {
 	offered    map[string]*state.Offer
 	nOffer     int
 	calm       bool
+
+	silent    bool // the master tells nothing of operations
+	ops       map[string]*wOp
+	created   map[string]int    // by persistence id
+	destroyed map[string]bool   // by persistence id
+	local     map[string]string // the volume that an instance ran on last, by instance and container path
+	wipes     map[string]bool   // apps and instances whose local volumes somebody asked to destroy
 }
 
 // wHost is a machine: an agent and a node.
@@ -66,6 +73,7 @@ type wHost struct {
 	takeAt  time.Time
 	retired bool // its record was retired
 	mounts  map[state.VolumeUID]wMount
+	books   *wBooks
 }
 
 type wMount struct {
@@ -118,9 +126,12 @@ func newWorld(seed int64) *world {
 			ReconcileMin: time.Second, ReconcileMax: 4 * time.Second, LeaveAhead: time.Second, BrakeFor: 3 * time.Second, BrakeWindow: 3 * time.Second},
 		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{}, uids: map[volume.Ref]state.VolumeUID{},
 		granted: map[string]bool{}, seen: map[state.VolumeUID]*state.Claim{}, unread: map[state.VolumeUID]bool{}, filters: map[state.AgentID]time.Time{}, offered: map[string]*state.Offer{},
+		ops: map[string]*wOp{}, created: map[string]int{}, destroyed: map[string]bool{}, local: map[string]string{}, wipes: map[string]bool{},
 	}
+	w.silent = w.r.Intn(4) == 0
+	w.s.Apply([]state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: "c1", Rev: 1}}})
 	for n := range 3 + w.r.Intn(2) {
-		h := &wHost{name: fmt.Sprintf("h%d", n)}
+		h := &wHost{name: fmt.Sprintf("h%d", n), books: newBooks()}
 		w.hosts = append(w.hosts, h)
 		w.boot(h)
 	}
@@ -148,6 +159,11 @@ func (w *world) boot(h *wHost) {
 	h.mounts = map[state.VolumeUID]wMount{}
 	if h.agent != nil {
 		h.agent.gone = true
+		for _, t := range h.agent.tasks {
+			if t.phase != "over" {
+				w.released(t)
+			}
+		}
 		w.agentGone(h.agent)
 	}
 	h.agent = &wAgent{id: state.AgentID(fmt.Sprintf("%s-%d", h.name, h.n)), host: h, reachable: true, tasks: map[state.TaskID]*wTask{}}
@@ -223,7 +239,7 @@ func (w *world) step(e Event, crash int) {
 		switch c := c.(type) {
 		case HoldTaker:
 			w.takerHeld = c.Reason
-		case Accept, Decline, Kill, Acknowledge, Reconcile, Revive, Suppress, AcceptInverse, DeclineInverse:
+		case Accept, Decline, Kill, Acknowledge, AcknowledgeOperation, ReconcileOperations, Reconcile, Revive, Suppress, AcceptInverse, DeclineInverse:
 			w.toMaster = append(w.toMaster, c)
 		default:
 			w.toAuth = append(w.toAuth, c)
@@ -256,7 +272,7 @@ func (w *world) twice(e Event, env Env) Plan {
 
 // picture is everything a state holds, as text.
 func picture(s *state.State) string {
-	text, err := json.Marshal([]any{s.Framework, s.Apps, s.Defs, s.Instances, s.Volumes, s.Deployments, s.Session, s.Offers, s.Agents, s.Claims, s.Nodes, s.Why, s.Strange, s.Unanswered, s.Orders, s.Hold, s.Inverse, s.Leaving})
+	text, err := json.Marshal([]any{s.Framework, s.Apps, s.Defs, s.Instances, s.Volumes, s.Reserved, s.Leftovers, s.Shorts, s.Deployments, s.Session, s.Offers, s.Agents, s.Claims, s.Nodes, s.Why, s.Strange, s.Unanswered, s.Orders, s.Hold, s.Inverse, s.Leaving})
 	if err != nil {
 		panic(err)
 	}
@@ -299,6 +315,12 @@ func copied(s *state.State) *state.State {
 	}
 	for id, a := range s.Unanswered {
 		add(state.KindUnanswered, string(id), &state.Unanswered{Agent: a})
+	}
+	for id, v := range s.Leftovers {
+		add(state.KindLeftover, id, v)
+	}
+	for id, v := range s.Shorts {
+		add(state.KindShort, string(id), v)
 	}
 	for id := range s.Todo {
 		add(state.KindTodo, string(id), &state.Todo{})
@@ -389,7 +411,7 @@ func (w *world) subscribe() {
 	if w.s.Framework != nil && w.s.Framework.ID != "" {
 		id = w.s.Framework.ID
 	}
-	w.fromMaster = []Event{Subscribed{FrameworkID: id}}
+	w.fromMaster = []Event{Subscribed{FrameworkID: id, Silent: w.silent}}
 }
 
 func (w *world) nodesEvent() Event {
@@ -606,6 +628,12 @@ func (w *world) deliverMaster() {
 		}
 	case Reconcile:
 		w.reconcile(c)
+	case AcknowledgeOperation:
+		if o := w.ops[c.ID]; o != nil && string(o.uuid) == string(c.UUID) {
+			delete(w.ops, c.ID)
+		}
+	case ReconcileOperations:
+		w.reconcileOps(c)
 	case Revive:
 		w.suppressed, w.filters = false, map[state.AgentID]time.Time{}
 	case Suppress:
@@ -671,10 +699,15 @@ func (w *world) accept(c Accept) {
 			ok = false
 		}
 	}
+	var offers []*state.Offer
 	for _, id := range c.Offers {
+		if o := w.offered[id]; o != nil {
+			offers = append(offers, o)
+		}
 		delete(w.offered, id)
 	}
 	a := w.agents[c.Agent]
+	short := w.operate(c, ok, offers)
 	for _, l := range c.Launches {
 		for _, g := range l.Run.Claims {
 			if !w.granted[grantKey(g.Volume, g.Epoch, g.Nonce)] {
@@ -683,6 +716,10 @@ func (w *world) accept(c Accept) {
 		}
 		if !ok || a == nil || a.gone || a.parted || !a.reachable {
 			w.tell(Status{Task: l.Run.Task, Agent: c.Agent, State: "TASK_DROPPED", Reason: "REASON_INVALID_OFFERS"})
+			continue
+		}
+		if why := short[l.Run.Task]; why != "" {
+			w.tell(Status{Task: l.Run.Task, Agent: c.Agent, State: "TASK_ERROR", Reason: "REASON_TASK_INVALID", Message: why})
 			continue
 		}
 		for _, other := range w.agents {
@@ -708,21 +745,12 @@ func (w *world) makeOffers() {
 		for _, o := range w.offered {
 			taken = taken || o.Agent == a.id
 		}
-		cpus := 4.0
-		if w.calm {
-			cpus = 12 // an instance that was moved away stays away, so there must be room elsewhere
-		}
-		for _, t := range a.tasks {
-			if t.phase != "over" {
-				cpus--
-			}
-		}
-		if taken || cpus <= 0 {
+		list := w.resources(h)
+		if taken || len(list) == 0 {
 			continue
 		}
 		w.nOffer++
-		o := &state.Offer{ID: fmt.Sprintf("o%d", w.nOffer), Agent: a.id, Hostname: h.name, Role: "holdfast", Attributes: map[string]string{"rack": h.name[1:]}, Unavailable: a.window,
-			Resources: []state.Resource{{Name: "cpus", Scalar: cpus}, {Name: "mem", Scalar: 1000}, {Name: "ports", Ranges: []state.Range{{Begin: 31000, End: 31099}}}}}
+		o := &state.Offer{ID: fmt.Sprintf("o%d", w.nOffer), Agent: a.id, Hostname: h.name, Role: "holdfast", Attributes: map[string]string{"rack": h.name[1:]}, Unavailable: a.window, Resources: list}
 		w.offered[o.ID] = o
 		e.Offers = append(e.Offers, o)
 	}
@@ -813,6 +841,7 @@ func (w *world) mount(t *wTask) {
 			w.broken("%s uses %s, which does not exist", t.id, tv.Ref)
 		}
 	}
+	w.started(t)
 	t.phase = "running"
 	w.update(t, "TASK_RUNNING")
 }
@@ -830,6 +859,7 @@ func (w *world) wiped(ref volume.Ref) bool {
 // finish ends a task. Its status leaves before its container and mounts are gone, as in Mesos.
 func (w *world) finish(t *wTask, mesos string) {
 	t.phase = "over"
+	w.released(t)
 	w.update(t, mesos)
 }
 
@@ -986,7 +1016,7 @@ func (w *world) healNode(h *wHost) {
 }
 
 func (w *world) order() {
-	app := state.AppID([]string{"/db", "/web", "/mq"}[w.r.Intn(3)])
+	app := state.AppID([]string{"/db", "/web", "/mq", "/loc"}[w.r.Intn(4)])
 	var e Event
 	switch w.r.Intn(10) {
 	case 0, 1, 2:
@@ -994,7 +1024,9 @@ func (w *world) order() {
 		spec.Unreachable = state.Unreachable{Disabled: w.r.Intn(6) == 0, Inactive: time.Duration(w.r.Intn(3)) * time.Second}
 		spec.Unreachable.Expunge = spec.Unreachable.Inactive + time.Duration(w.r.Intn(3)*2)*time.Second
 		spec.KillSelection = []string{"", "YOUNGEST_FIRST", "OLDEST_FIRST"}[w.r.Intn(3)]
-		if app != "/web" {
+		if app == "/loc" {
+			w.localSpec(&spec)
+		} else if app != "/web" {
 			spec.Volumes = []state.Mount{{Kind: state.MountExternal, ContainerPath: "data", Driver: "pool", Pattern: string(app[1:])}}
 		}
 		if app == "/mq" {
@@ -1025,7 +1057,9 @@ func (w *world) order() {
 		if w.r.Intn(3) > 0 {
 			return
 		}
-		e = RemoveApp{App: app, Force: w.r.Intn(2) == 0, Wipe: w.r.Intn(2) == 0}
+		r := RemoveApp{App: app, Force: w.r.Intn(2) == 0, Wipe: w.r.Intn(2) == 0}
+		w.wipes[string(app)] = w.wipes[string(app)] || r.Wipe
+		e = r
 	case 8:
 		id := state.NewInstanceID(app, w.r.Intn(3))
 		e = RestartInstance{Instance: id}
@@ -1034,6 +1068,11 @@ func (w *world) order() {
 		}
 	case 9:
 		uids := sortedKeys(w.s.Volumes)
+		if app == "/loc" {
+			if e = w.localOrder(); e != nil {
+				break
+			}
+		}
 		switch {
 		case len(uids) > 0 && w.r.Intn(2) == 0:
 			e = RemoveVolume{Volume: uids[w.r.Intn(len(uids))]}
@@ -1075,6 +1114,7 @@ func (w *world) turn() {
 	case n < 85:
 		w.taskWork()
 	case n < 90:
+		w.opWork()
 		w.makeOffers()
 		w.askToLeave()
 	case n < 92 && !w.connected && len(w.fromMaster) == 0:
@@ -1140,6 +1180,8 @@ func (w *world) settleDown() {
 	w.calm = true
 	w.logf("calm")
 	for _, h := range w.hosts {
+		// An instance that was moved away stays away, so there must be room elsewhere.
+		h.books.free.add(state.Resource{Name: "cpus", Scalar: 20, AllocationRole: "holdfast"})
 		if h.dead {
 			w.boot(h)
 		}
@@ -1223,6 +1265,7 @@ func (w *world) trouble() string {
 	for _, t := range sortedKeys(w.s.Strange) {
 		say("task %s is strange", t)
 	}
+	w.localTrouble(say)
 	if len(all) > 0 {
 		for _, h := range w.hosts {
 			running := 0

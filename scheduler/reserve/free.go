@@ -31,8 +31,10 @@ func Free(own []state.Resource, o Owner, destroy func(id string) bool) (ops []Op
 			back = append(back, r)
 		}
 	}
-	ops = append(split(Destroy, gone), split(Unreserve, back)...)
-	return named(ops, o.Instance), kept
+	for _, r := range gone { // one by one, so that the end of each is known
+		ops = append(ops, Op{Kind: Destroy, Resources: []state.Resource{r}})
+	}
+	return named(append(ops, split(Unreserve, back)...), o.Instance), kept
 }
 
 func isVolume(r *state.Resource) bool { return r.Disk != nil && r.Disk.Persistence != "" }

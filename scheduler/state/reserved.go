@@ -52,13 +52,15 @@ type Reserved struct {
 	RetryAt  time.Time `json:"retryAt,omitzero"`
 	// Some says that resources are known to be reserved, volumes or not.
 	Some bool `json:"some,omitempty"`
+	// Doubt says that a task may have run on volumes that were not seen yet: nobody could tell of its end.
+	Doubt bool `json:"doubt,omitempty"`
 	// Trimmed says that a retained reservation has nothing but its volumes left, as far as is known.
 	Trimmed bool `json:"trimmed,omitempty"`
-	// Freed says that the operations that give everything back were asked for, and none was refused.
+	// Freed says that all its volumes were asked to be destroyed, and the rest was given back as far as it was seen.
 	Freed bool `json:"freed,omitempty"`
 	// Wipe says that a person asked to destroy the volumes once the run has ended; the instance then starts over.
 	Wipe bool `json:"wipe,omitempty"`
-	// MissingSince is when the agent was first missed while its instance wanted to run; zero while it offers.
+	// MissingSince is when the agent was first missed while its instance wanted to run, or something was to be given back; zero while it offers.
 	MissingSince time.Time `json:"missingSince,omitzero"`
 	CreatedAt    time.Time `json:"createdAt"`
 	Rev          uint64    `json:"rev"`
@@ -73,6 +75,8 @@ type LocalVolume struct {
 	SizeMB        int64  `json:"sizeMB"`
 	// Created says that the volume was seen. From then on nothing creates it: a launch waits for it instead.
 	Created bool `json:"created,omitempty"`
+	// Destroyed says that its destruction was asked for, and not refused.
+	Destroyed bool `json:"destroyed,omitempty"`
 	// NoResize says why the agent does not change its size to what the app says; it is used as it is then.
 	NoResize   string `json:"noResize,omitempty"`
 	NoResizeMB int64  `json:"noResizeMB,omitempty"` // the size that was refused
@@ -87,7 +91,7 @@ type PendingOp struct {
 	Silent bool `json:"silent,omitempty"`
 	// Final says that it is part of a release: when all such are done, nothing is left.
 	Final bool `json:"final,omitempty"`
-	// Volume is the persistence id of a volume that is being resized.
+	// Volume is the persistence id of the volume that is being resized or destroyed.
 	Volume string `json:"volume,omitempty"`
 }
 
@@ -96,9 +100,9 @@ func (r *Reserved) Current() bool {
 	return r.Phase == ReservedAsked || r.Phase == ReservedHeld || r.Phase == ReservedRetained
 }
 
-// WantsOffer tells whether an offer of its agent is needed for what is to be given back.
+// WantsOffer tells whether an offer of its agent is needed for what is to be given back. One that is missing is not asked for.
 func (r *Reserved) WantsOffer() bool {
-	return r.Phase == ReservedReleasing || (r.Phase == ReservedRetained && !r.Trimmed)
+	return r.MissingSince.IsZero() && (r.Phase == ReservedReleasing || (r.Phase == ReservedRetained && !r.Trimmed))
 }
 
 // HasVolume tells whether there is, or may be, a volume in it.
