@@ -313,6 +313,8 @@ func (p *player) post(path string, body []byte, header map[string]string) *http.
 	for k, v := range header {
 		req.Header.Set(k, v)
 	}
+	// A connection that is kept from before the master's restart would end in an EOF, which no client repeats for a POST.
+	req.Close = true
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		p.t.Fatal(err)
