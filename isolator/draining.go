@@ -2,6 +2,7 @@ package isolator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -22,20 +23,20 @@ func (s *Service) Drain(ctx context.Context, force bool) error {
 func (s *Service) Empty(ctx context.Context, force bool) error {
 	s.setDraining(true)
 	for {
-		var left error
+		var left []error
 		for _, v := range s.journal.Volumes() {
 			if !active(v) {
 				continue
 			}
 			if err := s.bringDown(ctx, v.Ref, "drain", takeDown{fence: force}, nil); err != nil {
-				left = err
+				left = append(left, err)
 			}
 		}
-		if left == nil && !s.anyActive() {
+		if len(left) == 0 && !s.anyActive() {
 			return nil
 		}
 		if !sleep(ctx, min(time.Second, s.o.Limits.RetryMin)) {
-			return fault.New(fault.Conflict, "drain: %v", left)
+			return fault.New(fault.Conflict, "drain: the node takes no mounts, and not all is given back: %v", errors.Join(left...))
 		}
 	}
 }

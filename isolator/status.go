@@ -126,6 +126,9 @@ func (s *Service) leaseText() string {
 	now := s.o.Clock.Now()
 	switch {
 	case d == 0:
+		if err := s.keeper.MayMount(now, 0); err != nil {
+			return err.Error()
+		}
 		return "no lease yet"
 	case d <= now:
 		return fmt.Sprintf("ran out %s ago", (now - d).Round(time.Millisecond))

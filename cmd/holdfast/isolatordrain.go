@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/client"
 )
 
@@ -28,11 +27,11 @@ func isolatorDrainCommand() *cobra.Command {
 	fl.BoolVar(&r.Resume, "resume", false, "take mounts again")
 	fl.DurationVar(&wait, "wait", wait, "how long to wait for tasks")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		ctx, cancel := context.WithTimeout(cmd.Context(), wait)
+		r.WaitSeconds = max(1, int(wait.Seconds()))
+		ctx, cancel := context.WithTimeout(cmd.Context(), wait+10*time.Second)
 		defer cancel()
-		c := client.New(socket)
-		if err := c.Drain(ctx, r); err != nil {
-			return stillMounted(cmd.Context(), c, err)
+		if err := client.New(socket).Drain(ctx, r); err != nil {
+			return err
 		}
 		if !r.Resume {
 			fmt.Fprintln(cmd.ErrOrStderr(), "nothing is mounted on this node, and it takes no mounts")
@@ -40,19 +39,4 @@ func isolatorDrainCommand() *cobra.Command {
 		return nil
 	}
 	return cmd
-}
-
-// stillMounted says what kept a drain from ending.
-func stillMounted(ctx context.Context, c *client.Client, why error) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	st, err := c.Status(ctx)
-	if err != nil || len(st.Volumes) == 0 {
-		return why
-	}
-	left := ""
-	for _, v := range st.Volumes {
-		left += fmt.Sprintf("\n  %s/%s %s at %s %s", v.Driver, v.Name, v.Phase, v.Path, v.Because)
-	}
-	return fault.New(fault.Conflict, "drain: %d volumes are in use still, and the node takes no mounts:%s", len(st.Volumes), left)
 }

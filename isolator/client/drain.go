@@ -6,6 +6,8 @@ import "context"
 type DrainRequest struct {
 	StopTasks bool `json:"stopTasks,omitempty"` // do not wait for the users of volumes: stop them
 	Resume    bool `json:"resume,omitempty"`    // the reverse: take mounts again
+	// WaitSeconds is how long users are waited for; 0 as long as the caller waits.
+	WaitSeconds int `json:"waitSeconds,omitempty"`
 }
 
 // Drain waits until the node is empty or ctx ends; the error then names what is left, and the node goes on taking no mounts. Denied for

@@ -22,7 +22,8 @@ import (
 func (c *checker) watchdog() {
 	var dog *process
 	for _, p := range processes(c.o.Proc) {
-		if len(p.args) > 2 && p.args[1] == "isolator" && p.args[2] == "watchdog" {
+		mine := c.status.Dir == "" || slices.Contains(p.args, filepath.Join(c.status.Dir, "watchdog")) // several nodes may be played on one machine
+		if len(p.args) > 2 && p.args[1] == "isolator" && p.args[2] == "watchdog" && mine {
 			dog = &p
 			break
 		}
@@ -162,12 +163,23 @@ func (c *checker) disk() {
 	const mend = "make room on that file system: without a journal nothing is mounted (what is mounted can still be given back)"
 	switch {
 	case free < noRoom || st.Files > 0 && st.Ffree < 16:
-		c.note("disk", Failed, mend, "%s has %s and %d inodes left", c.status.Dir, volume.Bytes(free), st.Ffree)
+		c.note("disk", Failed, mend, "%s has %s and %d inodes left", c.status.Dir, room(free), st.Ffree)
 	case free < littleRoom:
-		c.note("disk", Warning, mend, "%s has %s left", c.status.Dir, volume.Bytes(free))
+		c.note("disk", Warning, mend, "%s has %s left", c.status.Dir, room(free))
 	default:
-		c.note("disk", OK, "", "%s left for the journal", volume.Bytes(free))
+		c.note("disk", OK, "", "%s left for the journal", room(free))
 	}
+}
+
+// room rounds down to something that people read.
+func room(n int64) volume.Bytes {
+	b := volume.Bytes(n)
+	for _, unit := range []volume.Bytes{volume.GiB, volume.MiB} {
+		if b >= 4*unit {
+			return b - b%unit
+		}
+	}
+	return b
 }
 
 // clockSource: leases go by the rate of the machine's clock.

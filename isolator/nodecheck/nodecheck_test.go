@@ -57,7 +57,7 @@ func healthy(t *testing.T) *host {
 	h.caps = []client.Capability{{Driver: "pool", Scope: "cluster", Ready: true}}
 	h.process(7, "ns1", nil, "/usr/bin/holdfast", "isolator")
 	h.write(filepath.Join(dir, "state", "x"), "", 0o644)
-	h.process(8, "ns1", nil, "/usr/bin/holdfast", "isolator", "watchdog", "/state")
+	h.process(8, "ns1", nil, "/usr/bin/holdfast", "isolator", "watchdog", "--state", filepath.Join(dir, "state", "watchdog"))
 	h.proc(8, "oom_score_adj", "-1000\n")
 	h.proc(8, "cgroup", "0::/watchdog\n")
 	h.proc(7, "cgroup", "0::/isolator\n")
@@ -195,6 +195,7 @@ func TestWhatIsWrong(t *testing.T) {
 		"bad clock": {"clock source", Warning, "timer ticks", func(h *host) {
 			h.write(filepath.Join(h.o.Sys, "devices/system/clocksource/clocksource0/current_clocksource"), "refined-jiffies\n", 0o644)
 		}},
+		"another's watchdog":    {"watchdog", Warning, "no watchdog", func(h *host) { h.process(8, "ns1", nil, "holdfast", "isolator", "watchdog", "--state", "/elsewhere") }},
 		"watchdog not spared":   {"watchdog", Warning, "memory runs out", func(h *host) { h.proc(8, "oom_score_adj", "0\n") }},
 		"watchdog paged":        {"watchdog", Warning, "paged out", func(h *host) { h.proc(8, "status", "VmLck:\t       0 kB\n") }},
 		"watchdog in our group": {"watchdog", Warning, "control group", func(h *host) { h.proc(8, "cgroup", "0::/isolator\n") }},

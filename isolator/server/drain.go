@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/isolator/client"
@@ -17,6 +18,11 @@ func (s *Server) drain(ctx context.Context, in client.DrainRequest) (struct{}, e
 	if in.Resume {
 		s.service.Resume()
 		return struct{}{}, nil
+	}
+	if in.WaitSeconds > 0 {
+		limit, cancel := context.WithTimeout(ctx, time.Duration(in.WaitSeconds)*time.Second)
+		defer cancel()
+		ctx = limit
 	}
 	return struct{}{}, s.service.Empty(ctx, in.StopTasks)
 }

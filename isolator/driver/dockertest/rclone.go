@@ -120,3 +120,6 @@ func (r *Rclone) Close() (leaked []string) {
 	}
 	return leaked
 }
+
+// Signal sends it a signal: one that is stopped hangs everybody who touches its mounts.
+func (r *Rclone) Signal(s syscall.Signal) error { return r.proc.Process.Signal(s) }
