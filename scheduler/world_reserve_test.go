@@ -251,7 +251,7 @@ func (w *world) localTrouble(say func(string, ...any)) {
 		r := w.s.Reserved[id]
 		i := w.s.Instances[r.Instance]
 		switch {
-		case r.Phase == state.ReservedReleasing && r.Doubt && !r.MissingSince.IsZero() && w.agents[r.Agent].gone && !w.exists(r):
+		case (r.Phase == state.ReservedReleasing || r.Phase == state.ReservedRetained) && r.Doubt && !r.MissingSince.IsZero() && w.agents[r.Agent].gone && !w.exists(r):
 			// Nobody will ever know whether there was something: it is listed, until a person forgets it.
 		case r.Phase == state.ReservedAsked, r.Phase == state.ReservedReleasing, r.Phase == state.ReservedRetained && !r.Trimmed, len(r.Ops) > 0:
 			say("reservation of %s on %s is %+v, ops %v, retry %v, error %q", r.Instance, r.Agent, *r, r.Ops, r.RetryAt.Sub(w.now), r.Error)
