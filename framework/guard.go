@@ -276,6 +276,8 @@ func (g *guard) refuses(e scheduler.Event) error {
 		why = g.instance(e.Instance)
 	case scheduler.ReplaceInstance:
 		why = g.instance(e.Instance)
+	case scheduler.AdoptVolume:
+		why = g.apps[e.App]
 	case scheduler.RemoveVolume:
 		why = g.volumes[e.Volume]
 	case scheduler.ReleaseReservation:

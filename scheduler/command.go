@@ -53,6 +53,8 @@ func (w *work) command(e Event) *Reply {
 		return w.removeVolume(e.Volume)
 	case CancelDeployment:
 		return w.cancelDeployment(e)
+	case AdoptVolume:
+		return w.adoptVolume(e)
 	case PutClass:
 		return w.putClass(e)
 	case RemoveClass:

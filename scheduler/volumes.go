@@ -47,7 +47,8 @@ func (w *work) recordVolumes(i *state.Instance) {
 		}
 		ref := refOf(m, i.Ordinal)
 		if v := w.volumeByRef(ref); v != nil {
-			w.takeUnowned(v, i, m)
+			w.fillAdopted(v, m, spec.User)
+			w.takeUnowned(w.volumeByRef(ref), i, m)
 			continue
 		}
 		v := &state.Volume{
@@ -71,6 +72,9 @@ func (w *work) takeUnowned(v *state.Volume, i *state.Instance, m *state.Mount) {
 	}
 	c := *v
 	c.App, c.Instance = i.App, i.ID
+	if m.Shared {
+		c.Instance = ""
+	}
 	if m.Policy != "" {
 		c.Policy = m.Policy
 	}

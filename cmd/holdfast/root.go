@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
+	"github.com/holdfast-io/holdfast/cmd/holdfast/takeover"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
@@ -60,7 +61,10 @@ func rootCommand(c *console.Console, began *bool) *cobra.Command {
 	root.PersistentFlags().StringVar(&c.API, "api", api, "address of the framework's API (HOLDFAST_API)")
 	root.PersistentFlags().StringVarP(&c.Output, "output", "o", "text", "text or json")
 	root.AddGroup(&cobra.Group{ID: "people", Title: "Apps and what they have:"}, &cobra.Group{ID: "run", Title: "Programs:"})
-	for _, sub := range c.Commands() {
+	for _, sub := range append(c.Commands(), takeover.Import(c)) {
+		if sub.Name() == "volume" {
+			sub.AddCommand(takeover.Adopt(c))
+		}
 		sub.GroupID = "people"
 		root.AddCommand(sub)
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-// classRoutes adds the operator's recipes for volumes.
+// classRoutes adds the operator's recipes for volumes, and the adoption of volumes.
 func (s *server) classRoutes(t *desk.Table) {
+	t.Handle(http.MethodPost, "/v1/volumes", "makes a volume that storage has already an app's: driver, name, app, instance, shared", s.adoptVolume)
 	t.Handle(http.MethodGet, "/v1/classes", "lists classes of volumes", s.classes)
 	t.Handle(http.MethodGet, "/v1/classes/{name}", "gives a class of volumes", s.class)
 	t.Handle(http.MethodPut, "/v1/classes/{name}", "makes or replaces a class of volumes", s.putClass)

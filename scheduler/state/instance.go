@@ -211,6 +211,8 @@ type Volume struct {
 	Policy   string            `json:"policy"`
 	Phase    VolumePhase       `json:"phase"`
 	Adopted  bool              `json:"adopted,omitempty"`
+	// AdoptOnly: it is to be there already, and is never created.
+	AdoptOnly bool `json:"adoptOnly,omitempty"`
 	Scope    string            `json:"scope,omitempty"` // cluster, zone, node: as the driver said at creation
 	Node     NodeUID           `json:"node,omitempty"`  // the node asked, or the one it is pinned to by scope
 	Op       string            `json:"op,omitempty"`    // id of the request under way

@@ -178,6 +178,20 @@ func (c *Client) RemoveVolume(ctx context.Context, id string) (*Result, error) {
 	return c.command(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(id), nil, nil)
 }
 
+// AdoptVolume makes a volume that storage has already, and that is never created if it has not, an instance's. fault.Conflict while it is used.
+func (c *Client) AdoptVolume(ctx context.Context, driver, name, app string, instance int, shared bool) (*Result, error) {
+	body, err := json.Marshal(map[string]any{"driver": driver, "name": name, "app": app, "instance": instance, "shared": shared})
+	if err != nil {
+		return nil, fault.Wrap(fault.Internal, err, "adopt volume %s/%s", driver, name)
+	}
+	return c.command(ctx, http.MethodPost, "/v1/volumes", nil, body)
+}
+
+// CheckApp asks what PutApp of a whole app would do, and does nothing. Warnings are those that it would give.
+func (c *Client) CheckApp(ctx context.Context, id string, app json.RawMessage) (*Result, error) {
+	return c.command(ctx, http.MethodPut, "/v2/apps/"+escapeID(id), url.Values{"dryRun": {"true"}, "partialUpdate": {"false"}, "force": {"true"}}, app)
+}
+
 // Classes lists the classes of volumes, sorted by name.
 func (c *Client) Classes(ctx context.Context) ([]Class, error) {
 	var out struct {
