@@ -212,10 +212,10 @@ type Volume struct {
 	Phase    VolumePhase       `json:"phase"`
 	Adopted  bool              `json:"adopted,omitempty"`
 	// AdoptOnly: it is to be there already, and is never created.
-	AdoptOnly bool `json:"adoptOnly,omitempty"`
-	Scope    string            `json:"scope,omitempty"` // cluster, zone, node: as the driver said at creation
-	Node     NodeUID           `json:"node,omitempty"`  // the node asked, or the one it is pinned to by scope
-	Op       string            `json:"op,omitempty"`    // id of the request under way
+	AdoptOnly bool    `json:"adoptOnly,omitempty"`
+	Scope     string  `json:"scope,omitempty"` // cluster, zone, node: as the driver said at creation
+	Node      NodeUID `json:"node,omitempty"`  // the node asked, or the one it is pinned to by scope
+	Op        string  `json:"op,omitempty"`    // id of the request under way
 	// MadeBy is the operation (clone, restore, undelete) that makes the volume; "" once it is made.
 	MadeBy   string    `json:"madeBy,omitempty"`
 	Attempts int       `json:"attempts,omitempty"`
