@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator"
 	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
+	"github.com/holdfast-io/holdfast/isolator/driver/csi"
 	"github.com/holdfast-io/holdfast/isolator/driver/docker"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
 	"github.com/holdfast-io/holdfast/isolator/fence"
@@ -46,10 +47,11 @@ func Main() {
 	plugins := flag.String("plugin-dir", "", "plugin directory")
 	boot := flag.String("boot-id", "", "boot id")
 	dockerSocket := flag.String("docker-socket", "", "socket of the Docker volume plugin")
+	csiFlag := flag.String("csi", "", "a CSI plugin, as holdfast isolator takes it")
 	watchdog := flag.String("watchdog", "", "argv of the watchdog, by spaces")
 	flag.Parse()
 	o.Dir = *poolDir
-	if err := run(*dir, *socket, *authority, o, *plugins, *boot, *dockerSocket, strings.Fields(*watchdog)); err != nil {
+	if err := run(*dir, *socket, *authority, o, *plugins, *boot, *dockerSocket, *csiFlag, strings.Fields(*watchdog)); err != nil {
 		fmt.Fprintln(os.Stderr, "isolator:", err)
 		os.Exit(1)
 	}
@@ -59,7 +61,7 @@ func Main() {
 // Watchdog is the watchdog process.
 func Watchdog() { os.Exit(fence.WatchdogMain(os.Args[1:])) }
 
-func run(dir, socket, authority string, slices pool.Options, plugins, boot, dockerSocket string, watchdog []string) error {
+func run(dir, socket, authority string, slices pool.Options, plugins, boot, dockerSocket, csiFlag string, watchdog []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := zap.NewDevelopmentConfig()
@@ -81,6 +83,18 @@ func run(dir, socket, authority string, slices pool.Options, plugins, boot, dock
 			return err
 		}
 		drivers = append(drivers, p)
+	}
+	if csiFlag != "" {
+		o, err := csi.ParseFlag(csiFlag, dir)
+		if err != nil {
+			return err
+		}
+		o.Mounts, o.Node, o.Log, o.BootID = isolator.MountsDir(dir), "test", log, boot
+		d, err := csi.New(o)
+		if err != nil {
+			return err
+		}
+		drivers = append(drivers, d)
 	}
 	service, err := isolator.Open(isolator.Options{
 		Dir: dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
