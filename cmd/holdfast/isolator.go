@@ -244,7 +244,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	drivers, err := openPools(f.pools, dir, node)
+	drivers, err := openPools(f.pools, dir, node, f.binTime)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -350,14 +350,14 @@ func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*ser
 }
 
 // openPools reads the --pool flags: NAME=DIR and options, each ",key=value", of which a directory's name may hold what is none of them.
-func openPools(flags []string, dir, node string) ([]driver.Driver, error) {
+func openPools(flags []string, dir, node string, grace time.Duration) ([]driver.Driver, error) {
 	var out []driver.Driver
 	for _, p := range flags {
 		name, where, ok := strings.Cut(p, "=")
 		if !ok {
 			return nil, console.Usage(fmt.Sprintf("--pool %q is not NAME=DIR", p))
 		}
-		o := pool.Options{Name: name, Mounts: isolator.MountsDir(dir), Node: node}
+		o := pool.Options{Name: name, Mounts: isolator.MountsDir(dir), Node: node, Grace: grace}
 		for {
 			i := strings.LastIndexByte(where, ',')
 			known, err := poolOption(&o, where[i+1:])

@@ -32,6 +32,7 @@ type Label struct {
 	FS       string       `json:"fs,omitempty"`         // of the volume's own file system, its type
 	FSUUID   string       `json:"fsUuid,omitempty"`     // and its UUID
 	Grow     volume.Bytes `json:"grow,omitempty"`       // the size that it is about to get: begun, or left to the next mount
+	Resizing bool         `json:"resizing,omitempty"`   // a program that keeps no journal grows it
 	Snapshot string       `json:"snapshot,omitempty"`   // its name, in the label of a snapshot
 	Taken    *time.Time   `json:"taken,omitempty"`      // and when that was taken
 	Fsck     string       `json:"fsck,omitempty"`       // policy, "" for the pool's

@@ -91,7 +91,7 @@ func (b *loopBack) Fill(ctx context.Context, dir string, l *Label, own Ownership
 		return fault.Wrap(WriteClass(err), err, "make its image of %d bytes", l.Size)
 	}
 	image.CrashAt("create.image")
-	if err := b.fs.Make(ctx, i.Path, l.FSUUID, l.Encrypt != nil); err != nil {
+	if err := b.fs.Make(ctx, i.Path, l.FSUUID, l.Size, l.Encrypt != nil); err != nil {
 		return err
 	}
 	image.CrashAt("create.made")
@@ -157,8 +157,10 @@ func (b *loopBack) Mount(ctx context.Context, dir string, l Label, target string
 	if err := b.checkImage(i, file, l); err != nil {
 		return err
 	}
-	if err := b.preen(ctx, i, file, dir, &l); err != nil {
-		return err
+	if !l.Resizing { // what that left is mended before it is gone on with
+		if err := b.preen(ctx, i, file, dir, &l); err != nil {
+			return err
+		}
 	}
 	if l.Grow > 0 {
 		if err := b.finishGrow(ctx, i, file, dir, &l); err != nil {
@@ -295,7 +297,7 @@ func (b *loopBack) Grow(ctx context.Context, dir, target string, l *Label, size 
 	if err := b.checkImage(i, file, *l); err != nil {
 		return "", err
 	}
-	if err := b.room(uint64(size - l.Size)); err != nil {
+	if err := FirstError(b.mayGrow(i, file, size), b.room(uint64(size-l.Size))); err != nil {
 		return "", err
 	}
 	if l.Grow != size {
@@ -322,12 +324,25 @@ func (b *loopBack) Grow(ctx context.Context, dir, target string, l *Label, size 
 	return "", b.grown(dir, l)
 }
 
+// mayGrow refuses what the file system was not made for.
+func (b *loopBack) mayGrow(i image.Image, file *os.File, size volume.Bytes) error {
+	most, err := i.MostGrown(file)
+	if err == nil && most > 0 && size > most {
+		err = fault.New(fault.Invalid, "its ext4 was made with room to grow to %s; copy its content (backup and restore) into a new volume of that size", most)
+	}
+	return err
+}
+
 // finishGrow carries out the label's wish on a locked image that is not mounted.
 func (b *loopBack) finishGrow(ctx context.Context, i image.Image, file *os.File, dir string, l *Label) error {
 	if err := enlarge(file, l.Grow); err != nil {
 		return err
 	}
-	if err := i.GrowTaken(ctx, file, l.Grow); err != nil {
+	err := i.GrowTaken(ctx, file, l.Grow, l.Resizing, func() error {
+		l.Resizing = true
+		return WriteLabel(dir, *l)
+	})
+	if err != nil {
 		return err
 	}
 	return b.grown(dir, l)
@@ -347,7 +362,7 @@ func enlarge(file *os.File, size volume.Bytes) error {
 
 func (b *loopBack) grown(dir string, l *Label) error {
 	image.CrashAt("grow.done")
-	l.Size, l.Grow = l.Grow, 0
+	l.Size, l.Grow, l.Resizing = l.Grow, 0, false
 	return WriteLabel(dir, *l)
 }
 
@@ -356,6 +371,9 @@ func (b *loopBack) grown(dir string, l *Label) error {
 func (b *loopBack) CopyTo(ctx context.Context, dir, target, to string, l Label, _ bool) error {
 	if !b.copies() {
 		return fault.New(fault.Invalid, "the file system of pool %s cannot share blocks between files (reflink: xfs, btrfs); full copies are made only with --pool …,copies=full", b.p.Name)
+	}
+	if l.Resizing {
+		return fault.New(fault.Conflict, "its growth to %d bytes was cut short: mount it, or ask for the growth again, before it is copied", l.Grow)
 	}
 	i := b.image(dir, target)
 	file, err := loop.OpenImage(i.Path)
@@ -427,10 +445,13 @@ func (b *loopBack) Clone(ctx context.Context, dir string, source Label, l *Label
 	}
 	defer file.Close()
 	if wish > l.Size {
+		if err := b.mayGrow(i, file, wish); err != nil {
+			return err
+		}
 		if err := enlarge(file, wish); err != nil {
 			return err
 		}
-		if err := i.GrowTaken(ctx, file, wish); err != nil {
+		if err := i.GrowTaken(ctx, file, wish, false, func() error { return nil }); err != nil {
 			return err
 		}
 		l.Size = wish

@@ -28,7 +28,7 @@ type FS struct {
 
 	debian     string // package of its programs
 	mkfs       string
-	mkfsArgs   func(id string, encrypt bool) []string
+	mkfsArgs   func(id string, size volume.Bytes, encrypt bool) []string
 	uuidArgs   func(id string) []string // of the program that sets the UUID
 	copyMount  string                   // mount options for a copy, whose twin may be mounted
 	look, mend string                   // the commands for an operator
@@ -49,18 +49,22 @@ const headSize = 4096
 
 var kinds = map[string]FS{
 	"ext4": {Name: "ext4", Least: 8 << 20, Metadata: 4 << 20, debian: "e2fsprogs", mkfs: "mkfs.ext4",
-		mkfsArgs: func(id string, encrypt bool) []string {
+		mkfsArgs: func(id string, size volume.Bytes, encrypt bool) []string {
+			extended := "nodiscard,lazy_itable_init=1,lazy_journal_init=1"
+			if size < volume.GiB { // those above have room for group descriptors for a thousand times their size without asking
+				extended += ",resize=268435456" // blocks: 1 TiB
+			}
 			features := "metadata_csum_seed" // a clone's new UUID is then written without a pass over the whole file system
 			if encrypt {
 				features += ",encrypt"
 			}
-			return []string{"-q", "-F", "-b", "4096", "-m", "0", "-e", "remount-ro", "-U", id, "-O", features, "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1"}
+			return []string{"-q", "-F", "-b", "4096", "-m", "0", "-e", "remount-ro", "-U", id, "-O", features, "-E", extended}
 		},
 		uuidArgs: func(id string) []string { return []string{"tune2fs", "-U", id} },
 		look:     "e2fsck -f -n", mend: "e2fsck -f -y",
 		magic: []byte{0x53, 0xef}, magicAt: 1024 + 0x38, uuidAt: 1024 + 0x68, counts: ext4Counts, grow: growExt4},
 	"xfs": {Name: "xfs", Least: 300 << 20, Metadata: 16 << 20, debian: "xfsprogs", mkfs: "mkfs.xfs",
-		mkfsArgs: func(id string, _ bool) []string {
+		mkfsArgs: func(id string, _ volume.Bytes, _ bool) []string {
 			return []string{"-q", "-K", "-s", "size=4096", "-m", "uuid=" + id}
 		},
 		uuidArgs:  func(id string) []string { return []string{"xfs_admin", "-U", id} },
@@ -88,9 +92,9 @@ func MayGrowShown() bool {
 	return unix.Capget(&header, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// Make makes the file system in an image. encrypt lets directories in it be encrypted (ext4). All arguments are ours.
-func (f FS) Make(ctx context.Context, path, id string, encrypt bool) error {
-	said, _, err := f.run(ctx, path, nil, append([]string{f.mkfs}, f.mkfsArgs(id, encrypt)...)...)
+// Make makes the file system in an image of a size. encrypt lets directories in it be encrypted (ext4). All arguments are ours.
+func (f FS) Make(ctx context.Context, path, id string, size volume.Bytes, encrypt bool) error {
+	said, _, err := f.run(ctx, path, nil, append([]string{f.mkfs}, f.mkfsArgs(id, size, encrypt)...)...)
 	if err == nil {
 		return nil
 	}
@@ -234,9 +238,36 @@ func (i Image) growAt(point string, size int64) error {
 }
 
 // GrowTaken grows the file system in a locked image that is not mounted to the size of the image: by the kernel at a staging point where it does, by resize2fs
-// otherwise.
-func (i Image) GrowTaken(ctx context.Context, image *os.File, size volume.Bytes) error {
-	var refused error
+// otherwise. resize2fs keeps no journal: begin makes a note before it, and where that note is found (cut) because somebody was killed meanwhile, what
+// it left is mended whatever there is to mend; before it nothing was damaged.
+func (i Image) GrowTaken(ctx context.Context, image *os.File, size volume.Bytes, cut bool, begin func() error) error {
+	if !cut {
+		refused, err := i.growStaged(ctx, image, size)
+		if err != nil || refused == nil {
+			return err
+		}
+		if i.FS.Name != "ext4" {
+			return fault.Wrap(fault.Unknown, refused, "grow its %s", i.FS.Name)
+		}
+	}
+	how := map[bool]string{false: Preen, true: Repair}[cut]
+	if clean, said, err := i.FS.Check(ctx, image, how); err != nil || !clean {
+		return firstError(err, fault.New(fault.Conflict, "before it can grow its ext4 must be mended: %.300s; %s", said, i.Remedy()))
+	}
+	if err := begin(); err != nil {
+		return err
+	}
+	CrashAt("regrow.begun")
+	said, _, err := i.FS.run(ctx, i.Path, image, "resize2fs")
+	CrashAt("regrow.resized")
+	if err != nil {
+		return fault.Op(fault.Wrap(fault.Unknown, err, "resize2fs: %.300s", said), "grow its ext4")
+	}
+	return fault.Wrap(fault.Unknown, image.Sync(), "flush its image")
+}
+
+// growStaged has the kernel grow it at the staging point; refused says why it does not.
+func (i Image) growStaged(ctx context.Context, image *os.File, size volume.Bytes) (refused, err error) {
 	device, err := i.Attached(ctx, "regrow", image, i.FS.copyMount, func(stage string) error {
 		refused = i.growAt(stage, int64(size))
 		return nil
@@ -244,21 +275,34 @@ func (i Image) GrowTaken(ctx context.Context, image *os.File, size volume.Bytes)
 	if serr := i.letGo(ctx, device, image); err == nil {
 		err = serr
 	}
-	if err != nil || refused == nil {
-		return err
-	}
+	return refused, err
+}
+
+// MostGrown is the size to which the file system in an image can grow; 0 where there is no limit. An ext4 has room for the descriptors of so many groups and no more: beyond it
+// they would have to be moved, which resize2fs is not trusted with.
+func (i Image) MostGrown(image *os.File) (volume.Bytes, error) {
 	if i.FS.Name != "ext4" {
-		return fault.Wrap(fault.Unknown, refused, "grow its %s", i.FS.Name)
+		return 0, nil
 	}
-	if clean, said, err := i.FS.Check(ctx, image, Preen); err != nil || !clean {
-		return firstError(err, fault.New(fault.Conflict, "before it can grow its ext4 must be mended: %.300s; %s", said, i.Remedy()))
+	head := make([]byte, headSize)
+	if _, err := image.ReadAt(head, 0); err != nil {
+		return 0, fault.Wrap(fault.Unknown, err, "read its image")
 	}
-	said, _, err := i.FS.run(ctx, i.Path, image, "resize2fs")
-	CrashAt("regrow.resized")
-	if err != nil {
-		return fault.Op(fault.Wrap(fault.Unknown, err, "resize2fs: %.300s", said), "grow its ext4")
+	return ext4Most(head), nil
+}
+
+func ext4Most(head []byte) volume.Bytes {
+	sb, le := head[1024:], binary.LittleEndian
+	block := volume.Bytes(1024) << min(le.Uint32(sb[0x18:]), 6)
+	group := volume.Bytes(max(1, min(le.Uint32(sb[0x20:]), 1<<19))) * block
+	size := ext4Counts(head).Size
+	descriptor := volume.Bytes(32)
+	if le.Uint32(sb[0x60:])&0x80 != 0 { // 64bit
+		descriptor = volume.Bytes(max(32, min(le.Uint16(sb[0xfe:]), 1024)))
 	}
-	return fault.Wrap(fault.Unknown, image.Sync(), "flush its image")
+	perBlock := block / descriptor
+	have := ((size+group-1)/group + perBlock - 1) / perBlock // blocks of descriptors
+	return (have + volume.Bytes(le.Uint16(sb[0xce:]))) * perBlock * group
 }
 
 // letGo takes down what Attached left of an image whose lock we have by the same file: the staging mount and the device, not the lock.

@@ -15,6 +15,9 @@ func FuzzHead(f *testing.F) {
 			if id, ok := fs.identify(head); ok && len(id) != 36 {
 				t.Errorf("%s: UUID %q", fs.Name, id)
 			}
+			if most := ext4Most(head); most < 0 {
+				t.Errorf("most %d", most)
+			}
 			if c := fs.counts(head); c.Size < 0 || c.Free < 0 {
 				t.Errorf("%s: %+v", fs.Name, c)
 			}

@@ -17,7 +17,7 @@ var CrashSteps = []string{
 var MoreCrashSteps = struct{ Mounted, Unmounted, Bin []string }{
 	Mounted: []string{"grow.recorded", "grow.larger", "grow.device", "grow.done",
 		"snapshot.copied", "snapshot.labelled", "placed"},
-	Unmounted: []string{"grow.recorded", "grow.larger", "regrow.attached", "regrow.staged", "regrow.filled", "regrow.resized", "grow.done",
+	Unmounted: []string{"grow.recorded", "grow.larger", "regrow.attached", "regrow.staged", "regrow.filled", "regrow.begun", "regrow.resized", "grow.done",
 		"snapshot.copied", "snapshot.labelled", "placed",
 		"clone.copied", "clone.attached", "clone.staged", "clone.filled", "clone.unbound", "clone.detached", "clone.named"},
 	Bin: []string{"remove.labelled", "remove.moved", "undelete.labelled", "undelete.moved", "discard.moved"},

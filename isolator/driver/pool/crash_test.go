@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,9 +17,11 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/internal/heavy"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/pool"
+	"github.com/holdfast-io/holdfast/isolator/image"
 )
 
 // doomed names what the process does until it is killed: verb, back end, fs, pool, mounts and size, with spaces between.
@@ -323,4 +327,74 @@ func TestHeavyKillBin(t *testing.T) {
 			unmountV(t, p)
 		}
 	}
+}
+
+// TestHeavyKillResize kills resize2fs itself, which keeps no journal: the next mount mends what it left, grows the volume, and nothing is lost.
+func TestHeavyKillResize(t *testing.T) {
+	heavy.Require(t, heavy.Root, heavy.Program("timeout"))
+	resize, err := exec.LookPath("resize2fs")
+	if err != nil || image.MayGrowShown() {
+		t.Skipf("resize2fs is not used here (%v)", err)
+	}
+	rounds, seed := 6, time.Now().UnixNano()
+	if n, err := strconv.Atoi(os.Getenv("HOLDFAST_ROUNDS")); err == nil {
+		rounds = n
+	}
+	if n, err := strconv.ParseInt(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewSource(seed))
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	killed := 0
+	for range rounds {
+		p, o, uid := kinds[0].one(t)
+		path := mountV(t, p, uid)
+		content := strings.Repeat("kept", 1<<17)
+		writeSynced(t, filepath.Join(path, "f"), content)
+		unmountV(t, p)
+		script := fmt.Sprintf("#!/bin/sh\nexec timeout -s KILL 0.%04d %s \"$@\"\n", 1+r.Intn(150), resize)
+		if err := os.WriteFile(filepath.Join(bin, "resize2fs"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		size := volume.Bytes(1+r.Intn(8)) << 30
+		_, gerr := p.Grow(ctx, "v", uid, size)
+		if err := os.Remove(filepath.Join(bin, "resize2fs")); err != nil {
+			t.Fatal(err)
+		}
+		if gerr != nil {
+			killed++
+			if _, err := p.Create(ctx, driver.Spec{Name: "w", UID: uuid.NewString(), Source: &driver.Source{Volume: "v"}}); !fault.Is(err, fault.Conflict) {
+				t.Errorf("a copy of half a growth: %v", err)
+			}
+		}
+		if readFile(mountV(t, p, uid), "f") != content {
+			t.Errorf("content is gone after %v", gerr)
+		}
+		unmountV(t, p)
+		if info, err := p.Get(ctx, "v"); err != nil || info.Size != size {
+			t.Errorf("after %v: %+v %v", gerr, info, err)
+		}
+		if clean, report, err := p.Check(ctx, "v", uid, false); err != nil || !clean {
+			t.Errorf("after %v: %v %s %v", gerr, clean, report, err)
+		}
+		nothingLeft(t, o.Dir)
+	}
+	t.Logf("killed in %d of %d rounds", killed, rounds)
+}
+
+// An ext4 is not grown beyond what it was made for, where resize2fs would damage it.
+func TestHeavyMostGrown(t *testing.T) {
+	heavy.Require(t, heavy.Root)
+	p, o, uid := kinds[0].one(t)
+	if _, err := p.Grow(ctx, "v", uid, 2<<40); !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "room to grow to") {
+		t.Errorf("%v", err)
+	}
+	if got, err := p.Grow(ctx, "v", uid, 3<<30); err != nil || got.Size != 3<<30 {
+		t.Errorf("%+v %v", got, err)
+	}
+	mountV(t, p, uid)
+	unmountV(t, p)
+	nothingLeft(t, o.Dir)
 }
