@@ -3,7 +3,10 @@ package framework_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"os"
 	"sort"
 	"strconv"
@@ -456,4 +459,102 @@ func TestHeavySuiteOnConsul(t *testing.T) {
 		time.Sleep(d)
 		c.Start()
 	})
+}
+
+// TestHeavyNoOfferIsHoarded lets one framework wait for what no agent has, and for a constraint that none meets, while another on the same master
+// needs every cpu there is: it gets them, and soon.
+func TestHeavyNoOfferIsHoarded(t *testing.T) {
+	heavy.Require(t)
+	e := newEngine(t, 2)
+	greedy := newScheduled(t, t.TempDir(), e.master.URL())
+	put := webApp("2026-11-21T05:00:00.000Z", 3)
+	put.Changes[0].Def.Spec.CPUs = 100
+	other := webApp("2026-11-21T05:00:00.000Z", 3)
+	other.Changes[0].Def.App = "/nowhere"
+	other.Changes[0].Def.Spec.Constraints = []state.Constraint{{Field: "hostname", Operator: "IS", Value: "nobody", HasValue: true}}
+	for _, c := range []scheduler.Event{put, other} {
+		if _, err := greedy.Do(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		why := ""
+		greedy.View(func(s *state.State) {
+			if w := s.WhyOf("nowhere.0"); w != nil {
+				why = w.Summary
+			}
+		})
+		if strings.Contains(why, "constraint") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no offer was looked at: %q", why)
+		}
+	}
+	modest := newScheduled(t, t.TempDir(), e.master.URL())
+	all := webApp("2026-11-21T05:00:00.000Z", 2)
+	all.Changes[0].Def.Spec.CPUs = 4
+	began := time.Now()
+	if _, err := modest.Do(context.Background(), all); err != nil {
+		t.Fatal(err)
+	}
+	modest.settled(t, e, 2)
+	t.Logf("the other framework has all cpus after %s", time.Since(began).Round(time.Millisecond))
+}
+
+// TestHeavyMaintenance schedules a maintenance at the master: the framework moves what runs on that agent to the other one, says yes, and places
+// nothing there until the schedule is taken back.
+func TestHeavyMaintenance(t *testing.T) {
+	heavy.Require(t)
+	e := newEngine(t, 2)
+	f := newScheduled(t, t.TempDir(), e.master.URL())
+	if _, err := f.Do(context.Background(), webApp("2026-11-21T05:00:00.000Z", 4)); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, e, 4)
+	call := func(body string) string {
+		t.Helper()
+		resp, err := http.Post(e.master.URL()+"/api/v1", "application/json", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		raw, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %d %s %v", body, resp.StatusCode, raw, err)
+		}
+		return string(raw)
+	}
+	ip, _, _ := net.SplitHostPort(strings.TrimPrefix(e.agents[0].URL(), "http://"))
+	call(fmt.Sprintf(`{"type":"UPDATE_MAINTENANCE_SCHEDULE","update_maintenance_schedule":{"schedule":{"windows":[{"machine_ids":[{"hostname":"agent0","ip":%q}],"unavailability":{"start":{"nanoseconds":%d},"duration":{"nanoseconds":3600000000000}}}]}}}`,
+		ip, time.Now().Add(time.Minute).UnixNano()))
+	status := ""
+	for end := time.Now().Add(20 * time.Second); len(e.agents[0].Tasks()) > 0 && running(e.agents[0]) > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("agent0 still runs %v", e.agents[0].Tasks())
+		}
+	}
+	f.settled(t, e, 4)
+	for end := time.Now().Add(5 * time.Second); !strings.Contains(status, "ACCEPT"); time.Sleep(20 * time.Millisecond) {
+		if status = call(`{"type":"GET_MAINTENANCE_STATUS"}`); time.Now().After(end) {
+			t.Fatalf("maintenance status %s", status)
+		}
+	}
+	if _, err := f.Do(context.Background(), scheduler.ScaleApp{App: "/web", Instances: 6, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	f.settled(t, e, 6)
+	if n := running(e.agents[0]); n != 0 {
+		t.Errorf("%d tasks were placed on an agent that is about to be maintained", n)
+	}
+}
+
+// running counts the tasks that run on an agent.
+func running(a *agent.Agent) (n int) {
+	for _, task := range a.Tasks() {
+		if task.State == "TASK_RUNNING" {
+			n++
+		}
+	}
+	return n
 }

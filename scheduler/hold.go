@@ -216,7 +216,7 @@ func (w *work) holds(e Event) error {
 		force = e.Force || e.Dry
 	case CancelDeployment:
 		force = e.Force
-	case RestartInstance, MoveInstance, ReplaceInstance, PauseInstance, RemoveVolume, ReleaseReservation:
+	case RestartInstance, MoveInstance, ReplaceInstance, PauseInstance, RemoveVolume, ReleaseReservation, Teardown, StartOver:
 	default:
 		return nil
 	}

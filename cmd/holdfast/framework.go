@@ -55,6 +55,7 @@ type frameworkConfig struct {
 	declineFor, holdFor, killRetry         time.Duration
 	leaveAhead                             time.Duration
 	moreRoles                              []string
+	labels                                 map[string]string
 	brake                                  brakeFlags
 	reconcileMin, reconcileMax             time.Duration
 	gpu                                    bool
@@ -92,6 +93,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.authorityFiles.CertFile, "authority-cert-file", "", "client certificate for consuls://")
 	f.StringVar(&c.authorityFiles.KeyFile, "authority-key-file", "", "its key")
 	f.StringVar(&c.role, "role", "holdfast", "Mesos role to take offers in")
+	f.StringToStringVar(&c.labels, "framework-labels", nil, "labels of the framework, shown in Mesos: key=value, with commas")
 	f.StringSliceVar(&c.moreRoles, "more-roles", nil, "further roles to take offers in; an app's role picks one; with commas")
 	f.StringVar(&c.name, "name", "holdfast", "name of the framework in Mesos")
 	f.StringVar(&c.cluster, "cluster", "", "UUID of the cluster; minted at the first start when not given")
@@ -271,7 +273,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	}
 	webui := c.url(address)
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: who.Principal(), Hostname: c.hostname, Webui: webui,
-		Roles: c.roles(), FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
+		Roles: c.roles(), Labels: c.labels, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
 	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {

@@ -1,6 +1,8 @@
 package mesos
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -11,6 +13,8 @@ type Identity struct {
 	Name, User, Principal, Hostname, Webui string
 	Roles                                  []string
 	FailoverTimeout                        time.Duration
+	// Labels are shown in Mesos; they mean nothing to it.
+	Labels map[string]string
 	// GPU asks for offers of agents with GPUs, which Mesos otherwise keeps from frameworks.
 	GPU bool
 }
@@ -34,6 +38,12 @@ func (i Identity) FrameworkInfo() mesos.FrameworkInfo {
 	}
 	if i.Webui != "" {
 		info.WebUiURL = ptr(i.Webui)
+	}
+	for _, k := range slices.Sorted(maps.Keys(i.Labels)) {
+		if info.Labels == nil {
+			info.Labels = &mesos.Labels{}
+		}
+		info.Labels.Labels = append(info.Labels.Labels, mesos.Label{Key: k, Value: ptr(i.Labels[k])})
 	}
 	kinds := []mesos.FrameworkInfo_Capability_Type{
 		mesos.FrameworkInfo_Capability_MULTI_ROLE,
