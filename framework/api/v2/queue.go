@@ -2,7 +2,10 @@ package v2
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
@@ -20,8 +23,92 @@ type queued struct {
 	Delay     delay           `json:"delay"`
 	Since     string          `json:"since"`
 	Processed processed       `json:"processedOffersSummary"`
-	Unused    []struct{}      `json:"lastUnusedOffers,omitempty"`
+	Unused    *[]unusedOffer  `json:"lastUnusedOffers,omitempty"`
 	App       json.RawMessage `json:"app"`
+
+	// agents are those that were looked at, and when.
+	agents []state.AgentReason
+	at     time.Time
+}
+
+// unusedOffer is an agent that did not do, as Marathon shows its offer. Offers that are declined are not kept: it has what the agent showed
+// at most, and the agent's id stands where no offer of it is held.
+type unusedOffer struct {
+	Offer     offer    `json:"offer"`
+	Reason    []string `json:"reason"`
+	Timestamp string   `json:"timestamp"`
+}
+
+type offer struct {
+	ID         string           `json:"id"`
+	Hostname   string           `json:"hostname"`
+	AgentID    state.AgentID    `json:"agentId"`
+	Resources  []offerResource  `json:"resources"`
+	Attributes []offerAttribute `json:"attributes"`
+}
+
+type offerResource struct {
+	Name   string  `json:"name"`
+	Role   string  `json:"role"`
+	Scalar float64 `json:"scalar"`
+}
+
+type offerAttribute struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+func unusedOffers(st *state.State, agents []state.AgentReason, at time.Time) *[]unusedOffer {
+	out := []unusedOffer{}
+	for _, a := range agents {
+		u := unusedOffer{Reason: reasonNames(a), Timestamp: desk.Stamp(at),
+			Offer: offer{ID: string(a.Agent), Hostname: a.Hostname, AgentID: a.Agent, Resources: []offerResource{}, Attributes: []offerAttribute{}}}
+		if held := st.OffersOn(a.Agent); len(held) > 0 {
+			u.Offer.ID = held[0]
+		}
+		if agent := st.Agents[a.Agent]; agent != nil {
+			for name, n := range map[string]float64{"cpus": agent.Total.CPUs, "mem": agent.Total.MemMB, "disk": agent.Total.DiskMB, "gpus": agent.Total.GPUs} {
+				if n > 0 {
+					u.Offer.Resources = append(u.Offer.Resources, offerResource{Name: name, Role: "*", Scalar: n})
+				}
+			}
+			slices.SortFunc(u.Offer.Resources, func(a, b offerResource) int { return strings.Compare(a.Name, b.Name) })
+			for _, name := range slices.Sorted(maps.Keys(agent.Attributes)) {
+				u.Offer.Attributes = append(u.Offer.Attributes, offerAttribute{name, agent.Attributes[name]})
+			}
+		}
+		out = append(out, u)
+	}
+	return &out
+}
+
+// reasonNames are Marathon's names for why an agent did not do, in the order of its funnel.
+func reasonNames(a state.AgentReason) []string {
+	names := []string{}
+	for _, r := range a.Reasons {
+		name := marathonReason[r.Code]
+		if r.Code == state.ReasonResources || r.Code == state.ReasonNeverFits {
+			name = scarce(r.Text)
+		}
+		if name == "" {
+			name = "DeclinedScarceResources"
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return slices.Index(funnel, a) - slices.Index(funnel, b) })
+	return names
+}
+
+// scarce tells which resource a reason is about.
+func scarce(text string) string {
+	for word, name := range map[string]string{"mem": "InsufficientMemory", "disk": "InsufficientDisk", "gpus": "InsufficientGpus", "ports": "InsufficientPorts"} {
+		if strings.HasPrefix(text, word) || strings.Contains(text, " "+word+" ") || strings.Contains(text, " "+word+",") {
+			return name
+		}
+	}
+	return "InsufficientCpus"
 }
 
 type delay struct {
@@ -74,10 +161,13 @@ var marathonReason = map[string]string{
 
 func (s *api) queue(w http.ResponseWriter, r *http.Request) {
 	out := []queued{}
-	now := s.Now()
+	now, unused := s.Now(), slices.Contains(r.URL.Query()["embed"], "lastUnusedOffers")
 	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			if q := s.queuedApp(st, a, now); q != nil {
+				if unused {
+					q.Unused = unusedOffers(st, q.agents, q.at)
+				}
 				out = append(out, *q)
 			}
 		}
@@ -90,7 +180,6 @@ func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 	var since, until time.Time
 	q := &queued{}
 	waiting := []queuedInstance{}
-	var agents []state.AgentReason
 	for _, i := range st.InstancesOf(a.ID) {
 		if i.Goal != state.GoalRun || i.Phase != state.PhaseWaiting && i.Phase != state.PhasePreparing {
 			continue
@@ -103,8 +192,8 @@ func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 			until = i.BackoffUntil
 		}
 		waiting = append(waiting, queuedInstance{ID: i.ID, Why: show.Instance(st, i).Why})
-		if why := st.WhyOf(i.ID); why != nil && agents == nil {
-			agents = why.Agents
+		if why := st.WhyOf(i.ID); why != nil && q.agents == nil {
+			q.agents, q.at = why.Agents, why.At
 		}
 	}
 	p := picture.Of(st, a)
@@ -116,22 +205,20 @@ func (s *api) queuedApp(st *state.State, a *state.App, now time.Time) *queued {
 	if until.After(now) {
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}
 	}
-	rejects := rejectsOf(agents)
-	q.Processed = processed{Processed: len(agents), Unused: len(agents), Last: rejects, Launch: rejects, Waiting: waiting}
+	rejects := rejectsOf(q.agents)
+	q.Processed = processed{Processed: len(q.agents), Unused: len(q.agents), Last: rejects, Launch: rejects, Waiting: waiting}
+	if len(q.agents) > 0 {
+		q.Processed.LastAt = desk.Stamp(q.at)
+	}
 	return q
 }
 
 func rejectsOf(agents []state.AgentReason) []reject {
 	declined := map[string]int{}
 	for _, a := range agents {
-		if len(a.Reasons) == 0 {
-			continue
+		if names := reasonNames(a); len(names) > 0 {
+			declined[names[0]]++
 		}
-		name := marathonReason[a.Reasons[0].Code]
-		if name == "" {
-			name = "DeclinedScarceResources"
-		}
-		declined[name]++
 	}
 	left := len(agents)
 	out := make([]reject, 0, len(funnel))
