@@ -88,7 +88,7 @@ func isolatorCommand() *cobra.Command {
 	fl.StringVar(&f.cluster, "cluster", "", "refuse an authority of another cluster")
 	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
 	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node][,backend=dir|loop|btrfs][,fs=ext4|xfs][,size=SIZE]: a directory to slice into volumes; scope says whether all nodes see it, backend and fs are settled when the pool is made, size is that of volumes that ask for none (repeatable)")
-	fl.StringArrayVar(&f.csis, "csi", nil, "CSI plugin NAME=unix:///path.sock[,names=DIR][,ids=name][,scope=cluster|zone|node][,secrets=DIR][,fs=TYPE][,timeout=60s], driver csi/NAME (repeatable)")
+	fl.StringArrayVar(&f.csis, "csi", nil, "CSI plugin NAME=unix:///path.sock[,controller=unix:///path.sock][,names=DIR][,ids=name][,scope=cluster|zone|node][,secrets=DIR][,freeze=yes][,fs=TYPE][,timeout=60s], driver csi/NAME (repeatable)")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "directory with sockets and specs of Docker volume plugins, instead of Docker's (repeatable)")
 	fl.StringVar(&f.docker.path, "docker-socket", dockerplugin.DefaultSocket, "socket on which this isolator is a volume plugin of Docker's, named as the socket; empty: none")
 	fl.StringVar(&f.hostname, "hostname", "", "name shown for this node (default: the host's)")

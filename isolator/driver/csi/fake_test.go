@@ -36,18 +36,18 @@ type fake struct {
 	endpoint string
 	server   *grpc.Server
 
-	mu                           *sync.Mutex
-	volumes                      map[string]*fakeVolume // by id
-	calls                        []string
-	seen                         []any // requests
-	control                      []spec.ControllerServiceCapability_RPC_Type
-	nodal                        []spec.NodeServiceCapability_RPC_Type
-	noController, noNode, online bool
-	snapshots                    map[string]*spec.Snapshot // by id
-	unready                      int                       // how many looks at a new snapshot find it not ready
-	grown                        map[string]int64          // file systems, by volume id
-	idName                       bool                      // ids are names
-	local                        bool                      // with topology
+	mu                                  *sync.Mutex
+	volumes                             map[string]*fakeVolume // by id
+	calls                               []string
+	seen                                []any // requests
+	control                             []spec.ControllerServiceCapability_RPC_Type
+	nodal                               []spec.NodeServiceCapability_RPC_Type
+	noController, noNode, online, quiet bool
+	snapshots                           map[string]*spec.Snapshot // by id
+	unready                             int                       // how many looks at a new snapshot find it not ready
+	grown                               map[string]int64          // file systems, by volume id
+	idName                              bool                      // ids are names
+	local                               bool                      // with topology
 	// before and after may spoil a call: before it has an effect, after it had.
 	before, after func(method string) error
 	reply         map[string]any // answers instead of the real ones
@@ -191,6 +191,9 @@ func (f *fake) GetPluginCapabilities(context.Context, *spec.GetPluginCapabilitie
 		if c == 1 && !f.noController || c == 2 && f.local {
 			r.Capabilities = append(r.Capabilities, &spec.PluginCapability{Type: &spec.PluginCapability_Service_{Service: &spec.PluginCapability_Service{Type: c}}})
 		}
+	}
+	if f.quiet {
+		return r, nil
 	}
 	way := spec.PluginCapability_VolumeExpansion_OFFLINE
 	if f.online {

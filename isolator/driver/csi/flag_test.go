@@ -8,12 +8,12 @@ import (
 )
 
 func TestParseFlag(t *testing.T) {
-	o, err := ParseFlag("pool=unix:///run/a=b.sock,names=/shared/n,ids=name,scope=zone,secrets=/s,fs=xfs,timeout=5s", "/d")
+	o, err := ParseFlag("pool=unix:///run/a=b.sock,names=/shared/n,ids=name,scope=zone,secrets=/s,fs=xfs,timeout=5s,controller=unix:///c,freeze=yes", "/d")
 	if err != nil || o.Name != "csi/pool" || o.Endpoint != "unix:///run/a=b.sock" || o.Dir != "/d/csi/pool" || o.Names != "/shared/n" || !o.IDsAreNames ||
-		o.Scope != "zone" || o.Secrets != "/s" || o.FSType != "xfs" || o.CallLimit != 5*time.Second {
+		o.Scope != "zone" || o.Secrets != "/s" || o.FSType != "xfs" || o.CallLimit != 5*time.Second || o.Controller != "unix:///c" || !o.Freeze {
 		t.Errorf("%+v %v", o, err)
 	}
-	for _, bad := range []string{"", "x", "=unix:///x", "x=unix:///x,", "x=unix:///x,ids=uuid", "x=unix:///x,timeout=soon", "x=unix:///x,timeout=-1s", "x=unix:///x,what=1"} {
+	for _, bad := range []string{"", "x", "=unix:///x", "x=unix:///x,", "x=unix:///x,ids=uuid", "x=unix:///x,timeout=soon", "x=unix:///x,timeout=-1s", "x=unix:///x,what=1", "x=unix:///x,freeze=perhaps", "x=unix:///x,controller="} {
 		if _, err := ParseFlag(bad, "/d"); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}

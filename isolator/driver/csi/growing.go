@@ -23,8 +23,8 @@ func nodeGrows(s *csiwire.Session) bool {
 	return s.HasNode && s.CanNode(spec.NodeServiceCapability_RPC_EXPAND_VOLUME)
 }
 
-// grows gives the way of Facts.Grows. A plugin that has a controller's expansion and does not say that it can do it online is taken for one that cannot; one
-// that only the node expands does it while the volume is there.
+// grows gives the way of Facts.Grows. Of a plugin that has a controller's expansion and does not say that it can do it online nothing is
+// promised, but it is tried, and says itself when it cannot; one that only the node expands does it while the volume is there.
 func grows(s *csiwire.Session) string {
 	switch {
 	case controllerGrows(s) && s.Online, !controllerGrows(s) && nodeGrows(s):
@@ -88,7 +88,7 @@ func (d *Driver) growVolume(ctx context.Context, s *csiwire.Session, r *csibook.
 		return nil
 	}
 	r.Grow, r.Because = size, ""
-	if up && grows(s) == driver.GrowsOffline {
+	if up && s.Offline && !s.Online {
 		r.Because = "the plugin expands only what is not attached; the next mount brings it"
 		return d.names.Put(r.Name, *r)
 	}
@@ -165,7 +165,7 @@ func (d *Driver) growBefore(ctx context.Context, s *csiwire.Session, r *csibook.
 // So does the controller where it grows only what is attached.
 func (d *Driver) growAfter(ctx context.Context, s *csiwire.Session, r *csibook.Volume, e csistage.Entry) {
 	var err error
-	if r.Grow > 0 && grows(s) == driver.GrowsOnline {
+	if r.Grow > 0 && (s.Online || !s.Offline) {
 		err = d.growVolume(ctx, s, r, r.Grow, true)
 	}
 	if err == nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,6 +83,35 @@ func TestGrow(t *testing.T) {
 				t.Errorf("again: %+v %v", g, err)
 			}
 		})
+	}
+}
+
+// TestGrowUnsaid: a plugin that does not say whether it grows what is published is asked to, and its refusal leaves the wish to the next mount.
+func TestGrowUnsaid(t *testing.T) {
+	for _, can := range []bool{true, false} {
+		f := newFake(t)
+		f.restart(t, func() { f.quiet, f.online = true, can })
+		d := f.open(t, t.TempDir(), nil)
+		sized(t, f, d)
+		if facts, err := d.Facts(bg); err != nil || facts.Grows != driver.GrowsOffline {
+			t.Errorf("%+v %v", facts, err)
+		}
+		if _, err := d.Mount(bg, mountV); err != nil {
+			t.Fatal(err)
+		}
+		g, err := d.Grow(bg, "v", "", 2*mib)
+		if can && (err != nil || g.Size != 2*mib || g.Pending != 0) {
+			t.Errorf("it can: %+v %v", g, err)
+		}
+		if !can && (err != nil || g.Pending != 2*mib || !strings.Contains(g.Because, "it is attached")) {
+			t.Errorf("it cannot: %+v %v", g, err)
+		}
+		if err := d.Unmount(bg, "v", "e1"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Mount(bg, mountV); err != nil || f.grown[first(t, d)] != 2*mib {
+			t.Errorf("the next mount: %v, %v", err, f.grown)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package csiwire
 
 import (
 	"strings"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -51,6 +52,12 @@ func (s *Said) Error() string { return "the plugin answered " + s.Code.String() 
 // Clean makes a plugin's words fit one log line.
 func Clean(s string) string {
 	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "?")
+	s = strings.Map(func(r rune) rune { // nothing that a terminal would obey
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, s)
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "") + "…"
 	}

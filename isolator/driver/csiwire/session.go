@@ -27,6 +27,7 @@ type Session struct {
 	HasController bool
 	HasNode       bool
 	Online        bool // volumes may be expanded while they are published
+	Offline       bool // they may be while they are not; a plugin that says neither is tried
 	NodeID        string
 	AttachLimit   int
 	Topology      map[string]string
@@ -66,6 +67,7 @@ func (s *Session) introduce(ctx context.Context, control, node *grpc.ClientConn)
 		case spec.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS:
 			s.Constrained = true
 		}
+		s.Offline = s.Offline || c.GetVolumeExpansion().GetType() == spec.PluginCapability_VolumeExpansion_OFFLINE
 		s.Online = s.Online || c.GetVolumeExpansion().GetType() == spec.PluginCapability_VolumeExpansion_ONLINE
 	}
 	if err := s.introduceController(ctx); err != nil {

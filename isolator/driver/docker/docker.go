@@ -20,6 +20,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -422,6 +423,12 @@ func decode(method string, resp *http.Response, raw []byte, out any) error {
 // clean makes a plugin's words fit one log line.
 func clean(s string) string {
 	s = strings.ToValidUTF8(strings.Join(strings.Fields(s), " "), "?")
+	s = strings.Map(func(r rune) rune { // nothing that a terminal would obey
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, s)
 	if len(s) > 500 {
 		s = s[:500] + "…"
 	}
