@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
+	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
@@ -56,7 +57,7 @@ func (d *demo) breakSomething(ctx context.Context, rng *rand.Rand) (what string,
 		_, err := d.ctl.Agent(ctx, agent, verb, o)
 		return verb + " " + agent, err
 	}
-	switch rng.IntN(12) {
+	switch rng.IntN(15) {
 	case 0, 1:
 		return order("kill", dev.Order{})
 	case 2:
@@ -89,6 +90,16 @@ func (d *demo) breakSomething(ctx context.Context, rng *rand.Rand) (what string,
 			d.wanted = 0 // mend scales anew
 		}
 		return fmt.Sprintf("scale to %d", n), err
+	case 11:
+		verb := []string{"drain", "cordon", "uncordon"}[rng.IntN(3)]
+		_, err := d.api.OrderNode(ctx, agent, verb, "chaos", "demo")
+		return verb + " node " + agent, err
+	case 12:
+		_, err := d.api.Freeze(ctx, "chaos", "demo", time.Duration(rng.IntN(5000))*time.Millisecond)
+		return "freeze", err
+	case 13:
+		_, err := d.api.Thaw(ctx, "demo")
+		return "thaw", err
 	default:
 		return "kill -9 of the supervisor, and start", d.killSupervisor(ctx)
 	}
@@ -125,6 +136,25 @@ func (d *demo) killSupervisor(ctx context.Context) error {
 	return d.startCluster(ctx)
 }
 
+// openAgain ends what keeps instances from being placed: freeze, brake, orders for nodes.
+func (d *demo) openAgain(ctx context.Context) error {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		_, err := d.api.Thaw(ctx, "demo")
+		var nodes []client.Node
+		if err == nil {
+			nodes, err = d.api.Nodes(ctx)
+		}
+		for _, n := range nodes {
+			if n.Order != nil && err == nil {
+				_, err = d.api.OrderNode(ctx, n.UID, "uncordon", "", "demo")
+			}
+		}
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // mend puts everything back, and wants everything to run and to write.
 func (d *demo) mend(ctx context.Context) error {
 	s, err := d.ctl.Status(ctx)
@@ -140,6 +170,9 @@ func (d *demo) mend(ctx context.Context) error {
 		if _, err := d.ctl.Agent(ctx, n.Name, "heal", dev.Order{}); err != nil {
 			return err
 		}
+	}
+	if err := d.openAgain(ctx); err != nil {
+		return err
 	}
 	if d.wanted == 0 {
 		d.wanted = 3
