@@ -42,7 +42,7 @@ func (s *Service) grade() lease.Grade {
 	if !s.watched() {
 		return lease.GradeNone
 	}
-	if state, ok := s.state.(*fence.State); ok && !state.WatchdogAlive() {
+	if state, ok := s.state.(interface{ WatchdogAlive() bool }); ok && !state.WatchdogAlive() {
 		return lease.GradeNone
 	}
 	return lease.GradeSoft

@@ -154,9 +154,12 @@ func (m *mounting) hold(ctx context.Context) error {
 	s.keeper.NoteEpoch(m.grant.Epoch)
 	m.v.Generation = s.keeper.Generation()
 	err := s.persist(ctx, "take claim of "+m.req.Ref.String(), func(ctx context.Context) error {
-		_, err := s.auth.Hold(ctx, lease.HoldArgs{VolumeUID: m.v.UID, Epoch: m.v.Epoch, Nonce: m.v.Nonce, Node: s.nodeUID,
+		cv, err := s.auth.Hold(ctx, lease.HoldArgs{VolumeUID: m.v.UID, Epoch: m.v.Epoch, Nonce: m.v.Nonce, Node: s.nodeUID,
 			Generation: m.v.Generation, Grade: s.grade(), Owner: m.grant.Task, Seen: m.seen})
 		m.seen = nil
+		if err == nil {
+			s.noteHold(cv)
+		}
 		return err
 	})
 	if fault.Is(err, fault.Unknown) {

@@ -47,6 +47,7 @@ func (s *Service) recoverOnce(ctx context.Context) error {
 	for _, c := range claims {
 		if c.State == lease.Held && c.Node == s.nodeUID {
 			mine[c.VolumeUID] = c
+			s.noteHold(c)
 		}
 	}
 	done := make(chan struct{}, 16)

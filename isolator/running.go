@@ -2,7 +2,6 @@ package isolator
 
 import (
 	"context"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -70,7 +69,7 @@ func (s *Service) serve(ctx context.Context) {
 
 // publishFacts publishes the drivers' facts and the fence's grade when they change.
 func (s *Service) publishFacts(ctx context.Context) {
-	last := ""
+	last, away := "", 0
 	for {
 		facts, grade := s.driverFacts(), s.grade()
 		if now := string(grade) + factsText(facts); now != last {
@@ -82,7 +81,15 @@ func (s *Service) publishFacts(ctx context.Context) {
 		} else {
 			s.problem("watchdog", "")
 		}
-		if !sleep(ctx, 2*time.Second) {
+		// Up at once, down only when the watchdog stays away: it is started again in half a second.
+		if away++; grade != lease.GradeNone {
+			away = 0
+		}
+		if s.watched() && (away == 0 || away > 3) {
+			s.ungraded()
+			s.regrade(ctx, grade)
+		}
+		if !sleep(ctx, s.o.Limits.Facts) {
 			return
 		}
 	}

@@ -121,6 +121,7 @@ func (m *mounting) selfClaim(ctx context.Context, newUID string) error {
 		m.seen = nil
 		if err == nil {
 			m.v.UID, m.v.Epoch = cv.VolumeUID, cv.Epoch
+			s.noteHold(cv)
 		}
 		return err
 	})
@@ -147,6 +148,7 @@ func (m *mounting) rekey(ctx context.Context, v journal.Volume) (string, error) 
 	if err := s.keeper.MayMount(s.o.Clock.Now(), 0); err != nil {
 		return "", fault.Op(err, "mount volume %s", v.Ref)
 	}
+	s.awaitWatchdog(ctx)
 	next := v
 	next.Nonce, next.MountBoot, next.Self, next.Task, next.Mounter = s.o.NewNonce(), m.begun, true, "", m.req.Caller.String()
 	err := s.persist(ctx, "claim "+v.Ref.String()+" anew", func(ctx context.Context) error {
@@ -154,6 +156,7 @@ func (m *mounting) rekey(ctx context.Context, v journal.Volume) (string, error) 
 			Generation: v.Generation, Grade: s.grade(), Owner: m.req.Owner})
 		if err == nil {
 			next.Epoch = cv.Epoch
+			s.noteHold(cv)
 		}
 		return err
 	})

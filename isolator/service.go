@@ -44,6 +44,7 @@ type Limits struct {
 	Freeze     time.Duration // how long a file system may be frozen for a snapshot; 10 s
 	Measure    time.Duration // between two looks how full the mounted volumes are; 30 s
 	Audit      time.Duration // between two looks whether what is up is still held; 5 s
+	Facts      time.Duration // between two looks at drivers and watchdog; 2 s
 	Bin        time.Duration // how long removed volumes stay in the bin; 24 h
 }
 
@@ -62,6 +63,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.Freeze, 10*time.Second)
 	def(&l.Measure, 30*time.Second)
 	def(&l.Audit, 5*time.Second)
+	def(&l.Facts, 2*time.Second)
 	def(&l.Bin, 24*time.Hour)
 	return l
 }
@@ -155,6 +157,7 @@ type Service struct {
 	handled  map[string]bool // requests under way, by op
 	agent    identity.Agent
 	problems map[string]string
+	grades   map[volume.Ref]heldGrade
 	draining bool
 	closed   bool
 	cluster  string
@@ -189,7 +192,7 @@ func Open(o Options) (*Service, error) {
 	}
 	s := &Service{o: o, log: o.Log, auth: o.Authority, journal: j, started: o.Now(), ready: make(chan struct{}),
 		drivers: map[string]driver.Driver{}, facts: map[string]driver.Facts{}, retries: map[volume.Ref]*retry{},
-		handled: map[string]bool{}, problems: map[string]string{}, frozen: map[volume.Ref]time.Duration{}, usages: map[volume.Ref]measured{}}
+		handled: map[string]bool{}, problems: map[string]string{}, grades: map[volume.Ref]heldGrade{}, frozen: map[volume.Ref]time.Duration{}, usages: map[volume.Ref]measured{}}
 	s.life, s.endLife = context.WithCancel(context.Background())
 	s.queues = queue.New(s.life)
 	if err := s.prepare(); err != nil {

@@ -3,6 +3,7 @@ package isolator
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,6 +102,7 @@ type fakeState struct {
 	generation uint64
 	deadline   time.Duration
 	mounts     []fence.Target
+	dead       bool // no watchdog makes its rounds
 }
 
 func (f *fakeState) SetDeadline(g uint64, d time.Duration) {
@@ -127,6 +129,18 @@ func (f *fakeState) SetMounts(raws []json.RawMessage) error {
 		f.mounts = append(f.mounts, t)
 	}
 	return nil
+}
+
+func (f *fakeState) WatchdogAlive() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.dead
+}
+
+func (f *fakeState) setDead(dead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.dead = dead
 }
 
 func (f *fakeState) Drain()       {}
@@ -386,6 +400,27 @@ func TestMountRefused(t *testing.T) {
 }
 
 // Promise 2: a volume that is gone is not made anew, and the claim is given back.
+// Who comes with another epoch than the one that is mounted is not let in, whatever the journal shows.
+func TestOtherEpoch(t *testing.T) {
+	c := newCluster(t)
+	n := c.node()
+	uid, ref := c.volume(n, "v")
+	options := c.grant(n, uid)
+	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: options}); err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []map[string]string{{"holdfast.epoch": "7"}, {"holdfast.nonce": "another"}} {
+		other := maps.Clone(options)
+		maps.Copy(other, change)
+		if path, err := n.Mount(bg, MountRequest{Ref: ref, Options: other}); !fault.Is(err, fault.Conflict) {
+			t.Errorf("with %v: %q %v", change, path, err)
+		}
+	}
+	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: options}); err != nil {
+		t.Errorf("again as it is: %v", err)
+	}
+}
+
 func TestMustExist(t *testing.T) {
 	c := newCluster(t)
 	n := c.node()

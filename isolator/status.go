@@ -96,7 +96,7 @@ func (s *Service) volumeStatus(v journal.Volume) (client.VolumeStatus, bool) {
 	}
 	s.mu.Unlock()
 	vs := client.VolumeStatus{Driver: v.Ref.Driver, Name: v.Ref.Name, UID: v.UID, Phase: string(v.Phase), Epoch: uint64(v.Epoch), Task: v.Task,
-		Owners: ownerNames(v.Owners), Since: v.MountedAt, Shared: v.Shared, Doing: doing}
+		Owners: ownerNames(v.Owners), Since: v.MountedAt, Fence: string(s.gradeOf(v)), Shared: v.Shared, Doing: doing}
 	if v.Phase == journal.Mounted || v.Phase == journal.Unmounting {
 		vs.Path = v.Path
 	}

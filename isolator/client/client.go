@@ -142,6 +142,7 @@ type VolumeStatus struct {
 	Owners  []string  `json:"owners,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
 	Shared  bool      `json:"shared,omitempty"`
+	Fence   string    `json:"fence,omitempty"`   // the fence grade in its claim: with none it waits for an operator's word when this node is lost
 	Retry   int       `json:"retry,omitempty"`   // attempts that failed
 	Next    time.Time `json:"nextTry,omitzero"`  // when it is tried again
 	Because string    `json:"because,omitempty"` // the last failure

@@ -50,6 +50,7 @@ func TestFenceKillsUsersOnly(t *testing.T) {
 		"cwd":          start(t, "idle", in(volume+"/sub")),
 		"map":          start(t, "map "+volume+"/file", nil),
 		"deleted":      start(t, "deleted "+volume+"/gone", nil),
+		"leaderless":   start(t, "leaderless "+volume+"/file", nil), // shown as a zombie, with a thread that goes on
 		"sandbox link": start(t, "idle", env("MESOS_SANDBOX="+sandbox)),
 	}
 	elsewhere := "MESOS_AGENT_ENDPOINT=127.0.0.1:9999"
@@ -71,7 +72,7 @@ func TestFenceKillsUsersOnly(t *testing.T) {
 		how[u.PID] = u.How
 	}
 	for name, p := range users {
-		if h := how[p.Process.Pid]; h == "" || (h != name && name != "deleted") {
+		if h := how[p.Process.Pid]; h == "" || (h != name && name != "deleted" && name != "leaderless") {
 			t.Errorf("%s: seen as %q", name, h)
 		}
 	}

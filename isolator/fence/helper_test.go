@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,29 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+func init() {
+	if strings.HasPrefix(os.Getenv("HOLDFAST_FENCE_PART"), "leaderless") {
+		runtime.LockOSThread() // main stays on the first thread
+	}
+}
+
+// leaderless ends the first thread of the process and lives on in another, with a file open.
+func leaderless(file string) error {
+	if _, err := unix.Open(file, unix.O_RDWR, 0); err != nil {
+		return err
+	}
+	go func() {
+		for st, err := readStat("/proc", os.Getpid()); err != nil || st.state != 'Z'; st, err = readStat("/proc", os.Getpid()) {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Println("ready")
+		time.Sleep(time.Hour)
+	}()
+	time.Sleep(10 * time.Millisecond)
+	_, _, errno := unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	return errno
 }
 
 // play does its part, says "ready" and waits until its standard input ends or it is killed.
@@ -69,6 +93,8 @@ func play(part string, args []string) error {
 	case "watchdog-unit":
 		fmt.Println("ready")
 		os.Exit(WatchdogMain([]string{"--stay", "--state", args[0]}))
+	case "leaderless":
+		return leaderless(args[0])
 	case "idle":
 	default:
 		return fmt.Errorf("no part %q", part)

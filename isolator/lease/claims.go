@@ -57,6 +57,16 @@ type RekeyArgs struct {
 	Owner      string
 }
 
+// RegradeArgs are the arguments of Regrade.
+type RegradeArgs struct {
+	VolumeUID  string
+	Epoch      volume.Epoch
+	Nonce      string
+	Node       string
+	Generation uint64
+	Grade      Grade // of the node's fence now
+}
+
 // OverrideArgs are the arguments of Override: what the operator was shown and agreed to.
 type OverrideArgs struct {
 	VolumeUID  string
@@ -260,6 +270,12 @@ func (a *Authority) Rekey(ctx context.Context, r RekeyArgs) (ClaimVersion, error
 		return ClaimVersion{}, fault.New(fault.Invalid, "a re-key needs a new nonce and a lease generation")
 	}
 	return a.move(ctx, r.VolumeUID, r.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideRekey(c, n.Node, r) })
+}
+
+// Regrade corrects the fence grade in a held claim, by its holder while its lease is alive, to the weaker of the one given and the node record's: the
+// watchdog has come back, or has gone for good. Conflict when it is not held so.
+func (a *Authority) Regrade(ctx context.Context, r RegradeArgs) (ClaimVersion, error) {
+	return a.move(ctx, r.VolumeUID, r.Node, func(c Claim, n *NodeVersion) (Claim, bool, error) { return decideRegrade(c, n.Node, r) })
 }
 
 // Release is L3, held(e) -> free(e). The node calls it after the unmount or fence is verified and flushed. Free

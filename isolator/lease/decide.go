@@ -149,6 +149,19 @@ func decideRekey(c Claim, n Node, r RekeyArgs) (next Claim, write bool, err erro
 	return next, true, nil
 }
 
+// decideRegrade corrects what a held claim says of its holder's fence. Since it needs a lease that is alive, nothing changes once a taker may go by it.
+func decideRegrade(c Claim, n Node, r RegradeArgs) (next Claim, write bool, err error) {
+	if c.State != Held || c.Epoch != r.Epoch || c.Nonce != r.Nonce || c.Node != r.Node || c.NodeGeneration != r.Generation {
+		return c, false, conflict(c, "grade of epoch %d by node %s generation %d", r.Epoch, r.Node, r.Generation)
+	}
+	if err := aliveAt(n, r.Generation); err != nil {
+		return c, false, err
+	}
+	next = c
+	next.Fence = weaker(r.Grade, n.Grade)
+	return next, next.Fence != c.Fence, nil
+}
+
 // decideRelease is L3: held(e) -> free(e), by its holder. It does not ask whether the node's lease is alive: who has
 // fenced and verified may say so at any time.
 func decideRelease(c Claim, epoch volume.Epoch, node string, generation uint64, nonce string) (next Claim, write bool, err error) {

@@ -195,6 +195,9 @@ func (c *checker) volumes(ctx context.Context) {
 	bad := 0
 	for _, v := range c.status.Volumes {
 		name := "volume " + v.Driver + "/" + v.Name
+		if v.Fence == "none" {
+			c.note(name, Warning, "see watchdog; the isolator corrects it when the watchdog is there again", "its claim says fence grade none: if this node is lost, it waits for an operator's word")
+		}
 		switch {
 		case v.Retry > 0:
 			bad++

@@ -176,6 +176,9 @@ func TestWhatIsWrong(t *testing.T) {
 		"unmount stuck": {"volume pool/db", Warning, "in use by pid 4", func(h *host) {
 			h.status.Volumes = []client.VolumeStatus{{Driver: "pool", Name: "db", Phase: "unmounting", Retry: 3, Because: "in use by pid 4"}}
 		}},
+		"held with none": {"volume pool/db", Warning, "grade none", func(h *host) {
+			h.status.Volumes = []client.VolumeStatus{{Driver: "pool", Name: "db", Phase: "mounted", Fence: "none"}}
+		}},
 		"storage hangs":       {"storage", Warning, "2 calls", func(h *host) { h.status.Stuck = 2 }},
 		"other namespace":     {"mounts", Failed, "another mount namespace", func(h *host) { h.process(7, "ns2", nil, "holdfast", "isolator") }},
 		"stale plugin socket": {"plugin socket", Failed, "nobody answers", func(h *host) { staleSocket(h, filepath.Join(h.o.PluginDirs[0], "old.sock")) }},

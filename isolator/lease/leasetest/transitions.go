@@ -22,7 +22,7 @@ func Transitions(t *testing.T, open func(t *testing.T) Server) {
 	}{
 		{"life of a claim", (*fixture).life}, {"stale leader", (*fixture).staleLeader}, {"grants", (*fixture).grants},
 		{"holds need a live lease", (*fixture).holdsNeedLease}, {"renewal under a hold", (*fixture).renewalUnderHold},
-		{"self claim", (*fixture).selfClaim}, {"re-key", (*fixture).rekey}, {"release", (*fixture).release},
+		{"self claim", (*fixture).selfClaim}, {"re-key", (*fixture).rekey}, {"grade", (*fixture).grade}, {"seen", (*fixture).seen}, {"release", (*fixture).release},
 		{"death", (*fixture).death}, {"renewal before L4", (*fixture).renewalBeforeDeath}, {"override", (*fixture).override}, {"condemn", (*fixture).condemn},
 		{"delete and create again", (*fixture).again}, {"shared", (*fixture).shared}, {"root", (*fixture).root}, {"records", (*fixture).records},
 		{"requests", (*fixture).requests}, {"lost calls", (*fixture).lost},
@@ -342,6 +342,74 @@ func (f *fixture) rekey() {
 	f.ok(err)
 	_, err = f.a.Rekey(ctx, lease.RekeyArgs{VolumeUID: "v1", Epoch: 2, OldNonce: "r2", Nonce: "r3", Node: "n1", Generation: 1})
 	f.refuse(err, fault.Conflict, "revoked")
+}
+
+// A holder corrects the grade in its claim, upwards and downwards, as far as its node's record goes, and only while its lease is alive.
+func (f *fixture) grade() {
+	f.create()
+	_, err := f.a.Grant(ctx, grant(1, "n1"))
+	f.ok(err)
+	h := hold(1, "n1")
+	h.Grade = lease.GradeNone
+	_, err = f.a.Hold(ctx, h)
+	f.ok(err)
+	r := lease.RegradeArgs{VolumeUID: "v1", Epoch: 1, Nonce: "nonce-1", Node: "n1", Generation: 1}
+	for _, g := range []lease.Grade{lease.GradeSoft, lease.GradeNone, lease.GradeReset} {
+		r.Grade = g
+		c, err := f.a.Regrade(ctx, r)
+		f.ok(err)
+		want := g
+		if g == lease.GradeReset {
+			want = lease.GradeSoft // the node's record says no more
+		}
+		if now := f.stands(lease.Held, 1, "n1"); c.Fence != want || now.Fence != want {
+			f.Errorf("grade %s gave %s, and %s stands", g, c.Fence, now.Fence)
+		}
+	}
+	for _, wrong := range []func(*lease.RegradeArgs){func(r *lease.RegradeArgs) { r.Node = "n2" }, func(r *lease.RegradeArgs) { r.Epoch = 2 },
+		func(r *lease.RegradeArgs) { r.Nonce = "other" }, func(r *lease.RegradeArgs) { r.Generation = 2 }} {
+		bad := r
+		wrong(&bad)
+		_, err := f.a.Regrade(ctx, bad)
+		wantClass(f.T, err, fault.Conflict)
+	}
+	n, err := f.a.Node(ctx, "n1")
+	f.ok(err)
+	f.ok(f.a.KillNode(ctx, n, "test"))
+	r.Grade = lease.GradeNone
+	_, err = f.a.Regrade(ctx, r)
+	f.refuse(err, fault.Conflict, "run out")
+	if c := f.stands(lease.Held, 1, "n1"); c.Fence != lease.GradeSoft {
+		f.Errorf("a dead node changed its grade to %s", c.Fence)
+	}
+}
+
+// Who hands over a claim that he read before is believed only if it still stands.
+func (f *fixture) seen() {
+	f.create()
+	granted, err := f.a.Grant(ctx, grant(1, "n1"))
+	f.ok(err)
+	_, err = f.a.Cancel(ctx, "v1", 1, "nonce-1")
+	f.ok(err)
+	h := hold(1, "n1")
+	h.Seen = &granted
+	_, err = f.a.Hold(ctx, h)
+	wantClass(f.T, err, fault.Conflict)
+	free := f.stands(lease.Free, 1, "")
+	f.held(2, "n2")
+	s := lease.SelfClaimArgs{Ref: ref, Nonce: "s", Node: "n1", Generation: 1, Grade: lease.GradeSoft, Policy: policy, Owner: "o", Seen: &free}
+	_, _, err = f.a.SelfClaim(ctx, s)
+	wantClass(f.T, err, fault.Conflict)
+	f.stands(lease.Held, 2, "n2")
+	_, err = f.a.Release(ctx, "v1", 2, "n2", 1, "nonce-2")
+	f.ok(err)
+	granted, err = f.a.Grant(ctx, grant(3, "n1"))
+	f.ok(err)
+	h = hold(3, "n1")
+	h.Seen = &granted
+	_, err = f.a.Hold(ctx, h)
+	f.ok(err)
+	f.stands(lease.Held, 3, "n1")
 }
 
 // Case 16: forged, old or doubled releases free nothing that is not theirs.
