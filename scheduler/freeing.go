@@ -290,7 +290,7 @@ func (w *work) missing(agent state.AgentID) {
 		if r == nil || (agent != "" && r.Agent != agent) {
 			continue
 		}
-		if a := w.agent(r.Agent); a != nil && a.LostAt.IsZero() {
+		if a := w.agent(r.Agent); a != nil && a.LostAt.IsZero() && !(r.WantsOffer() && a.LastOffer.Add(reconcileEvery).Before(w.now)) {
 			continue
 		}
 		switch {

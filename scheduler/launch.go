@@ -212,7 +212,7 @@ func (w *work) accept(agent state.AgentID, bundle string, holders []*state.Insta
 		}
 		c := w.edit(i)
 		if r != nil {
-			c.Run.Ports = ports
+			c.Run.Ports, c.Run.Local = ports, localOf(&plan)
 			a.Operations = append(a.Operations, w.launchOps(c, r, &plan)...)
 		}
 		w.setPhase(c, state.PhaseLaunching)

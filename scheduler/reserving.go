@@ -494,3 +494,13 @@ func (w *work) whyLostWithVolume(i *state.Instance) *state.Why {
 	}
 	return summed(&state.Why{Reasons: []state.Reason{reason}})
 }
+
+// localOf gives the local persistent volumes that a task takes.
+func localOf(plan *reserve.Plan) (list []state.RunVolume) {
+	for _, r := range plan.Task {
+		if r.Disk != nil && r.Disk.Persistence != "" {
+			list = append(list, state.RunVolume{ID: r.Disk.Persistence, ContainerPath: r.Disk.ContainerPath})
+		}
+	}
+	return list
+}

@@ -148,6 +148,8 @@ type Run struct {
 	// Offer is the offer held for it while granting; not used after a restart.
 	Offer  string  `json:"offer,omitempty"`
 	Claims []Grant `json:"claims,omitempty"`
+	// Local are its local persistent volumes.
+	Local []RunVolume `json:"local,omitempty"`
 
 	MesosState string `json:"mesosState,omitempty"` // TASK_…, the newest seen
 	Reason     string `json:"reason,omitempty"`
@@ -170,6 +172,12 @@ type Run struct {
 	// ForgetAt is, for one of Instance.Away, when it is forgotten. Unwanted says why it is killed should it come back before; "": killSelection decides.
 	ForgetAt time.Time `json:"forgetAt,omitzero"`
 	Unwanted string    `json:"unwanted,omitempty"`
+}
+
+// RunVolume is a local persistent volume of a run.
+type RunVolume struct {
+	ID            string `json:"id"` // persistence id
+	ContainerPath string `json:"containerPath"`
 }
 
 // Grant is one exclusive volume of a run.

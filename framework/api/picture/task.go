@@ -3,6 +3,7 @@ package picture
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
@@ -25,7 +26,7 @@ type Task struct {
 	StagedAt           string         `json:"stagedAt,omitempty"`
 	StartedAt          string         `json:"startedAt,omitempty"`
 	Version            string         `json:"version,omitempty"`
-	LocalVolumes       []struct{}     `json:"localVolumes"`
+	LocalVolumes       []LocalVolume  `json:"localVolumes"`
 	Region             string         `json:"region,omitempty"`
 	Zone               string         `json:"zone,omitempty"`
 	Role               string         `json:"role,omitempty"`
@@ -102,7 +103,7 @@ func TaskOf(i *state.Instance, checks Checks) Task {
 	r := i.Run
 	t := Task{AppID: i.App, HealthCheckResults: healthResults(i, checks), Host: r.Hostname, ID: r.Task, IPAddresses: []ipAddress{}, Ports: append([]int{}, r.Ports...),
 		ServicePorts: []int{}, SlaveID: r.Agent, State: taskState(i), StagedAt: desk.Stamp(r.StagedAt), StartedAt: desk.Stamp(r.StartedAt), Version: r.Version,
-		LocalVolumes: []struct{}{}, Region: r.Region, Zone: r.Zone}
+		LocalVolumes: localVolumes(i), Region: r.Region, Zone: r.Zone}
 	if r.ContainerIP != "" {
 		t.IPAddresses = append(t.IPAddresses, ipAddress{r.ContainerIP, desk.IPProtocol(r.ContainerIP)})
 	}
@@ -178,6 +179,22 @@ func statsOfSome(instances []*state.Instance, now time.Time) stats {
 	if n := len(ages); n > 0 {
 		slices.Sort(ages)
 		out.LifeTime = &lifeTime{Average: sum / float64(n), Median: (ages[(n-1)/2] + ages[n/2]) / 2}
+	}
+	return out
+}
+
+// LocalVolume is a local persistent volume of a task, as Marathon shows it.
+type LocalVolume struct {
+	RunSpecID     state.AppID `json:"runSpecId"`
+	ContainerPath string      `json:"containerPath"`
+	UUID          string      `json:"uuid"`
+	PersistenceID string      `json:"persistenceId"`
+}
+
+func localVolumes(i *state.Instance) []LocalVolume {
+	out := []LocalVolume{}
+	for _, v := range i.Run.Local {
+		out = append(out, LocalVolume{RunSpecID: i.App, ContainerPath: v.ContainerPath, UUID: v.ID[strings.LastIndexByte(v.ID, '#')+1:], PersistenceID: v.ID})
 	}
 	return out
 }

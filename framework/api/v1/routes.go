@@ -28,6 +28,7 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	operationRoutes(t, s)
 	t.Handle(get, "/v1/volumes/{id:.+}", "gives a volume", s.volume)
 	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume)
+	reservationRoutes(t, s)
 	t.Handle(get, "/v1/claims", "lists claims", s.claims)
 	t.Handle(get, "/v1/claims/{volume:.+}/release", "shows what an operator's word on a volume would be bound to, and what it risks", s.showRelease)
 	t.Handle(post, "/v1/claims/{volume:.+}/release", "frees a claim on an operator's word", s.release)

@@ -155,7 +155,7 @@ func (s *api) killAppTasks(w http.ResponseWriter, r *http.Request) {
 
 // kill ends the tasks of one app that are chosen. With scale the app gets smaller by as many.
 func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name string, none error, chosen func(*state.Instance) bool) {
-	scale, ok := s.killMode(w, r)
+	scale, wipe, ok := s.killMode(w, r)
 	if !ok {
 		return
 	}
@@ -186,7 +186,7 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 		s.scaleAway(w, r, id, victims)
 		return
 	}
-	if err := s.restartEach(r.Context(), victims); err != nil {
+	if err := s.restartEach(r.Context(), victims, wipe); err != nil {
 		s.Fail(w, r, err)
 		return
 	}
@@ -198,26 +198,23 @@ func (s *api) kill(w http.ResponseWriter, r *http.Request, id state.AppID, name 
 }
 
 // killMode reads scale and wipe.
-func (s *api) killMode(w http.ResponseWriter, r *http.Request) (scale, ok bool) {
-	scale = desk.Yes(r, "scale", false)
-	if desk.Yes(r, "wipe", false) {
-		if scale {
-			s.BadRequest(w, r, "You cannot use scale and wipe at the same time.")
-		} else {
-			s.Fail(w, r, fault.New(fault.Invalid, "wipe is not supported here: stop the instance (scale down, or delete the app), then delete its volume with DELETE /v1/volumes/<volume>"))
-		}
-		return false, false
+func (s *api) killMode(w http.ResponseWriter, r *http.Request) (scale, wipe, ok bool) {
+	scale, wipe = desk.Yes(r, "scale", false), desk.Yes(r, "wipe", false)
+	if scale && wipe {
+		s.BadRequest(w, r, "You cannot use scale and wipe at the same time.")
+		return false, false, false
 	}
-	return scale, true
+	return scale, wipe, true
 }
 
-// restartEach kills the runs of instances; each instance keeps its number and volumes and runs again.
-func (s *api) restartEach(ctx context.Context, victims []*state.Instance) error {
+// restartEach kills the runs of instances; each instance keeps its number and volumes and runs again. wipe destroys its local volumes and
+// gives back what is reserved for it; external volumes have lives of their own and stay.
+func (s *api) restartEach(ctx context.Context, victims []*state.Instance, wipe bool) error {
 	ctx, cancel := context.WithTimeout(ctx, desk.CommandTime)
 	defer cancel()
 	for _, i := range victims {
 		// One that ended by itself in the meantime is as good as killed.
-		if _, err := s.Do(ctx, scheduler.RestartInstance{Instance: i.ID}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
+		if _, err := s.Do(ctx, scheduler.RestartInstance{Instance: i.ID, Wipe: wipe}); err != nil && !fault.Is(err, fault.NotFound) && !fault.Is(err, fault.Conflict) {
 			return err
 		}
 	}
@@ -256,7 +253,7 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	scale, ok := s.killMode(w, r)
+	scale, wipe, ok := s.killMode(w, r)
 	if !ok {
 		return
 	}
@@ -275,7 +272,7 @@ func (s *api) killTasks(w http.ResponseWriter, r *http.Request) {
 		s.scaleMany(w, r, victims)
 		return
 	}
-	if err := s.restartEach(r.Context(), victims); err != nil {
+	if err := s.restartEach(r.Context(), victims, wipe); err != nil {
 		s.Fail(w, r, err)
 		return
 	}
