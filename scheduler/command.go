@@ -249,7 +249,7 @@ func (w *work) safeIDs(given []state.AppID) map[string]state.AppID {
 func (w *work) change(p AppPut) (*state.App, state.AppChange) {
 	old := w.app(p.Def.App)
 	c := state.AppChange{App: p.Def.App, ToVersion: p.Def.Version, ToInstances: p.Instances}
-	a := &state.App{ID: p.Def.App, Version: p.Def.Version, Instances: p.Instances, LastScalingAt: w.now, LastConfigChangeAt: w.now}
+	a := &state.App{ID: p.Def.App, Version: p.Def.Version, First: p.Def.Version, Instances: p.Instances, LastScalingAt: w.now, LastConfigChangeAt: w.now}
 	if old != nil {
 		a = w.editApp(old.ID)
 		c.FromVersion, c.FromInstances, c.FromBase, c.FromSkip = old.Version, old.Instances, old.Base, old.Skip

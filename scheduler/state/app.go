@@ -87,6 +87,8 @@ func (i InstanceID) Split() (safe string, ordinal int, ok bool) {
 type App struct {
 	ID      AppID  `json:"id"`
 	Version string `json:"version"` // the definition wanted: key of a Def
+	// First is the version that it was created with, which may not be kept any more; "" in records of earlier programs.
+	First string `json:"first,omitempty"`
 	// Instances is how many are wanted: ordinals 0 to Instances-1.
 	Instances int `json:"instances"`
 	// Removed says that the app is being deleted: its instances stop, then the record goes. Volumes stay unless Wipe.

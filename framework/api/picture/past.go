@@ -3,10 +3,8 @@ package picture
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/holdfast-io/holdfast/framework/marathon"
-	"github.com/holdfast-io/holdfast/scheduler"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -47,12 +45,12 @@ func (t *Tree) At(st *state.State, version string) (*Tree, bool) {
 	}
 	for group, apps := range t.Apps {
 		for _, p := range apps {
-			d, ok := defAt(st.Defs[p.App.ID], version)
-			if !ok {
-				return nil, false
-			}
-			if d == nil {
-				continue
+			d := defAt(st.Defs[p.App.ID], version)
+			switch {
+			case d == nil && p.App.First > version:
+				continue // it came later
+			case d == nil:
+				return nil, false // its definition of then is not kept
 			}
 			a := &state.App{ID: p.App.ID, Version: d.Version, Instances: StoredInstances(d)}
 			out.Apps[group] = append(out.Apps[group], &App{App: a, Def: d})
@@ -62,14 +60,14 @@ func (t *Tree) At(st *state.State, version string) (*Tree, bool) {
 	return out, true
 }
 
-// defAt gives the definition that was an app's at a version; nil when there was no such app yet. false when that is not known any more.
-func defAt(defs map[string]*state.Def, version string) (newest *state.Def, ok bool) {
+// defAt gives the newest definition that is not younger than a version, nil when none is kept.
+func defAt(defs map[string]*state.Def, version string) (newest *state.Def) {
 	for v, d := range defs {
-		if strings.Compare(v, version) <= 0 && (newest == nil || v > newest.Version) {
+		if v <= version && (newest == nil || v > newest.Version) {
 			newest = d
 		}
 	}
-	return newest, newest != nil || len(defs) < scheduler.KeptDefs
+	return newest
 }
 
 // prune takes groups out that had nothing in them; false when group itself has nothing.
