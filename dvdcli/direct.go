@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
@@ -15,6 +16,9 @@ import (
 // us from Docker's containers.
 const mountID = "dvdcli"
 
+// patience is how long a plugin that is being started again is waited for, as Docker does.
+const patience = 15 * time.Second
+
 // direct speaks to the Docker volume plugin itself, as the old dvdcli did, with one difference: it creates only when the
 // plugin has said that the volume does not exist, never after any other error.
 type direct struct{ d driver.Driver }
@@ -24,7 +28,7 @@ func newDirect(e environ, c command) (backend, error) {
 		return nil, fault.New(fault.Invalid, "no isolator is installed on this node, so --volumedriver must say which plugin to ask")
 	}
 	dirs := docker.Dirs{Sockets: e.sockets, Specs: e.specs}
-	d, err := docker.New(docker.Options{Name: c.driver, Dirs: dirs})
+	d, err := docker.New(docker.Options{Name: c.driver, Dirs: dirs, Patience: patience})
 	if err != nil {
 		return nil, err
 	}

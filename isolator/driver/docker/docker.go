@@ -40,6 +40,8 @@ type Options struct {
 	// ReadLimit bounds calls that only look (Get, Path, List, Capabilities, Activate), default 10 s. Calls with an
 	// effect are bounded by their context alone.
 	ReadLimit time.Duration
+	// Patience is how long a plugin is waited for that announces itself and does not answer the door: it is being started again. 0 waits for none.
+	Patience time.Duration
 	// NoIsolators refuses plugins that are isolators themselves: one that found its own socket would call itself without end.
 	NoIsolators bool
 }
@@ -296,13 +298,13 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 		d.client, d.endpoint = c, e
 		return c, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.o.ReadLimit)
+	ctx, cancel := context.WithTimeout(ctx, d.o.ReadLimit+d.o.Patience)
 	defer cancel()
 	var r struct {
 		Implements []string
 		Holdfast   string
 	}
-	if err := post(ctx, c, "Plugin.Activate", nil, &r); err != nil {
+	if err := d.activate(ctx, c, &r); err != nil {
 		// Activation has no effect on any volume, so whatever was to follow has not begun.
 		return nil, fault.Wrap(fault.Unavailable, err, "activate volume plugin %s at %s", d.o.Name, e.source)
 	}
@@ -316,6 +318,24 @@ func (d *Driver) connect(ctx context.Context) (*http.Client, error) {
 		}
 	}
 	return nil, fault.New(fault.Unavailable, "plugin %s at %s is no volume driver: it implements %.200q", d.o.Name, e.source, r.Implements)
+}
+
+// activate asks the plugin what it is, again and again while nobody listens at its socket and patience lasts.
+func (d *Driver) activate(ctx context.Context, c *http.Client, out any) error {
+	begun := time.Now()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		limit, cancel := context.WithTimeout(ctx, d.o.ReadLimit)
+		err := post(limit, c, "Plugin.Activate", nil, out)
+		cancel()
+		if err == nil || !fault.Is(err, fault.Unavailable) || !isConnection(err) || time.Since(begun)+pause > d.o.Patience {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (d *Driver) forget(c *http.Client) {

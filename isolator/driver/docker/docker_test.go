@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,6 +184,43 @@ func TestRestartOfPlugin(t *testing.T) {
 	}
 	if err := d.Unmount(ctx, "v", "i"); err != nil {
 		t.Errorf("unmount of what it forgot: %v", err)
+	}
+}
+
+// A plugin whose socket is there and answers nobody is waited for by who has patience, and by nobody else.
+func TestPatience(t *testing.T) {
+	p, d := start(t)
+	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.NotFound) {
+		t.Fatal(err)
+	}
+	p.Stop()
+	l, err := net.Listen("unix", p.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close() // as a killed plugin leaves it
+	if _, err := d.Get(ctx, "v"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("no patience: %v", err)
+	}
+	patient, err := docker.New(docker.Options{Name: "fake", Dirs: docker.Dirs{Sockets: []string{filepath.Dir(p.Socket)}}, Patience: 20 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() {
+		if err := p.Listen(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := patient.Get(ctx, "v"); !fault.Is(err, fault.NotFound) {
+		t.Errorf("patience: %v", err)
+	}
+	nobody, err := docker.New(docker.Options{Name: "nobody", Dirs: docker.Dirs{Sockets: []string{filepath.Dir(p.Socket)}}, Patience: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nobody.Get(ctx, "v"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("one that announces itself nowhere: %v", err)
 	}
 }
 
