@@ -18,6 +18,10 @@ var CrashSteps = []string{
 	"unmount.begun", "unmount.intent", "unmount.flushed", "unmount.driver", "unmount.gone", "unmount.released", "unmount.done",
 	"create.intent", "create.driver", "create.done",
 	"remove.intent", "remove.driver", "remove.done",
+}
+
+// OperationSteps are those of operations other than mounting.
+var OperationSteps = []string{
 	"operation.recorded", "operation.held", "operation.done", "freeze.intent", "freeze.frozen", "snapshot.frozen", "snapshot.driver",
 	"make.recorded", "make.unclaimed", "undelete.driver", "resize.begun", "resize.driver",
 	"backup.snapshot", "backup.mounted", "restore.made", "restore.mounted",

@@ -118,6 +118,13 @@ func (s *Service) noteFrozen(ref volume.Ref, until time.Duration) error {
 	return s.tellWatchdog()
 }
 
+// frozenUntil is when the watchdog ends a volume's freeze at the latest, 0 when there is none.
+func (s *Service) frozenUntil(ref volume.Ref) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.frozen[ref]
+}
+
 // ownFileSystem tells whether what is mounted at a volume's path is a file system of the volume's own: freezing one that others use would stop them.
 func (s *Service) ownFileSystem(ctx context.Context, v journal.Volume) (bool, error) {
 	if !v.Shown || v.Path == "" {

@@ -110,12 +110,13 @@ func (s *Service) tellWatchdog() error {
 			continue
 		}
 		w, same := s.told[v.Ref]
-		if same = same && w.path == v.Path && w.epoch == v.Epoch && w.uid == v.UID; !same {
-			raw, err := json.Marshal(s.target(v))
+		if same = same && w.path == v.Path && w.epoch == v.Epoch && w.uid == v.UID && w.frozen == s.frozenUntil(v.Ref); !same {
+			target := s.target(v)
+			raw, err := json.Marshal(target)
 			if err != nil {
 				return fault.Wrap(fault.Internal, err, "tell the watchdog what is mounted")
 			}
-			w = watched{path: v.Path, epoch: v.Epoch, uid: v.UID, raw: raw}
+			w = watched{path: v.Path, epoch: v.Epoch, uid: v.UID, frozen: target.FrozenUntil, raw: raw}
 		}
 		told[v.Ref] = w
 		list = append(list, w.raw)
@@ -128,6 +129,7 @@ func (s *Service) tellWatchdog() error {
 type watched struct {
 	path, uid string
 	epoch     volume.Epoch
+	frozen    time.Duration
 	raw       json.RawMessage // a fence.Target
 }
 

@@ -59,6 +59,8 @@ func devCommand(c *console.Console) *cobra.Command {
 	f.Float64Var(&cfg.MemMB, "mem", 0, "memory that each new agent offers, in MiB; 0: half of the machine's")
 	f.Float64Var(&cfg.DiskMB, "disk", 0, "disk that each new agent offers, in MiB; 0: half of what is free")
 	f.StringVar(&cfg.Consul, "consul", "", "register services in this Consul, http://host:port (its other settings: HOLDFAST_FRAMEWORK_CONSUL_… variables)")
+	f.StringVar(&cfg.PoolOptions, "pool-options", "", "how volumes are kept, as options of the isolators' --pool: backend=loop,fs=xfs (root; settled when the state is made)")
+	f.StringVar(&cfg.BackupConfig, "backup-config", "", "YAML file with repositories for backups, for every node (docs/volumes.md)")
 	f.StringVar(&example, "example", "", "submit this example (a directory of examples/) and show it start")
 	f.BoolVar(&verbose, "verbose", false, "print the supervisor's own log to standard error instead of <dir>/logs/dev.log")
 	cmd.AddCommand(devAgentCommand(c, &cfg.Dir), devFrameworkCommand(c, &cfg.Dir), devStatusCommand(c, &cfg.Dir))

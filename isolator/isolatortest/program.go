@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/isolator"
+	"github.com/holdfast-io/holdfast/isolator/backup"
 	"github.com/holdfast-io/holdfast/isolator/dockerplugin"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/csi"
@@ -25,6 +26,7 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/fence"
 	"github.com/holdfast-io/holdfast/isolator/lease"
 	"github.com/holdfast-io/holdfast/isolator/lease/embedded"
+	"github.com/holdfast-io/holdfast/isolator/operation"
 	"github.com/holdfast-io/holdfast/isolator/server"
 )
 
@@ -49,9 +51,10 @@ func Main() {
 	dockerSocket := flag.String("docker-socket", "", "socket of the Docker volume plugin")
 	csiFlag := flag.String("csi", "", "a CSI plugin, as holdfast isolator takes it")
 	watchdog := flag.String("watchdog", "", "argv of the watchdog, by spaces")
+	backups := flag.String("backup-config", "", "repositories for backups")
 	flag.Parse()
 	o.Dir = *poolDir
-	if err := run(*dir, *socket, *authority, o, *plugins, *boot, *dockerSocket, *csiFlag, strings.Fields(*watchdog)); err != nil {
+	if err := run(*dir, *socket, *authority, o, *plugins, *boot, *dockerSocket, *csiFlag, strings.Fields(*watchdog), *backups); err != nil {
 		fmt.Fprintln(os.Stderr, "isolator:", err)
 		os.Exit(1)
 	}
@@ -61,7 +64,7 @@ func Main() {
 // Watchdog is the watchdog process.
 func Watchdog() { os.Exit(fence.WatchdogMain(os.Args[1:])) }
 
-func run(dir, socket, authority string, slices pool.Options, plugins, boot, dockerSocket, csiFlag string, watchdog []string) error {
+func run(dir, socket, authority string, slices pool.Options, plugins, boot, dockerSocket, csiFlag string, watchdog []string, backups string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	c := zap.NewDevelopmentConfig()
@@ -96,7 +99,18 @@ func run(dir, socket, authority string, slices pool.Options, plugins, boot, dock
 		}
 		drivers = append(drivers, d)
 	}
+	var repositories operation.Repositories
+	if backups != "" {
+		c, err := backup.Read(backups)
+		if err != nil {
+			return err
+		}
+		if repositories, err = backup.Open(c, filepath.Join(dir, "restic")); err != nil {
+			return err
+		}
+	}
 	service, err := isolator.Open(isolator.Options{
+		Repositories: repositories,
 		Dir: dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
 			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{plugins}, Specs: []string{plugins}}, ReadLimit: time.Second, NoIsolators: true})

@@ -41,7 +41,10 @@ type Config struct {
 	// were made at an earlier start keep what they have.
 	CPUs, MemMB, DiskMB float64
 	// Consul is where the framework registers services, "" for nowhere.
-	Consul  string
+	Consul string
+	// PoolOptions go behind the nodes' --pool ("backend=loop,fs=xfs"); BackupConfig is their --backup-config, "" for none.
+	PoolOptions, BackupConfig string
+
 	Version string
 	Log     *zap.Logger
 }
@@ -279,7 +282,7 @@ func (c *Cluster) newNode(i int) (*node, error) {
 	}
 	c.ports = append(c.ports, block)
 	n := &node{name: name, zone: m.Zone, rack: m.Rack, layout: c.layout, log: c.log, spawn: c.spawn, holdfast: c.holdfast, claim: door,
-		link: c.master.Link(name), boot: uuid.NewString(), state: nodeOff, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+		pool: c.cfg.PoolOptions, backups: c.cfg.BackupConfig, link: c.master.Link(name), boot: uuid.NewString(), state: nodeOff, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	n.agent, err = agent.New(agent.Config{
 		Dir: filepath.Join(c.layout.Node(name), "agent"), Hostname: name, Listen: fmt.Sprintf("127.0.0.1:%d", port),
 		Attributes: map[string]string{"rack": n.rack, "zone": n.zone},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type node struct {
 	log      *zap.Logger
 	spawn    *supervise.Spawner
 	holdfast string // path of the holdfast program
+	pool     string // options of the pool
+	backups  string // --backup-config
 
 	agent *agent.Agent
 	url   string // of the agent's endpoint
@@ -84,7 +87,7 @@ func (n *node) isolatorCommand() *exec.Cmd {
 		"--socket", n.layout.nodeSocket(n.name),
 		"--authority", "unix://"+n.layout.nodeAuthority(n.name),
 		"--agent-url", n.url,
-		"--pool", "pool="+n.layout.Pool()+",scope=cluster", "--drain",
+		"--pool", strings.TrimSuffix("pool="+n.layout.Pool()+",scope=cluster,"+n.pool, ","), "--drain", "--backup-config", n.backups,
 		"--docker-socket", "", // several nodes on one machine: Docker could know one of them only
 		"--hostname", n.name, "--zone", n.zone, "--attribute", "rack="+n.rack,
 		"--boot-id", n.boot)
