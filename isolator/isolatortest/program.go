@@ -111,7 +111,7 @@ func run(dir, socket, authority string, slices pool.Options, plugins, boot, dock
 	}
 	service, err := isolator.Open(isolator.Options{
 		Repositories: repositories,
-		Dir: dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
+		Dir:          dir, Authority: lease.New(registers, lease.Options{}), Drivers: drivers,
 		Resolve: func(name string) (driver.Driver, error) {
 			return docker.New(docker.Options{Name: name, Dirs: docker.Dirs{Sockets: []string{plugins}, Specs: []string{plugins}}, ReadLimit: time.Second, NoIsolators: true})
 		},
