@@ -50,6 +50,8 @@ func (w *work) prepare(i *state.Instance, volumes []*state.Volume, s *site) {
 
 // begin commits the start of a launch: the epochs first, then the grants are asked for (L1). A run without claims has nothing to wait for.
 func (w *work) begin(i *state.Instance, spec *state.Spec, s *site, ports []int, volumes []*state.Volume) {
+	w.spendToken()
+	s.launches++
 	c := w.edit(i)
 	c.Incarnation++
 	c.Avoid = nil

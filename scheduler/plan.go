@@ -57,6 +57,9 @@ type Config struct {
 	DeclineFor, HoldFor time.Duration
 	// KillRetry is how long after a KILL it is sent again.
 	KillRetry time.Duration
+	// LaunchTokens bounds how many launches begin within TokensEvery, MaxPerOffer how many at a time on one agent's offers; 0 for no bound.
+	LaunchTokens, MaxPerOffer int
+	TokensEvery               time.Duration
 	// MaxVersions is how many definitions of an app are kept. Default 50.
 	MaxVersions int
 	// BrakeShare, BrakeMin: when more than this share of all nodes (default a half; 1: never), and at least so many (default 3), vanish within

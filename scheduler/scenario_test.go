@@ -208,6 +208,14 @@ func (s *scenario) set(a args) error {
 			s.cfg.Roles = strings.Split(v, ",")
 			continue
 		}
+		switch n := int(a.num(k, 0)); k {
+		case "tokens":
+			s.cfg.LaunchTokens = n
+			continue
+		case "peroffer":
+			s.cfg.MaxPerOffer = n
+			continue
+		}
 		d, err := time.ParseDuration(v)
 		if err != nil {
 			return err

@@ -16,15 +16,16 @@ const explainGroups = 25
 
 // site is an agent with what it offers in one role: where launches can be put together.
 type site struct {
-	agent  *state.Agent
-	node   *state.Node // nil: no isolator is known there
-	offers []*state.Offer
-	pool   *place.Pool
-	at     place.Site
-	load   int            // instances of any app there
-	used   map[string]int // by driver: volumes that will be attached by launches of this and earlier Steps
-	bundle string
-	until  time.Time // how long the offers may be held
+	agent    *state.Agent
+	node     *state.Node // nil: no isolator is known there
+	offers   []*state.Offer
+	pool     *place.Pool
+	at       place.Site
+	load     int            // instances of any app there
+	launches int            // that are being put together on its offers
+	used     map[string]int // by driver: volumes that will be attached by launches of this and earlier Steps
+	bundle   string
+	until    time.Time // how long the offers may be held
 }
 
 // sites puts together the offers of an agent and role: those that are free to use, and what is left of bundles whose ACCEPT waits for
@@ -67,6 +68,7 @@ func (w *work) fill(s *site) bool {
 	}
 	s.bundle = id
 	for _, i := range w.holders(s.agent.ID, id) {
+		s.launches++
 		if allDone(i.Run) {
 			return false
 		}
@@ -86,6 +88,7 @@ func (w *work) place() {
 	if ses := w.session(); !ses.Connected || ses.Stopped != "" {
 		return
 	}
+	defer w.tellTokens()
 	sites := w.sites()
 	if len(sites) == 0 {
 		return

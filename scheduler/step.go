@@ -127,6 +127,7 @@ func (w *work) tick() {
 		w.apps.add(app)
 	}
 	w.reconcileAgain()
+	w.refill()
 	if len(w.s.Offers) > 0 {
 		w.placeable = true
 	}

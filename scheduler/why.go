@@ -30,6 +30,12 @@ func (w *work) obstacles(i *state.Instance, spec *state.Spec, first bool) (rs []
 			return rs
 		}
 	}
+	if r := w.noToken(); r.Code != "" {
+		rs = append(rs, r)
+		if first {
+			return rs
+		}
+	}
 	if w.serial(i.App) {
 		if other := w.before(i); other != "" {
 			rs = append(rs, state.Reason{Code: state.ReasonOrder, Text: fmt.Sprintf("its app starts one instance at a time (order serial), and %s is starting", other)})
@@ -156,6 +162,9 @@ func (w *work) backoffText(i *state.Instance) string {
 // unfit says why a site does not suit any instance of a definition.
 func (w *work) unfit(s *site, spec *state.Spec) []state.Reason {
 	if r := w.closed(s.agent); r.Code != "" {
+		return []state.Reason{r}
+	}
+	if r := w.full(s); r.Code != "" {
 		return []state.Reason{r}
 	}
 	var rs []state.Reason

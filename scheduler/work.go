@@ -99,6 +99,7 @@ func newWork(s *state.State, env Env) *work {
 	fill(&env.Config.KillRetry, 10*time.Second)
 	fill(&env.Config.ReconcileMin, 5*time.Second)
 	fill(&env.Config.ReconcileMax, 5*time.Minute)
+	fill(&env.Config.TokensEvery, 30*time.Second)
 	fill(&env.Config.BrakeWindow, brakeWindow)
 	fill(&env.Config.LeaveAhead, leaveAhead)
 	if env.Config.BrakeFor == 0 {
@@ -211,6 +212,7 @@ func (w *work) wake() time.Time {
 	if ses := w.session(); ses.Connected {
 		consider(ses.ReconcileAt)
 		consider(ses.InterestAt)
+		consider(ses.TokensAt)
 		if ses.SweepUntil.After(w.now) {
 			consider(ses.SweepUntil)
 		}

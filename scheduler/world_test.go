@@ -130,6 +130,12 @@ func newWorld(seed int64) *world {
 	}
 	w.silent = w.r.Intn(4) == 0
 	w.s.Apply([]state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: "c1", Rev: 1}}})
+	if w.r.Intn(3) == 0 {
+		w.cfg.LaunchTokens, w.cfg.TokensEvery = 2+w.r.Intn(3), time.Second
+	}
+	if w.r.Intn(3) == 0 {
+		w.cfg.MaxPerOffer = 1 + w.r.Intn(2)
+	}
 	for n := range 3 + w.r.Intn(2) {
 		h := &wHost{name: fmt.Sprintf("h%d", n), books: newBooks()}
 		w.hosts = append(w.hosts, h)

@@ -58,6 +58,9 @@ type frameworkConfig struct {
 	labels                                 map[string]string
 	brake                                  brakeFlags
 	reconcileMin, reconcileMax             time.Duration
+	launchTokens, maxPerOffer, maxVersions int
+	tokensEvery                            time.Duration
+	probes                                 int
 	gpu                                    bool
 }
 
@@ -116,6 +119,11 @@ func frameworkCommand() *cobra.Command {
 	f.DurationVar(&c.holdFor, "hold-for", 15*time.Second, "for how long an offer is held while a volume is claimed")
 	f.DurationVar(&c.killRetry, "kill-retry", 10*time.Second, "time until a kill that had no effect is repeated")
 	f.DurationVar(&c.reconcileMin, "reconcile-min", time.Second, "shortest time between two reconciliations")
+	f.IntVar(&c.launchTokens, "launch-tokens", 0, "at most so many launches begin within --launch-token-refresh-interval; 0: no bound (Marathon: 1000)")
+	f.DurationVar(&c.tokensEvery, "launch-token-refresh-interval", 30*time.Second, "see --launch-tokens")
+	f.IntVar(&c.maxPerOffer, "max-instances-per-offer", 0, "at most so many instances are launched on one agent's offers at a time; 0: no bound (Marathon: 5)")
+	f.IntVar(&c.maxVersions, "max-versions", scheduler.KeptDefs, "how many versions of each app's definition are kept")
+	f.IntVar(&c.probes, "health-check-limit", 512, "at most so many of the framework's own health and readiness checks are under way")
 	f.DurationVar(&c.reconcileMax, "reconcile-max", time.Minute, "longest time between two reconciliations")
 	f.DurationVar(&c.leaveAhead, "leave-ahead", 10*time.Minute, "how long before a planned maintenance an agent is emptied")
 	c.brake.add(f)
@@ -137,6 +145,12 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role))
 	case c.store.check() != nil:
 		return c.store.check()
+	case c.launchTokens < 0 || c.maxPerOffer < 0 || c.launchTokens > 0 && c.tokensEvery < time.Second:
+		return console.Usage("--launch-tokens and --max-instances-per-offer must not be negative, --launch-token-refresh-interval is a second or more")
+	case c.maxVersions < 2:
+		return console.Usage("--max-versions is 2 or more: what is, and what was before")
+	case c.probes < 1:
+		return console.Usage("--health-check-limit is 1 or more")
 	case c.failoverTimeout < 0:
 		return console.Usage("--failover-timeout must not be negative")
 	case c.policy != "lease" && c.policy != "operator":
@@ -293,9 +307,11 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Roles: several(c.roles()), Hostname: c.hostname, Webui: webui,
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Roles: several(c.roles()), Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
-			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax, LeaveAhead: c.leaveAhead,
+			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax,
+			LaunchTokens: c.launchTokens, TokensEvery: c.tokensEvery, MaxPerOffer: c.maxPerOffer, MaxVersions: c.maxVersions, LeaveAhead: c.leaveAhead,
 			BrakeShare: c.brake.share, BrakeMin: c.brake.min, BrakeWindow: c.brake.window, BrakeFor: c.brake.lasts()},
 		Step:    scheduler.Step,
+		Probes:  c.probes,
 		Store:   st,
 		Standby: c.store.address != "",
 		Master:  client,

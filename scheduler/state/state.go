@@ -71,6 +71,9 @@ type Session struct {
 	// ClaimsSeen and NodesSeen are the two halves of AuthoritySeen. AuthorityLost says why the authority cannot be read, "" while it can.
 	ClaimsSeen, NodesSeen bool
 	AuthorityLost         string
+	// Launched counts the launches since the launch tokens were filled, TokensAt is when they are filled again.
+	Launched int
+	TokensAt time.Time
 	// Stopped says why the framework gave up ("Framework has been removed"), "" while it goes on.
 	Stopped string
 	// Apart says why there is no connection to a master, "" when nobody has said.
@@ -249,6 +252,8 @@ const (
 	ReasonTaskFailures = "task-failures"      // what the last run ended with
 	ReasonStarting     = "starting"           // launched, not running yet
 	ReasonUnhealthy    = "unhealthy"          // runs, health checks do not pass yet
+	ReasonTokens       = "launch-tokens"      // too many launches in a short time
+	ReasonOfferFull    = "offer-full"         // too many launches on one offer
 	ReasonOrder        = "order"              // another instance of its serial app is starting
 	ReasonPaused       = "paused"             // for repair
 	ReasonReadiness    = "not-ready"          // runs, its readiness check has not passed yet
