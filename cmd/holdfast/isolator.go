@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -87,7 +88,7 @@ func isolatorCommand() *cobra.Command {
 	f.lease.addMount(fl)
 	fl.StringVar(&f.cluster, "cluster", "", "refuse an authority of another cluster")
 	fl.StringVar(&f.agentURL, "agent-url", "", "endpoint of the Mesos agent on this node, e.g. http://127.0.0.1:5051")
-	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node][,backend=dir|loop|btrfs][,fs=ext4|xfs][,size=SIZE]: a directory to slice into volumes; scope says whether all nodes see it, backend and fs are settled when the pool is made, size is that of volumes that ask for none (repeatable)")
+	fl.StringArrayVar(&f.pools, "pool", nil, "pool driver NAME=DIR[,scope=cluster|node][,backend=dir|loop|btrfs][,fs=ext4|xfs][,size=SIZE][,fsck=auto|ask|never][,copies=full][,key-file=FILE|,key-command=PROGRAM]: a directory to slice into volumes; scope says whether all nodes see it, backend and fs are settled when the pool is made, size is that of volumes that ask for none; the rest is in docs/drivers.md (repeatable)")
 	fl.StringArrayVar(&f.csis, "csi", nil, "CSI plugin NAME=unix:///path.sock[,controller=unix:///path.sock][,names=DIR][,ids=name][,scope=cluster|zone|node][,secrets=DIR][,freeze=yes][,fs=TYPE][,timeout=60s], driver csi/NAME (repeatable)")
 	fl.StringArrayVar(&f.pluginDirs, "plugin-dir", nil, "directory with sockets and specs of Docker volume plugins, instead of Docker's (repeatable)")
 	fl.StringVar(&f.docker.path, "docker-socket", dockerplugin.DefaultSocket, "socket on which this isolator is a volume plugin of Docker's, named as the socket; empty: none")
@@ -349,7 +350,10 @@ func listenIsolator(s *isolator.Service, f isolatorFlags, log *zap.Logger) (*ser
 	return server.Listen(s, server.Options{Socket: f.socket, Mode: os.FileMode(mode), Group: gid, Log: log})
 }
 
-// openPools reads the --pool flags: NAME=DIR and options, each ",key=value", of which a directory's name may hold what is none of them.
+// optionShape is what looks like an option; a directory whose name ends so must be given another.
+var optionShape = regexp.MustCompile(`^[a-z][a-z-]*=`)
+
+// openPools reads the --pool flags: NAME=DIR and options, each ",key=value".
 func openPools(flags []string, dir, node string, grace time.Duration) ([]driver.Driver, error) {
 	var out []driver.Driver
 	for _, p := range flags {
@@ -361,6 +365,9 @@ func openPools(flags []string, dir, node string, grace time.Duration) ([]driver.
 		for {
 			i := strings.LastIndexByte(where, ',')
 			known, err := poolOption(&o, where[i+1:])
+			if i >= 0 && !known && err == nil && optionShape.MatchString(where[i+1:]) {
+				err = fmt.Errorf("%q is no option; there are scope, backend, fs, size, copies, fsck, key-file, key-command", where[i+1:])
+			}
 			if err != nil {
 				return nil, console.Usage(fmt.Sprintf("--pool %s: %v", p, err))
 			}

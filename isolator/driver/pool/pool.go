@@ -419,6 +419,9 @@ func (p *Pool) List(ctx context.Context) ([]driver.Info, error) {
 // Adopt writes a new uid into the label and keeps the former one beside it.
 func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Info, error) {
 	var info driver.Info
+	if err := backend.CheckUID(uid); err != nil {
+		return info, fault.Op(err, "adopt volume %s/%s", p.o.Name, name)
+	}
 	err := p.do(ctx, "adopt", name, func(dir string) error {
 		l, err := backend.ReadLabel(dir)
 		if err != nil {

@@ -226,6 +226,14 @@ func TestLabelDamage(t *testing.T) {
 
 func TestBadOptions(t *testing.T) {
 	p := open(t, pool.Options{})
+	for _, uid := range []string{"a/b", "..", "a\x00", strings.Repeat("u", 200)} {
+		if _, err := p.Create(ctx, driver.Spec{Name: "v", UID: uid}); !fault.Is(err, fault.Invalid) {
+			t.Errorf("uid %q: %v", uid, err)
+		}
+		if _, err := p.Adopt(ctx, "v", uid, ""); !fault.Is(err, fault.Invalid) {
+			t.Errorf("adopt as %q: %v", uid, err)
+		}
+	}
 	for name, s := range map[string]driver.Spec{
 		"option": {Name: "v", Options: map[string]string{"iops": "5"}}, "mode": {Name: "v", Mode: "9"}, "mode2": {Name: "v", Mode: "77777"},
 		"user": {Name: "v", Owner: "no such user"}, "group": {Name: "v", Owner: "0:no such group"}, "size": {Name: "v", Options: map[string]string{"size": "NaN"}},
@@ -250,6 +258,10 @@ func TestSweepNew(t *testing.T) {
 	dir := t.TempDir()
 	late := func() time.Time { return time.Now().Add(2 * time.Minute) }
 	p := open(t, pool.Options{Dir: dir, Node: "n1", Now: late})
+	probe := filepath.Join(dir, ".new", ".reflink-1")
+	if err := errors.Join(os.WriteFile(probe, nil, 0o600), os.Chtimes(probe, time.Time{}, time.Now().Add(-2*time.Hour))); err != nil {
+		t.Fatal(err)
+	}
 	mine, others := filepath.Join(dir, ".new", "v.n1.123"), filepath.Join(dir, ".new", "v.n2.123")
 	for _, d := range []string{mine, others} {
 		if err := os.Mkdir(d, 0o755); err != nil {
@@ -261,6 +273,9 @@ func TestSweepNew(t *testing.T) {
 	}
 	if _, err := os.Stat(mine); !os.IsNotExist(err) {
 		t.Error("own leavings are still there")
+	}
+	if _, err := os.Stat(probe); !os.IsNotExist(err) {
+		t.Error("a probe's file is still there")
 	}
 	if _, err := os.Stat(others); err != nil {
 		t.Error("another node's work was taken away")

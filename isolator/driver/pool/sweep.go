@@ -50,6 +50,12 @@ func (p *Pool) sweepNew(ctx context.Context) error {
 		if _, busy := p.making.Load(e.Name()); busy {
 			return nil
 		}
+		if !e.IsDir() { // of a pool that was being opened
+			if age > time.Hour {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			}
+			return nil
+		}
 		if age > abandoned || (mine && age > time.Minute) {
 			return p.back.Destroy(filepath.Join(dir, e.Name()))
 		}
