@@ -88,7 +88,7 @@ func (d *Driver) growVolume(ctx context.Context, s *csiwire.Session, r *csibook.
 		return nil
 	}
 	r.Grow, r.Because = size, ""
-	if up && s.Offline && !s.Online {
+	if up && controllerGrows(s) && s.Offline && !s.Online {
 		r.Because = "the plugin expands only what is not attached; the next mount brings it"
 		return d.names.Put(r.Name, *r)
 	}
