@@ -116,7 +116,7 @@ func (w *work) advanceTask(i *state.Instance) {
 		return
 	}
 	if v, freed := w.freedClaim(i.Run); freed {
-		w.kill(i, fmt.Sprintf("the claim of its volume %s was freed", v))
+		w.killNow(i, fmt.Sprintf("the claim of its volume %s was freed", v))
 		return
 	}
 	switch {
@@ -131,7 +131,7 @@ func (w *work) advanceTask(i *state.Instance) {
 	case i.Run.Idle && !i.Paused:
 		w.kill(i, "its pause is over") // it was out of reach when it was resumed
 	case i.KillReason != "":
-		w.kill(i, i.KillReason) // it came back during a hold
+		w.killNow(i, i.KillReason) // it came back during a hold
 	default:
 		w.askAgain(i)
 	}
@@ -148,17 +148,43 @@ func (w *work) askAgain(i *state.Instance) {
 	w.putInstance(c)
 }
 
-// kill orders the end of a run. It is repeated until the task is known to be over.
+// kill orders the end of a run, as a person or a deployment asks for it. One that is in use is taken out of service discovery first, and the signal waits
+// for as long as its app drains, so that nobody is sent to an instance that was told to end. It is repeated until the task is known to be over.
 //
 // During a hold nothing is ordered: whoever wants it looks again when the hold ends.
 func (w *work) kill(i *state.Instance, reason string) {
+	drain := time.Duration(0)
+	if i.Phase == state.PhaseRunning && i.Run.WasUp && !i.Run.Idle {
+		drain = w.drain(i)
+	}
+	w.killAfter(i, reason, drain)
+}
+
+// killNow stops an instance that may not go on, or that serves nobody.
+func (w *work) killNow(i *state.Instance, reason string) { w.killAfter(i, reason, 0) }
+
+// drain is how long an instance is out of service discovery before it is killed.
+func (w *work) drain(i *state.Instance) time.Duration {
+	if d := w.spec(i.App, i.Run.Version).Drain; d != nil {
+		return *d
+	}
+	return w.env.Config.Drain
+}
+
+func (w *work) killAfter(i *state.Instance, reason string, drain time.Duration) {
 	if w.frozen() {
 		return
 	}
 	c := w.edit(i)
 	w.setPhase(c, state.PhaseKilling)
 	c.KillReason = reason
-	c.KillAfter = w.now.Add(w.env.Config.KillRetry)
+	if drain > 0 {
+		c.DrainUntil = w.now.Add(drain)
+		c.KillAfter = c.DrainUntil
+	} else {
+		c.DrainUntil = time.Time{}
+		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
+	}
 	c.WakeAt = c.KillAfter
 	w.putInstance(c)
 	w.sendKill(c)
@@ -166,6 +192,9 @@ func (w *work) kill(i *state.Instance, reason string) {
 }
 
 func (w *work) sendKill(i *state.Instance) {
+	if i.DrainUntil.After(w.now) {
+		return
+	}
 	w.master(Kill{Task: i.Run.Task, Agent: i.Run.Agent, Grace: w.spec(i.App, i.Run.Version).KillGrace})
 }
 
@@ -179,10 +208,12 @@ func (w *work) advanceKilling(i *state.Instance) {
 		w.setWake(i, time.Time{})
 		return
 	}
-	if i.KillAfter.After(w.now) {
+	_, gone := w.freedClaim(i.Run)
+	if i.KillAfter.After(w.now) && (!gone || i.DrainUntil.IsZero()) { // without its claim it may not even drain
 		w.setWake(i, i.KillAfter)
 	} else {
 		c := w.edit(i)
+		c.DrainUntil = time.Time{}
 		c.KillAfter = w.now.Add(w.env.Config.KillRetry)
 		c.WakeAt = c.KillAfter
 		w.putInstance(c)
@@ -286,7 +317,7 @@ func (w *work) endRun(i *state.Instance) {
 		return
 	}
 	c := w.edit(i)
-	c.Run, c.KillReason, c.KillAfter = nil, "", time.Time{}
+	c.Run, c.KillReason, c.KillAfter, c.DrainUntil = nil, "", time.Time{}, time.Time{}
 	w.setPhase(c, state.PhaseWaiting)
 	w.putInstance(c)
 	w.instances.add(c.ID)

@@ -18,7 +18,7 @@ func (w *work) health(e Health) {
 	w.noteUp(c)
 	if e.Kill != "" && !w.frozen() {
 		w.failed(c, Status{State: "TASK_KILLED", Message: e.Kill})
-		w.kill(c, e.Kill)
+		w.killNow(c, e.Kill)
 		return
 	}
 	w.putInstance(c)

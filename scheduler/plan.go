@@ -55,6 +55,8 @@ type Config struct {
 	MinGrade string
 	// DeclineFor is the filter for offers that nothing wants. HoldFor bounds how long an offer may be held for a grant.
 	DeclineFor, HoldFor time.Duration
+	// Drain is how long an instance that is in use is out of service discovery before it is killed, where its app does not say.
+	Drain time.Duration
 	// KillRetry is how long after a KILL it is sent again.
 	KillRetry time.Duration
 	// LaunchTokens bounds how many launches begin within TokensEvery, MaxPerOffer how many at a time on one agent's offers; 0 for no bound.

@@ -145,7 +145,7 @@ func parse(line string) (string, args) {
 //	nodes NAME[:dead|:draining|:suspect|:nodriver]…     the nodes beside the agents of those names
 //	claims [all] REF=STATE(EPOCH)[@NODE]…               claim records, seen
 //	offer AGENT [cpus=4 mem=1024 disk=1000 ports=31000-31009 role=* zone=Z attr=K:V] …
-//	app ID [n=1 volume=NAME shared cpus=… cmd=… inactive=… expunge=… never kill=OLDEST_FIRST serial partition=N mininst=N maxinst=N probed checked
+//	app ID [n=1 volume=NAME shared drain=5s cpus=… cmd=… inactive=… expunge=… never kill=OLDEST_FIRST serial partition=N mininst=N maxinst=N probed checked
 //	readiness] | scale ID N | restart ID | remove ID [wipe] | force as a word of these
 //	status INSTANCE STATE [healthy=…] [task=ID] [away]  of the instance's current run, of the task named, or of its first run that is away
 //	scalekill ID INSTANCE… | pause|resume ID|INSTANCE (a deployment's app, or an instance) | replace INSTANCE
@@ -485,6 +485,9 @@ func (s *scenario) instance(v *state.Instance) string {
 	}
 	if v.Run != nil && v.Run.Idle {
 		text += " idle"
+	}
+	if !v.DrainUntil.IsZero() {
+		text += " draining until " + s.at(v.DrainUntil)
 	}
 	if v.KillReason != "" {
 		text += " because: " + v.KillReason
@@ -862,6 +865,13 @@ func (s *scenario) app(a args) Event {
 		Backoff: state.Backoff{Base: time.Second, Factor: 2, Max: 10 * time.Second}, Upgrade: state.Upgrade{MinHealth: a.num("minhealth", 0.5), MaxOver: a.num("over", 0)}}
 	if cmd := a.named["cmd"]; cmd != "" {
 		spec.Cmd = cmd
+	}
+	if d := a.named["drain"]; d != "" {
+		drain, err := time.ParseDuration(d)
+		if err != nil {
+			panic(err)
+		}
+		spec.Drain = &drain
 	}
 	for n := range int(a.num("ports", 0)) {
 		spec.Ports = append(spec.Ports, state.Port{Want: 10000 + n, Protocol: "tcp"})

@@ -106,7 +106,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 		return
 	case state.PhaseLost:
 		if c.KillReason != "" && !w.frozen() {
-			w.kill(c, c.KillReason)
+			w.killNow(c, c.KillReason)
 			return
 		}
 	}

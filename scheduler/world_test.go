@@ -1029,6 +1029,10 @@ func (w *world) order() {
 		spec := state.Spec{Cmd: fmt.Sprint(w.r.Intn(3)), CPUs: 1, MemMB: 10, Backoff: state.Backoff{Base: 200 * time.Millisecond, Factor: 1.5, Max: 2 * time.Second}, Upgrade: state.Upgrade{MinHealth: []float64{0, 0.5, 1}[w.r.Intn(3)], MaxOver: []float64{0, 0.5, 1}[w.r.Intn(3)]}}
 		spec.Unreachable = state.Unreachable{Disabled: w.r.Intn(6) == 0, Inactive: time.Duration(w.r.Intn(3)) * time.Second}
 		spec.Unreachable.Expunge = spec.Unreachable.Inactive + time.Duration(w.r.Intn(3)*2)*time.Second
+		if w.r.Intn(3) == 0 {
+			drain := time.Duration(w.r.Intn(4)) * 700 * time.Millisecond
+			spec.Drain = &drain
+		}
 		spec.KillSelection = []string{"", "YOUNGEST_FIRST", "OLDEST_FIRST"}[w.r.Intn(3)]
 		if app == "/loc" {
 			w.localSpec(&spec)

@@ -144,6 +144,7 @@ func (u *Update) Apply(base *App, o Options) (a *App, warnings []string, err err
 	replace(&base.Partition, n.Partition)
 	replace(&base.MinInstances, n.MinInstances)
 	replace(&base.MaxInstances, n.MaxInstances)
+	replace(&base.DrainSeconds, n.DrainSeconds)
 	if n.HealthChecks != nil {
 		base.HealthChecks = n.HealthChecks
 	}

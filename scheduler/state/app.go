@@ -161,10 +161,12 @@ type Spec struct {
 	// Dependencies are apps and groups that have their turn before this app in a deployment.
 	Dependencies []AppID `json:"dependencies,omitempty"`
 	// KillGrace 0 means Mesos's default.
-	KillGrace   time.Duration `json:"killGrace,omitempty"`
-	Backoff     Backoff       `json:"backoff"`
-	Upgrade     Upgrade       `json:"upgrade"`
-	Unreachable Unreachable   `json:"unreachable"`
+	KillGrace time.Duration `json:"killGrace,omitempty"`
+	// Drain is how long an instance is out of service discovery before it is killed; nil means Config.Drain.
+	Drain       *time.Duration `json:"drain,omitempty"`
+	Backoff     Backoff        `json:"backoff"`
+	Upgrade     Upgrade        `json:"upgrade"`
+	Unreachable Unreachable    `json:"unreachable"`
 	// KillSelection is YOUNGEST_FIRST or OLDEST_FIRST. Scaling down always takes the highest ordinals; this decides nothing else yet.
 	KillSelection string `json:"killSelection,omitempty"`
 	Executor      string `json:"executor,omitempty"`

@@ -78,6 +78,9 @@ type Instance struct {
 	// KillAfter is the time before which no other KILL is sent.
 	KillAfter time.Time `json:"killAfter,omitempty"`
 
+	// DrainUntil is when the first KILL is sent; until then the instance is only out of service discovery. Zero when there is nothing to wait for.
+	DrainUntil time.Time `json:"drainUntil,omitzero"`
+
 	// WakeAt is when time alone makes a step of it due; zero when it waits for events only.
 	WakeAt time.Time `json:"wakeAt,omitzero"`
 

@@ -47,6 +47,8 @@ type App struct {
 	Partition    *int
 	MinInstances *int
 	MaxInstances *int
+	// DrainSeconds (ours) is how long an instance is out of service discovery before the signal that ends it is sent.
+	DrainSeconds *int
 
 	// Version as given: Read ignores it, an update may roll back to it.
 	Version *string

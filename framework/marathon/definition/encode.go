@@ -176,6 +176,7 @@ func (a *App) jsonTail(o *object) {
 	opt(o, "partition", a.Partition)
 	opt(o, "minInstances", a.MinInstances)
 	opt(o, "maxInstances", a.MaxInstances)
+	opt(o, "drainSeconds", a.DrainSeconds)
 }
 
 func envJSON(env map[string]EnvValue) []byte {
