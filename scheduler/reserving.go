@@ -229,6 +229,9 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 	if len(r.Ops) > 0 || r.RetryAt.After(w.now) {
 		return // whyReserved tells
 	}
+	if slices.ContainsFunc(s.offers, func(o *state.Offer) bool { return w.offer(o.ID) == nil }) {
+		return // operations for an instance before this one took them
+	}
 	rs := w.unfitNode(s, spec)
 	if no := w.closed(s.agent); no.Code != "" {
 		rs = append([]state.Reason{no}, rs...)

@@ -16,7 +16,7 @@ import (
 // consulConfig is every setting of the registration of services in Consul.
 type consulConfig struct {
 	consulconn.Config
-	resync time.Duration
+	resync, drain time.Duration
 }
 
 func (c *consulConfig) flags(f *pflag.FlagSet) {
@@ -30,16 +30,27 @@ func (c *consulConfig) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.KeyFile, "consul-key-file", "", "its key (default: CONSUL_CLIENT_KEY)")
 	f.StringVar(&c.ServerName, "consul-tls-server-name", "", "name in Consul's certificate, if not that of the address")
 	f.DurationVar(&c.resync, "consul-resync", time.Minute, "how often everything in Consul is read again and repaired")
+	f.DurationVar(&c.drain, "consul-drain", time.Second, "how long an instance that is in use is out of Consul before it is killed, where its app has no drainSeconds")
 }
 
 func (c *consulConfig) check() error {
 	switch {
 	case c.Address == "" && c.Config != (consulconn.Config{}):
 		return console.Usage("--consul-… settings need --consul")
+	case c.drain < 0 || c.drain > time.Hour:
+		return console.Usage(fmt.Sprintf("--consul-drain is %v: it must be between 0 and 1h", c.drain))
 	case c.resync < time.Second:
 		return console.Usage(fmt.Sprintf("--consul-resync is %v: it must be at least 1s", c.resync))
 	}
 	return nil
+}
+
+// drainTime is Config.Drain: without service discovery there is nothing to be taken out of.
+func (c *consulConfig) drainTime() time.Duration {
+	if c.Address == "" {
+		return 0
+	}
+	return c.drain
 }
 
 // registrar makes what keeps the services in Consul; nil when there is to be none.

@@ -307,7 +307,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Roles: several(c.roles()), Hostname: c.hostname, Webui: webui,
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Roles: several(c.roles()), Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
-			HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax,
+			Drain: c.consul.drainTime(), HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax,
 			LaunchTokens: c.launchTokens, TokensEvery: c.tokensEvery, MaxPerOffer: c.maxPerOffer, MaxVersions: c.maxVersions, LeaveAhead: c.leaveAhead,
 			BrakeShare: c.brake.share, BrakeMin: c.brake.min, BrakeWindow: c.brake.window, BrakeFor: c.brake.lasts()},
 		Step:    scheduler.Step,
