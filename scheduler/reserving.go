@@ -207,7 +207,8 @@ func (w *work) roomFor(i *state.Instance, spec *state.Spec, r *state.Reserved, p
 }
 
 // placeReserved places the waiting instances that are bound to an agent, before all others: nobody else can use what is reserved for them.
-func (w *work) placeReserved(sites []*site) {
+// It gives the sites whose offers are still there.
+func (w *work) placeReserved(sites []*site) []*site {
 	for _, s := range sites {
 		if len(w.s.ReservedOn(s.agent.ID)) == 0 && len(w.newReserved) == 0 {
 			continue
@@ -220,8 +221,12 @@ func (w *work) placeReserved(sites []*site) {
 			if spec := w.spec(i.App, i.Version); w.def(i.App, i.Version) != nil && w.ready(i, spec) {
 				w.placeOn(i, r, s, spec)
 			}
+			if s.offers == nil {
+				break
+			}
 		}
 	}
+	return slices.DeleteFunc(sites, func(s *site) bool { return s.offers == nil })
 }
 
 // placeOn begins the next run of an instance where its reservation is, or notes why not.
@@ -266,7 +271,7 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 	c.Error = ""
 	w.putReserved(c)
 	w.operate(s.agent.ID, s.offers, plan.Ops, func(state.InstanceID) *state.Reserved { return w.reserved(c.ID) })
-	s.pool = place.NewPool(nil)
+	s.offers = nil
 }
 
 func (w *work) seed() uint64 {

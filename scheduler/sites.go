@@ -93,7 +93,9 @@ func (w *work) place() {
 	if len(sites) == 0 {
 		return
 	}
-	w.placeReserved(sites)
+	if sites = w.placeReserved(sites); len(sites) == 0 {
+		return
+	}
 	groups := w.groups()
 	explained := w.toExplain(groups)
 	most := most(sites)

@@ -344,3 +344,14 @@ func (w *world) released(t *wTask) {
 		t.agent.host.books.free.add(r)
 	}
 }
+
+// endDoubts is a person who gives up what nobody will ever know about: agents that are gone for good, and perhaps had a volume.
+func (w *world) endDoubts() {
+	for _, id := range sortedKeys(w.s.Reserved) {
+		r := w.s.Reserved[id]
+		if r != nil && r.Doubt && r.Current() && w.agents[r.Agent].gone && !w.exists(r) {
+			w.wipes[string(r.Instance)] = true
+			w.step(ReleaseReservation{ID: id}, 0)
+		}
+	}
+}

@@ -1202,6 +1202,9 @@ func (w *world) settleDown() {
 	w.resumeAll()
 	for n := range 60000 {
 		w.turn()
+		if n%2000 == 1999 {
+			w.endDoubts()
+		}
 		if n%200 == 199 && w.trouble() == "" {
 			return
 		}
