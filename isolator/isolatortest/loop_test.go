@@ -1,6 +1,7 @@
 package isolatortest_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,5 +134,56 @@ func TestHeavyLoopLate(t *testing.T) {
 	}
 	if out, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil || out != isolator.Unmounted {
 		t.Fatalf("unmount: %s %v", out, err)
+	}
+}
+
+// TestHeavyEncrypted has an encrypted volume made, mounted, fenced when its isolator is dead for too long, and mounted again, all through the isolator: no key is left in its state or log, and nothing of the
+// content in the image.
+func TestHeavyEncrypted(t *testing.T) {
+	heavy.Require(t, heavy.Root, heavy.Program("mkfs.ext4"))
+	m := newLoopMachine(t)
+	key := filepath.Join(t.TempDir(), "key")
+	const master, secret = "0123456789abcdef0123456789abcdef-master", "correct-horse-battery-staple"
+	if err := os.WriteFile(key, []byte(master), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.poolFlags = append(m.poolFlags, "-pool-key-file", key)
+	m.start("")
+	if _, err := m.client.Create(bg, client.CreateRequest{Driver: "pool", Name: "v", Options: map[string]string{"encrypt": "true"}}); err != nil {
+		t.Fatal(err)
+	}
+	path, err := m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, m.log())
+	}
+	f, err := os.Create(filepath.Join(path, secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString(strings.Repeat(secret, 1000))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m.kill()
+	m.eventually("the file system is gone", func() bool { return len(m.mounts()) == 0 })
+	m.start("")
+	m.eventually("it can be mounted again", func() bool {
+		path, err = m.client.Mount(bg, client.MountRequest{Driver: "pool", Name: "v"})
+		return err == nil
+	})
+	if raw, err := os.ReadFile(filepath.Join(path, secret)); err != nil || !strings.HasPrefix(string(raw), secret) {
+		t.Errorf("content %.40q %v", raw, err)
+	}
+	if out, err := m.client.Unmount(bg, client.UnmountRequest{Driver: "pool", Name: "v"}); err != nil || out != isolator.Unmounted {
+		t.Fatalf("unmount: %s %v", out, err)
+	}
+	if strings.Contains(m.log(), master) {
+		t.Error("the key is in the log")
+	}
+	for _, dir := range []string{m.node, m.pool} {
+		out, err := exec.Command("grep", "-rlaF", "-e", master, "-e", secret, dir).CombinedOutput()
+		if err == nil {
+			t.Errorf("key or content in the clear in %s", out)
+		}
 	}
 }

@@ -46,6 +46,7 @@ func Main() {
 	flag.StringVar(&o.Backend, "pool-backend", "", "back end of the pool")
 	flag.StringVar(&o.FS, "pool-fs", "", "file system of its volumes")
 	flag.Int64Var((*int64)(&o.Size), "pool-size", 0, "their size")
+	flag.StringVar(&o.Key.File, "pool-key-file", "", "key of encrypted ones")
 	plugins := flag.String("plugin-dir", "", "plugin directory")
 	boot := flag.String("boot-id", "", "boot id")
 	dockerSocket := flag.String("docker-socket", "", "socket of the Docker volume plugin")
