@@ -56,6 +56,8 @@ func sample(name string, property map[string]any) any {
 		return "consuls://consul.example:8501/holdfast/" + name
 	case name == "consul":
 		return "https://consul.example:8501"
+	case pattern == "^[0-9]+(\\.[0-9]+)?$":
+		return "7"
 	case strings.Contains(pattern, "ns|us"):
 		return "90s"
 	}
