@@ -48,11 +48,6 @@ func (w *work) targetOf(a *state.App, ordinal int) string {
 	return rollout.Target(ordinal, a, w.spec(a.ID, a.Version).Rollout)
 }
 
-// spare is how many instances of an app that are up may be taken down now by what may wait (rollout.Spare).
-func (w *work) spare(a *state.App) int {
-	return rollout.Spare(a.Instances, w.upAll(a.ID, w.statsOf(a.ID)), w.spec(a.ID, a.Version))
-}
-
 // runsAlike tells whether instances of two definitions run in the same way: what differs only says how the app is changed.
 func runsAlike(a, b *state.Spec) bool {
 	x, y := *a, *b
