@@ -247,8 +247,11 @@ func (j *job) check(ctx context.Context) (*client.OperationResult, error) {
 	var clean bool
 	var report string
 	err = j.p.o.Node.WithVolume(ctx, Wanted{Ref: j.ref(), UID: r.UID, Verb: r.Kind, Op: j.op.ID}, func(ctx context.Context, h Held) (err error) {
-		if h.Mounted || h.Shared {
-			return fault.New(fault.Conflict, "it may be mounted (here: %t, shared: %t); stop what uses it first", h.Mounted, h.Shared)
+		if h.Mounted {
+			return fault.New(fault.Conflict, "it is mounted at %s; stop what uses it first", h.Path)
+		}
+		if h.Shared {
+			return fault.New(fault.Conflict, "it is shared, and may be mounted anywhere; stop what uses it, and check it by hand")
 		}
 		clean, report, err = c.Check(ctx, r.Name, h.UID, r.Repair)
 		return err

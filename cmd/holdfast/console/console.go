@@ -86,7 +86,7 @@ func (c *Console) hint(err error) string {
 	switch {
 	case fault.Is(err, fault.Unavailable) && strings.Contains(text, "reach the framework"):
 		return "Is `holdfast dev` running there? If its API is elsewhere, say so by --api URL or HOLDFAST_API."
-	case fault.Is(err, fault.Exists) && strings.Contains(text, "app"):
+	case fault.Is(err, fault.Exists) && strings.Contains(text, "app") && !strings.HasPrefix(text, "volume"):
 		return "To change an app that is there: holdfast app add --update FILE"
 	case fault.Is(err, fault.Conflict) && strings.Contains(text, "deployment"):
 		return "Wait for it (holdfast deployment list), or replace it by --force."

@@ -84,6 +84,23 @@ func StartOn(t testing.TB, options string, args ...string) *Cluster {
 	return start(t, top, args)
 }
 
+// StartOnXFS is Start on an xfs of its own, whose files can share blocks, as snapshots and clones of loop pools want. It needs root.
+func StartOnXFS(t testing.TB, size string, args ...string) *Cluster {
+	t.Helper()
+	top, image := openDir(t), filepath.Join(t.TempDir(), "disk")
+	for _, argv := range [][]string{{"truncate", "-s", size, image}, {"mkfs.xfs", "-q", image}, {"mount", "-o", "loop", image, top}, {"chmod", "711", top}} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", argv, err, out)
+		}
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", top).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	return start(t, top, args)
+}
+
 func start(t testing.TB, top string, args []string) *Cluster {
 	t.Helper()
 	c := &Cluster{Dir: filepath.Join(top, "state"), Bin: Bin(t), t: t}

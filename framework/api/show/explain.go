@@ -212,6 +212,9 @@ func explainVolume(st *state.State, v *state.Volume, now time.Time) *client.Expl
 	vol := Volume(st, v)
 	e := &client.Explanation{Kind: "volume", ID: vol.UID, Volume: &vol}
 	line(e, "volume %s", volumeLine(st, v, now))
+	if want := wantedSize(st, v); want > 0 {
+		line(e, "  its app asks for %s now; a volume that exists grows by: holdfast volume resize %s %s", want, v.Ref, want)
+	}
 	if full := fullText(st, v); full != "" {
 		line(e, "  it is %s", full)
 	}

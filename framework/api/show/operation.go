@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
+	"github.com/holdfast-io/holdfast/internal/volume"
 	wire "github.com/holdfast-io/holdfast/isolator/client"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
@@ -96,4 +97,26 @@ func bytesText(n int64) string {
 		return fmt.Sprintf("%.1f GiB", float64(n)/gib)
 	}
 	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
+
+// wantedSize is what the app's definition now says of the volume's size, where that is more than the volume has; 0 else.
+func wantedSize(st *state.State, v *state.Volume) volume.Bytes {
+	a := st.Apps[v.App]
+	if a == nil || v.Size == 0 {
+		return 0
+	}
+	d := st.Def(a.ID, a.Version)
+	if d == nil {
+		return 0
+	}
+	ordinal := 0
+	if i := st.Instances[v.Instance]; i != nil {
+		ordinal = i.Ordinal
+	}
+	for _, m := range d.Spec.Volumes {
+		if m.Kind == state.MountExternal && (volume.Ref{Driver: m.Driver, Name: volume.NameFor(m.Pattern, ordinal, m.Shared)}) == v.Ref && m.Size > v.Size {
+			return m.Size
+		}
+	}
+	return 0
 }
