@@ -18,7 +18,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
@@ -70,7 +69,7 @@ type Driver struct {
 	names     csibook.Store[csibook.Volume]
 	snapshots csibook.Store[csibook.Snapshot]
 	steps     *csistage.Steps
-	locks     locks
+	locks     csibook.Locks
 	plugin    *csiwire.Plugin
 }
 
@@ -190,7 +189,7 @@ func (d *Driver) Facts(ctx context.Context) (driver.Facts, error) {
 	f.AttachLimit = s.AttachLimit
 	f.Snapshots = s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT)
 	f.Clones = s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME) && (f.Snapshots || s.Can(spec.ControllerServiceCapability_RPC_CLONE_VOLUME))
-	f.Grows = grows(s)
+	f.Grows = s.Grows()
 	f.Freeze = d.o.Freeze && f.Snapshots
 	return f, nil
 }
@@ -220,47 +219,10 @@ func (d *Driver) do(ctx context.Context, verb, name string, f func() error) erro
 		return err
 	}
 	what := verb + " volume " + d.o.Name + "/" + name
-	unlock, err := d.locks.lock(ctx, name)
+	unlock, err := d.locks.Lock(ctx, name)
 	if err != nil {
 		return fault.Op(err, "%s", what)
 	}
 	defer unlock()
 	return fault.Op(f(), "%s", what)
-}
-
-// locks has one lock per volume name.
-type locks struct {
-	mu   sync.Mutex
-	held map[string]chan struct{}
-}
-
-// lock waits for the name's lock, at most until ctx ends.
-func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error) {
-	for {
-		if ctx.Err() != nil {
-			return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "not begun")
-		}
-		l.mu.Lock()
-		if l.held == nil {
-			l.held = map[string]chan struct{}{}
-		}
-		busy, ok := l.held[name]
-		if !ok {
-			mine := make(chan struct{})
-			l.held[name] = mine
-			l.mu.Unlock()
-			return func() {
-				l.mu.Lock()
-				delete(l.held, name)
-				l.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		l.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, fault.Wrap(fault.Unavailable, ctx.Err(), "another operation on the volume has not ended")
-		}
-	}
 }

@@ -15,26 +15,6 @@ import (
 	"github.com/holdfast-io/holdfast/isolator/driver/csiwire"
 )
 
-func controllerGrows(s *csiwire.Session) bool {
-	return s.Can(spec.ControllerServiceCapability_RPC_EXPAND_VOLUME)
-}
-
-func nodeGrows(s *csiwire.Session) bool {
-	return s.HasNode && s.CanNode(spec.NodeServiceCapability_RPC_EXPAND_VOLUME)
-}
-
-// grows gives the way of Facts.Grows. Of a plugin that has a controller's expansion and does not say that it can do it online nothing is
-// promised, but it is tried, and says itself when it cannot; one that only the node expands does it while the volume is there.
-func grows(s *csiwire.Session) string {
-	switch {
-	case controllerGrows(s) && s.Online, !controllerGrows(s) && nodeGrows(s):
-		return driver.GrowsOnline
-	case controllerGrows(s):
-		return driver.GrowsOffline
-	}
-	return ""
-}
-
 // Grow has the controller make the volume larger, and the node what lies on it. What is not possible now is recorded, and done by the next Mount.
 func (d *Driver) Grow(ctx context.Context, name, uid string, size volume.Bytes) (driver.Growth, error) {
 	var g driver.Growth
@@ -43,7 +23,7 @@ func (d *Driver) Grow(ctx context.Context, name, uid string, size volume.Bytes) 
 		if err != nil {
 			return err
 		}
-		if grows(s) == "" {
+		if s.Grows() == "" {
 			return fault.New(fault.Invalid, "plugin %s expands no volumes", s.Name)
 		}
 		r, err := d.source(ctx, s, name, uid)
@@ -88,11 +68,11 @@ func (d *Driver) growVolume(ctx context.Context, s *csiwire.Session, r *csibook.
 		return nil
 	}
 	r.Grow, r.Because = size, ""
-	if up && controllerGrows(s) && s.Offline && !s.Online {
+	if up && s.ControllerGrows() && s.Offline && !s.Online {
 		r.Because = "the plugin expands only what is not attached; the next mount brings it"
 		return d.names.Put(r.Name, *r)
 	}
-	if !controllerGrows(s) {
+	if !s.ControllerGrows() {
 		if r.Grow = 0; size > r.Granted {
 			r.GrowLater(size)
 		}
@@ -134,7 +114,7 @@ func (d *Driver) growFS(ctx context.Context, s *csiwire.Session, r *csibook.Volu
 	if r.GrowFS == 0 {
 		return nil
 	}
-	if !nodeGrows(s) {
+	if !s.NodeGrows() {
 		return fault.New(fault.Conflict, "the plugin wants its node service to expand it, and that cannot")
 	}
 	if err := d.steps.Expand(ctx, s, e, r.GrowFS); err != nil {

@@ -6,7 +6,6 @@ import (
 	spec "github.com/container-storage-interface/spec/lib/go/csi"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
-	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/isolator/driver"
 	"github.com/holdfast-io/holdfast/isolator/driver/csiwire"
 )
@@ -48,24 +47,8 @@ func (d *Driver) Usage(ctx context.Context, name string) (driver.Usage, error) {
 		if err != nil {
 			return notAbsent(err)
 		}
-		u, err = usage(resp)
+		u, err = csiwire.Usage(resp)
 		return err
 	})
 	return u, err
-}
-
-func usage(resp *spec.NodeGetVolumeStatsResponse) (driver.Usage, error) {
-	u := driver.Usage{Complaint: csiwire.Complaint(resp.GetVolumeCondition())}
-	for _, w := range resp.GetUsage() {
-		if w.GetTotal() < 0 || w.GetUsed() < 0 || w.GetAvailable() < 0 {
-			return u, fault.New(fault.Unknown, "NodeGetVolumeStats: the plugin gave figures below zero")
-		}
-		switch w.GetUnit() {
-		case spec.VolumeUsage_BYTES:
-			u.Size, u.Used, u.Available = volume.Bytes(w.GetTotal()), volume.Bytes(w.GetUsed()), volume.Bytes(w.GetAvailable())
-		case spec.VolumeUsage_INODES:
-			u.Inodes, u.InodesUsed = uint64(w.GetTotal()), uint64(w.GetUsed())
-		}
-	}
-	return u, nil
 }

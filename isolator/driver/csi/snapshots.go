@@ -314,7 +314,7 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 			return fault.Op(err, "what it should be a copy of")
 		}
 		want.Source = &csibook.Source{Volume: v.ID}
-		return enough(want, v.Capacity)
+		return want.Enough(v.Capacity)
 	}
 	if !s.Can(spec.ControllerServiceCapability_RPC_CREATE_DELETE_SNAPSHOT) {
 		return fault.New(fault.Invalid, "plugin %s makes no snapshots", s.Name)
@@ -332,7 +332,7 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 			return fault.New(fault.Conflict, "snapshot %s is of a volume %s with uid %s, not %s", from.Snapshot, from.Volume, r.UID, from.UID)
 		case r.Ready:
 			want.Source = &csibook.Source{Volume: r.Source, Snapshot: r.ID}
-			return enough(want, r.Size)
+			return want.Enough(r.Size)
 		}
 		select {
 		case <-ctx.Done():
@@ -340,17 +340,4 @@ func (d *Driver) copyOf(ctx context.Context, s *csiwire.Session, from driver.Sou
 		case <-time.After(readyPause):
 		}
 	}
-}
-
-// enough makes a copy at least as large as its source.
-func enough(want *csibook.Wish, size int64) error {
-	switch {
-	case want.Size == 0:
-		want.Size = volume.Bytes(size)
-	case int64(want.Size) > size:
-		want.Source.Size = size
-	case int64(want.Size) < size:
-		return fault.New(fault.Invalid, "a copy of %s has not room in %s", volume.Bytes(size), want.Size)
-	}
-	return nil
 }

@@ -82,7 +82,7 @@ func (d *Driver) record(name string) (csibook.Volume, bool, error) {
 // word, ids=name, and a mount of one that is not fails.
 func (d *Driver) exists(ctx context.Context, s *csiwire.Session, r *csibook.Volume) error {
 	err := d.ask(ctx, s, r)
-	if err == nil && !controllerGrows(s) { // what only a node made larger the controller may not know
+	if err == nil && !s.ControllerGrows() { // what only a node made larger the controller may not know
 		r.Capacity = max(r.Capacity, r.Granted)
 	}
 	return err
@@ -231,7 +231,7 @@ func (d *Driver) finish(ctx context.Context, s *csiwire.Session, r *csibook.Volu
 func (d *Driver) made(s *csiwire.Session, r *csibook.Volume, v *spec.Volume) error {
 	accessible, err := csiwire.CheckVolume(v)
 	if err == nil {
-		if err := sameSource(v.GetContentSource(), r.Wish.Source); err != nil {
+		if err := r.Wish.Source.Same(v.GetContentSource()); err != nil {
 			return errors.Join(fault.Op(err, "CreateVolume"), d.names.Remove(r.Name))
 		}
 	}
@@ -250,22 +250,13 @@ func (d *Driver) made(s *csiwire.Session, r *csibook.Volume, v *spec.Volume) err
 	r.ID, r.State = v.GetVolumeId(), csibook.There
 	r.Take(v, accessible)
 	r.Granted = r.Capacity
-	if src := r.Wish.Source; src != nil && src.Size > 0 && nodeGrows(s) {
+	if src := r.Wish.Source; src != nil && src.Size > 0 && s.NodeGrows() {
 		r.GrowFS, r.FS = r.Capacity, src.Size // the file system is as large as the one it was copied from
 	}
 	if !d.soleBook(s) {
 		r.UID, r.Cluster = "", "" // others may remove and make it again without this book's knowing
 	}
 	return d.names.Put(r.Name, *r)
-}
-
-// sameSource refuses a volume that the plugin does not say to be a copy of what it should be: it may be empty.
-func sameSource(got *spec.VolumeContentSource, want *csibook.Source) error {
-	if want == nil || (want.Snapshot != "" && got.GetSnapshot().GetSnapshotId() == want.Snapshot) ||
-		(want.Snapshot == "" && got.GetVolume().GetVolumeId() == want.Volume) {
-		return nil
-	}
-	return fault.New(fault.Conflict, "the plugin made it and does not say that it is a copy of what was asked for, so it may be empty; it is not used (delete it at the plugin)")
 }
 
 // checkUnique refuses an id that another volume has: two names for one storage would be mounted twice.

@@ -121,3 +121,25 @@ func sorted[V any](m map[string]V) []string {
 	sort.Strings(out)
 	return out
 }
+
+// Same refuses a volume that the plugin does not say to be a copy of what it should be: it may be empty.
+func (want *Source) Same(got *spec.VolumeContentSource) error {
+	if want == nil || (want.Snapshot != "" && got.GetSnapshot().GetSnapshotId() == want.Snapshot) ||
+		(want.Snapshot == "" && got.GetVolume().GetVolumeId() == want.Volume) {
+		return nil
+	}
+	return fault.New(fault.Conflict, "the plugin made it and does not say that it is a copy of what was asked for, so it may be empty; it is not used (delete it at the plugin)")
+}
+
+// Enough makes a copy at least as large as its source.
+func (w *Wish) Enough(size int64) error {
+	switch {
+	case w.Size == 0:
+		w.Size = volume.Bytes(size)
+	case int64(w.Size) > size:
+		w.Source.Size = size
+	case int64(w.Size) < size:
+		return fault.New(fault.Invalid, "a copy of %s has not room in %s", volume.Bytes(size), w.Size)
+	}
+	return nil
+}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
+	"github.com/holdfast-io/holdfast/isolator/driver"
 )
 
 const (
@@ -90,4 +91,21 @@ func Complaint(c *spec.VolumeCondition) string {
 		return "abnormal"
 	}
 	return Clean(c.GetMessage())
+}
+
+// Usage checks what a plugin says of how full a volume is.
+func Usage(resp *spec.NodeGetVolumeStatsResponse) (driver.Usage, error) {
+	u := driver.Usage{Complaint: Complaint(resp.GetVolumeCondition())}
+	for _, w := range resp.GetUsage() {
+		if w.GetTotal() < 0 || w.GetUsed() < 0 || w.GetAvailable() < 0 {
+			return u, fault.New(fault.Unknown, "NodeGetVolumeStats: the plugin gave figures below zero")
+		}
+		switch w.GetUnit() {
+		case spec.VolumeUsage_BYTES:
+			u.Size, u.Used, u.Available = volume.Bytes(w.GetTotal()), volume.Bytes(w.GetUsed()), volume.Bytes(w.GetAvailable())
+		case spec.VolumeUsage_INODES:
+			u.Inodes, u.InodesUsed = uint64(w.GetTotal()), uint64(w.GetUsed())
+		}
+	}
+	return u, nil
 }

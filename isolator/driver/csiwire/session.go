@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
+	"github.com/holdfast-io/holdfast/isolator/driver"
 )
 
 // maxLimit is the largest attach limit that is believed.
@@ -177,4 +178,26 @@ func (s *Session) Reaches(accessible []map[string]string) bool {
 		}
 		return true
 	})
+}
+
+// ControllerGrows tells whether the controller expands volumes.
+func (s *Session) ControllerGrows() bool {
+	return s.Can(spec.ControllerServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+// NodeGrows tells whether the node service does.
+func (s *Session) NodeGrows() bool {
+	return s.HasNode && s.CanNode(spec.NodeServiceCapability_RPC_EXPAND_VOLUME)
+}
+
+// Grows gives the way of Facts.Grows. Of a plugin that has a controller's expansion and does not say that it can do it online nothing is
+// promised, but it is tried, and says itself when it cannot; one that only the node expands does it while the volume is there.
+func (s *Session) Grows() string {
+	switch {
+	case s.ControllerGrows() && s.Online, !s.ControllerGrows() && s.NodeGrows():
+		return driver.GrowsOnline
+	case s.ControllerGrows():
+		return driver.GrowsOffline
+	}
+	return ""
 }
