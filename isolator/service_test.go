@@ -507,6 +507,11 @@ func TestSelfClaim(t *testing.T) {
 	if claim := c.state(claim.VolumeUID); claim.Epoch != 2 || claim.State != lease.Held {
 		t.Errorf("after re-key: %+v", claim)
 	}
+	n.state.mu.Lock()
+	if told := n.state.mounts; len(told) != 1 || told[0].Epoch != 2 || told[0].Path != path {
+		t.Errorf("after re-key the watchdog was told of %+v", told)
+	}
+	n.state.mu.Unlock()
 	if out, err := n.Unmount(bg, UnmountRequest{Ref: ref}); err != nil || out != Unmounted {
 		t.Fatalf("unmount: %s %v", out, err)
 	}
@@ -524,6 +529,32 @@ func TestSelfClaim(t *testing.T) {
 }
 
 // A bad option must not leave a claim of a volume that was never made.
+// A volume that this node has had is not made anew when the authority does not know it any more and the storage has lost it.
+func TestNotMadeAgain(t *testing.T) {
+	c := newCluster(t)
+	n := c.node()
+	ref := volume.Ref{Driver: "pool", Name: "stock"}
+	if _, err := n.Mount(bg, MountRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Unmount(bg, UnmountRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	claim, err := c.auth.ClaimByRef(bg, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.auth.Tombstone(bg, claim.VolumeUID); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(c.pool, "stock")); err != nil {
+		t.Fatal(err)
+	}
+	if path, err := n.Mount(bg, MountRequest{Ref: ref}); !fault.Is(err, fault.NotFound) || !strings.Contains(err.Error(), "had it before") {
+		t.Errorf("mounted at %q: %v", path, err)
+	}
+}
+
 func TestSelfClaimCreateFails(t *testing.T) {
 	c := newCluster(t)
 	n := c.node()
