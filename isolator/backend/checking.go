@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"os"
 
@@ -56,13 +57,7 @@ func brief(said string) string {
 
 // policy is the volume's fsck policy, or else the pool's.
 func (b *loopBack) policy(l Label) string {
-	switch {
-	case l.Fsck != "":
-		return l.Fsck
-	case b.p.Fsck != "":
-		return b.p.Fsck
-	}
-	return FsckAuto
+	return cmp.Or(l.Fsck, b.p.Fsck, FsckAuto)
 }
 
 // preen does what the policy says about a file system that was not unmounted, before it is mounted. The image is locked by the file.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -194,6 +195,35 @@ func TestBackendIsSettled(t *testing.T) {
 		}
 		if _, err := pool.Open(pool.Options{Dir: bad}); err == nil {
 			t.Errorf("record %q was taken", content)
+		}
+	}
+}
+
+// An adopted volume keeps its snapshots: they are read, cloned and known by its new uid.
+func TestHeavyAdoptSnapshots(t *testing.T) {
+	needKinds(t)
+	for _, k := range kinds[2:4] {
+		p, _, old := k.one(t)
+		writeSynced(t, filepath.Join(mountV(t, p, old), "f"), "kept")
+		unmountV(t, p)
+		if _, err := p.Snapshot(ctx, "v", old, "s"); err != nil {
+			t.Fatal(err)
+		}
+		uid := uuid.NewString()
+		if _, err := p.Adopt(ctx, "v", uid, "c"); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := p.Snapshot(ctx, "v", uid, "s"); err != nil || s.UID != uid {
+			t.Errorf("%s: %+v %v", k.name, s, err)
+		}
+		if at, err := p.MountSnapshot(ctx, "v", "s", "i"); err != nil || readFile(at, "f") != "kept" {
+			t.Errorf("%s: %v", k.name, err)
+		}
+		if err := p.UnmountSnapshot(ctx, "v", "s", "i"); err != nil {
+			t.Error(err)
+		}
+		if _, err := p.Create(ctx, driver.Spec{Name: "w", UID: uuid.NewString(), Source: &driver.Source{Volume: "v", UID: uid, Snapshot: "s"}}); err != nil {
+			t.Errorf("%s: %v", k.name, err)
 		}
 	}
 }

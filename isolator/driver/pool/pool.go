@@ -416,7 +416,7 @@ func (p *Pool) List(ctx context.Context) ([]driver.Info, error) {
 	return out, nil
 }
 
-// Adopt writes a new uid into the label and keeps the former one beside it.
+// Adopt writes a new uid into the label and keeps the former one beside it. The volume's snapshots come with it, first: what a crash leaves undone, the next adoption does.
 func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Info, error) {
 	var info driver.Info
 	if err := backend.CheckUID(uid); err != nil {
@@ -431,6 +431,9 @@ func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Inf
 			return fault.New(fault.Conflict, "the label there is of volume %s", l.Name)
 		}
 		if l.UID != uid {
+			if err := p.adoptSnapshots(name, l.UID, uid); err != nil {
+				return err
+			}
 			l.Former = append(l.Former, l.UID)
 			l.UID, l.Cluster = uid, cluster
 			if err := backend.WriteLabel(dir, l); err != nil {

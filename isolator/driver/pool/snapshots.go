@@ -81,6 +81,25 @@ func (p *Pool) takeSnapshot(ctx context.Context, at string, l, s backend.Label) 
 	})
 }
 
+// adoptSnapshots gives the snapshots of a volume its new uid.
+func (p *Pool) adoptSnapshots(vol, old, uid string) error {
+	all, err := names(filepath.Join(p.o.Dir, snapDir, vol))
+	if err != nil {
+		return err
+	}
+	for _, name := range all {
+		s, err := p.readSnapshot(vol, name)
+		if err != nil || s.UID != old {
+			continue // not this volume's
+		}
+		s.Former, s.UID = append(s.Former, old), uid
+		if err := backend.WriteLabel(p.snapshotDir(vol, name), s); err != nil {
+			return fault.Op(err, "adopt its snapshot %s", name)
+		}
+	}
+	return nil
+}
+
 func snapshotInfo(s backend.Label) driver.SnapshotInfo {
 	i := driver.SnapshotInfo{Volume: s.Name, UID: s.UID, Name: s.Snapshot, Size: s.Size, Ready: true}
 	if s.Taken != nil {
