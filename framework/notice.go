@@ -121,11 +121,13 @@ func replaces(cause scheduler.Event) bool {
 // statusOf gives the master's word on a task when it is what changed its instance.
 func statusOf(cause scheduler.Event, n Notice) *scheduler.Status {
 	s, ok := cause.(scheduler.Status)
-	if !ok || n.Before == nil || n.Before.Run == nil || n.Before.Run.Task != s.Task {
+	if !ok || n.Before == nil || !runs(n.Before, s.Task) && !runs(n.Instance, s.Task) { // the latter: a run that was away is back
 		return nil
 	}
 	return &s
 }
+
+func runs(i *state.Instance, t state.TaskID) bool { return i != nil && i.Run != nil && i.Run.Task == t }
 
 // notice tells what a write means to a person; it is called before the write is applied to the view.
 func notice(view *state.State, w state.Write) (Notice, bool) {

@@ -99,6 +99,9 @@ func (w *work) checkHold() {
 	if !w.vanishing || w.env.Config.BrakeShare >= 1 {
 		return
 	}
+	if engaged.IsZero() && !w.brakeMay() {
+		return
+	}
 	c := w.brakeRule().Look(away.Nodes(w.allNodes(), w.allAgents()), released, engaged, w.now)
 	switch {
 	case c.Engage && engaged.IsZero():
@@ -116,6 +119,17 @@ func (w *work) checkHold() {
 	case !engaged.IsZero():
 		w.setHold(func(h *state.Hold) { h.Brake = nil }) // enough of them are back
 	}
+}
+
+// brakeMay says without looking at each node whether so many may be away that the brake engages: all that are away, of all that there are.
+func (w *work) brakeMay() bool {
+	away := w.lostAgents() + w.s.AwayNodes()
+	for _, k := range w.order {
+		if n, ok := w.over[k].(*state.Node); ok && n.Away() {
+			away++
+		}
+	}
+	return away >= w.env.Config.BrakeMin && float64(away) > w.env.Config.BrakeShare*float64(max(len(w.s.Agents), len(w.s.Nodes)))
 }
 
 func (w *work) brakeRule() away.BrakeRule {

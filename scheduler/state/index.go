@@ -158,6 +158,7 @@ type index struct {
 
 	offersOn map[AgentID][]string // sorted
 	nlost    int                  // agents with LostAt
+	naway    int                  // nodes that are dead or suspect
 	due      dueHeap
 	reserved reservedIndex
 }
@@ -373,6 +374,12 @@ func (x *index) countClaim(c *Claim, n int) {
 }
 
 func (x *index) node(old, now *Node, all map[NodeUID]*Node) {
+	if old.Away() {
+		x.naway--
+	}
+	if now.Away() {
+		x.naway++
+	}
 	if old != nil && x.nodeOf[old.Agent] == old.UID {
 		delete(x.nodeOf, old.Agent)
 	}

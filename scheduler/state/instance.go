@@ -286,6 +286,9 @@ type Node struct {
 	DeadAt        time.Time
 }
 
+// Away tells whether the node is dead, or its lease stands still. The node may be nil.
+func (n *Node) Away() bool { return n != nil && (!n.Alive || !n.SuspectSince.IsZero()) }
+
 // Driver is what a node says of one of its volume drivers.
 type Driver struct {
 	Name        string

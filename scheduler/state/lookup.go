@@ -115,6 +115,9 @@ func (s *State) OrderFor(agent AgentID) *NodeOrder {
 	return s.Orders[string(agent)]
 }
 
+// AwayNodes counts the nodes that are dead or suspect.
+func (s *State) AwayNodes() int { return s.index.naway }
+
 // Attached counts the granted and held claims of a driver's volumes at a node.
 func (s *State) Attached(node NodeUID, driver string) int { return s.index.attached[node][driver] }
 

@@ -151,6 +151,8 @@ var marathonReason = map[string]string{
 	state.ReasonFencing:     "NoCorrespondingReservationFound",
 	state.ReasonAttachLimit: "NoCorrespondingReservationFound",
 	state.ReasonDraining:    "AgentMaintenance",
+	state.ReasonCordoned:    "AgentMaintenance",
+	state.ReasonMaintenance: "AgentMaintenance",
 	state.ReasonPorts:       "InsufficientPorts",
 	state.ReasonNeverFits:   "InsufficientCpus",
 	state.ReasonResources:   "InsufficientCpus",
