@@ -21,10 +21,39 @@ func (w *work) gotOffers(e Offers) {
 		byAgent[c.Agent] = append(byAgent[c.Agent], &c)
 		w.newOffers[c.Agent] = append(w.newOffers[c.Agent], c.ID)
 	}
+	w.supersede(byAgent)
 	for _, id := range sortedKeys(byAgent) {
 		w.noteAgent(id, byAgent[id])
 	}
 	w.placeable = true
+}
+
+// supersede marks agents as lost whose place others have taken: a new id at the same host and port. The master says so only to those who are
+// connected at that moment.
+func (w *work) supersede(byAgent map[state.AgentID][]*state.Offer) {
+	type place struct{ host, url string }
+	var taken map[place]bool
+	for id, offers := range byAgent {
+		if w.agent(id) == nil {
+			if taken == nil {
+				taken = map[place]bool{}
+			}
+			taken[place{offers[0].Hostname, offers[0].AgentURL}] = true
+		}
+	}
+	if taken == nil {
+		return
+	}
+	for _, id := range sortedKeys(w.s.Agents) {
+		a := w.agent(id)
+		if a == nil || !a.LostAt.IsZero() || byAgent[id] != nil || !taken[place{a.Hostname, a.URL}] {
+			continue
+		}
+		w.markAgent(id, w.now)
+		for _, r := range w.reservedOn(id) {
+			w.instances.add(r.Instance)
+		}
+	}
 }
 
 func (w *work) noteAgent(id state.AgentID, offers []*state.Offer) {
