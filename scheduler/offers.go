@@ -50,8 +50,8 @@ func (w *work) supersede(byAgent map[state.AgentID][]*state.Offer) {
 			continue
 		}
 		w.markAgent(id, w.now)
-		for _, r := range w.reservedOn(id) {
-			w.instances.add(r.Instance)
+		if len(w.s.ReservedOn(id)) > 0 {
+			w.missing(id)
 		}
 	}
 }

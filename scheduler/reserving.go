@@ -238,7 +238,8 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 		return // operations for an instance before this one took them
 	}
 	rs := w.unfitNode(s, spec)
-	if no := w.closed(s.agent); no.Code != "" {
+	if no := w.closed(s.agent); no.Code != "" && (no.Code == state.ReasonDraining || !r.HasVolume()) {
+		// What can run only here may come up here again, until the node is being emptied.
 		rs = append([]state.Reason{no}, rs...)
 	}
 	r = w.withVolumes(r, spec)
