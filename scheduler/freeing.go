@@ -424,7 +424,8 @@ func (w *work) lostWithVolume(i *state.Instance) bool {
 		w.setWake(i, until)
 		return true
 	}
-	w.leave(r)
+	w.doubt(i)
+	w.leave(w.reservedOf(i.ID))
 	w.endRun(i)
 	return true
 }
@@ -472,11 +473,12 @@ func (w *work) releaseReservation(e ReleaseReservation) *Reply {
 			return refuse(fault.New(fault.Conflict, "reservation %s is used by instance %s, which is %s on %s: stop the instance, or delete its task with wipe=true", r.ID, r.Instance, i.Phase, r.Hostname))
 		case e.Forget:
 			return refuse(fault.New(fault.Conflict, "reservation %s belongs to instance %s: release it first", r.ID, r.Instance))
+		case r.Current() && i != nil && i.Phase == state.PhaseLost && len(i.Run.Claims) == 0:
+			w.doubt(i)
+			w.releaseReserved(w.reserved(r.ID))
+			w.endRun(i)
 		default:
 			w.releaseReserved(r)
-			if i != nil && i.Phase == state.PhaseLost && len(i.Run.Claims) == 0 {
-				w.endRun(i)
-			}
 		}
 		return &Reply{}
 	}

@@ -480,7 +480,8 @@ func (w *work) wipeInstance(id state.InstanceID, move bool) *Reply {
 	}
 	i := w.instance(id)
 	if i != nil && i.Phase == state.PhaseLost && len(i.Run.Claims) == 0 && i.Goal == state.GoalRun {
-		w.releaseReserved(r)
+		w.doubt(i)
+		w.releaseReserved(w.reserved(r.ID))
 		w.endRun(i)
 		return &Reply{Version: i.Version}
 	}
