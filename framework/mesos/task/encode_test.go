@@ -18,6 +18,8 @@ import (
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/internal/volume"
 	"github.com/holdfast-io/holdfast/scheduler"
+	"github.com/holdfast-io/holdfast/scheduler/place"
+	"github.com/holdfast-io/holdfast/scheduler/reserve"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -98,24 +100,62 @@ func cases(t *testing.T) map[string]scheduler.Call {
 	plain := launchOf(t, state.Spec{Args: []string{"sleep", "100"}, CPUs: .1, MemMB: 32,
 		HealthChecks: []state.HealthCheck{{Protocol: "COMMAND", Command: "test -e up", Interval: time.Second, MaxFailures: 2}}})
 	return map[string]scheduler.Call{
-		"accept-stateful": scheduler.Accept{Offers: []string{"O1", "O2"}, Agent: "S0", Launches: []scheduler.Launch{stateful}, Refuse: 5 * time.Second},
-		"accept-docker":   scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{docker}},
-		"accept-image":    scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{image}},
-		"accept-plain":    scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{plain, plain}},
-		"accept-nothing":  scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Refuse: time.Second},
-		"decline":         scheduler.Decline{Offers: []string{"O1", "O2"}, Refuse: 2 * time.Minute},
-		"kill":            scheduler.Kill{Task: "t1", Agent: "S0"},
-		"kill-grace":      scheduler.Kill{Task: "t1", Grace: 3 * time.Second},
-		"acknowledge":     scheduler.Acknowledge{Task: "t1", Agent: "S0", UUID: []byte("0123456789abcdef")},
-		"reconcile":       scheduler.Reconcile{Tasks: []scheduler.ReconcileTask{{Task: "t1", Agent: "S0"}, {Task: "t2"}}},
-		"reconcile-all":   scheduler.Reconcile{},
-		"revive":          scheduler.Revive{},
-		"suppress":        scheduler.Suppress{},
-		"suppress-roles":  scheduler.Suppress{Roles: []string{"a", "b"}},
-		"revive-roles":    scheduler.Revive{Roles: []string{"a"}},
-		"accept-inverse":  scheduler.AcceptInverse{IDs: []string{"i1", "i2"}},
-		"decline-inverse": scheduler.DeclineInverse{IDs: []string{"i1"}, Refuse: 5 * time.Second},
+		"accept-stateful":       scheduler.Accept{Offers: []string{"O1", "O2"}, Agent: "S0", Launches: []scheduler.Launch{stateful}, Refuse: 5 * time.Second},
+		"accept-docker":         scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{docker}},
+		"accept-image":          scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{image}},
+		"accept-plain":          scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{plain, plain}},
+		"accept-nothing":        scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Refuse: time.Second},
+		"decline":               scheduler.Decline{Offers: []string{"O1", "O2"}, Refuse: 2 * time.Minute},
+		"kill":                  scheduler.Kill{Task: "t1", Agent: "S0"},
+		"kill-grace":            scheduler.Kill{Task: "t1", Grace: 3 * time.Second},
+		"acknowledge":           scheduler.Acknowledge{Task: "t1", Agent: "S0", UUID: []byte("0123456789abcdef")},
+		"reconcile":             scheduler.Reconcile{Tasks: []scheduler.ReconcileTask{{Task: "t1", Agent: "S0"}, {Task: "t2"}}},
+		"reconcile-all":         scheduler.Reconcile{},
+		"revive":                scheduler.Revive{},
+		"suppress":              scheduler.Suppress{},
+		"suppress-roles":        scheduler.Suppress{Roles: []string{"a", "b"}},
+		"revive-roles":          scheduler.Revive{Roles: []string{"a"}},
+		"accept-inverse":        scheduler.AcceptInverse{IDs: []string{"i1", "i2"}},
+		"accept-reserve":        reserving(t),
+		"accept-disk":           storage(t),
+		"acknowledge-operation": scheduler.AcknowledgeOperation{ID: "op.1", Agent: "S0", Provider: "p", UUID: []byte("0123456789abcdef")},
+		"reconcile-operations":  scheduler.ReconcileOperations{Operations: []scheduler.ReconcileOperation{{ID: "op.1", Agent: "S0"}, {ID: "op.2"}}},
+		"decline-inverse":       scheduler.DeclineInverse{IDs: []string{"i1"}, Refuse: 5 * time.Second},
 	}
+}
+
+// reserving is an ACCEPT that reserves under a parent role, creates and launches.
+func reserving(t *testing.T) scheduler.Accept {
+	parent := mesos.Resource_ReservationInfo{Type: mesos.Resource_ReservationInfo_STATIC.Enum(), Role: ptr("hold")}
+	spec := state.Spec{Cmd: "run", CPUs: 1, MemMB: 64, Volumes: []state.Mount{{Kind: state.MountPersistent, ContainerPath: "data", SizeMB: 100}}}
+	l := launchOf(t, spec)
+	offer := &state.Offer{ID: "O1", Role: "hold/fast", Resources: []state.Resource{offered(t, "cpus", 4, parent), offered(t, "mem", 1024), offered(t, "disk", 2000)}}
+	plan, no := reserve.Launch(place.NewPool([]*state.Offer{offer}), nil, &reserve.Wish{Owner: reserve.Owner{Cluster: "c", App: l.Def.App, Instance: l.Instance.ID}, Role: "hold/fast", Principal: "me",
+		Spec: &spec, Volumes: []reserve.Volume{{ID: "prod_db#data#1", ContainerPath: "data", SizeMB: 100, Type: "root"}}}, 0)
+	if len(no) > 0 {
+		t.Fatal(no)
+	}
+	for n := range plan.Ops {
+		plan.Ops[n].ID = fmt.Sprintf("op.%d", n+1)
+	}
+	l.Resources = plan.Task
+	return scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Operations: plan.Ops, Launches: []scheduler.Launch{l}}
+}
+
+// storage has the operations on a storage provider's disks.
+func storage(t *testing.T) scheduler.Accept {
+	r := &mesos.Resource{Name: "disk", Type: mesos.SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: 1000}, ProviderID: &mesos.ResourceProviderID{Value: "p"},
+		AllocationInfo: &mesos.Resource_AllocationInfo{Role: ptr("holdfast")},
+		Disk:           &mesos.Resource_DiskInfo{Source: &mesos.Resource_DiskInfo_Source{Type: mesos.Resource_DiskInfo_Source_RAW, Profile: ptr("fast"), Vendor: ptr("v")}}}
+	raw, err := r.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := state.Resource{Name: "disk", Scalar: 100, AllocationRole: "holdfast", Provider: "p", Disk: &state.Disk{Source: "RAW", Profile: "fast", Vendor: "v"}, Raw: raw}
+	return scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Operations: []reserve.Op{
+		{ID: "op.1", Kind: reserve.CreateDisk, Resources: []state.Resource{disk}, Target: "MOUNT"},
+		{ID: "op.2", Kind: reserve.CreateDisk, Resources: []state.Resource{disk}, Target: "BLOCK"},
+		{ID: "op.3", Kind: reserve.DestroyDisk, Resources: []state.Resource{disk}}}}
 }
 
 func TestEncodeGolden(t *testing.T) {
