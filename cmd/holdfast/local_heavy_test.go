@@ -65,7 +65,9 @@ func reserved(t *testing.T, c *devtest.Cluster) map[string]float64 {
 					Name         string
 					Reservations []any
 					Scalar       struct{ Value float64 }
-					Ranges       struct{ Range []struct{ Begin, End float64 } }
+					Ranges       struct {
+						Range []struct{ Begin, End float64 }
+					}
 				} `json:"total_resources"`
 			}
 		} `json:"get_agents"`
