@@ -85,7 +85,8 @@ func (m *Master) askToLeave(now time.Time) {
 	if len(m.upkeep.Schedule().Windows) == 0 {
 		return
 	}
-	for _, i := range m.upkeep.Withdraw(func(p maintenance.Pair) bool { return !m.occupies(p) }) {
+	// One that is out stands, as in Mesos, also when the last task has ended: the framework may still say yes.
+	for _, i := range m.upkeep.Withdraw(func(p maintenance.Pair) bool { return m.agents[p.Agent] == nil || m.fws[p.Framework] == nil }) {
 		m.rescindInverse(i)
 	}
 	batches := map[*framework][]mesos.InverseOffer{}
