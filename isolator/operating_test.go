@@ -451,9 +451,6 @@ func TestOperationReplyLost(t *testing.T) {
 func TestUndelete(t *testing.T) {
 	c := newCluster(t)
 	n, _ := c.modelNode()
-	if _, ok := any(n.o.Drivers[0]).(driver.Binner); !ok {
-		t.Skip("the pool has no bin that gives back yet")
-	}
 	uid, ref := c.volume(n, "v")
 	write(t, filepath.Join(c.pool, "v", "data", "f"), "one")
 	if err := n.Remove(bg, ref); err != nil {

@@ -112,6 +112,8 @@ type wRequest struct {
 	create bool
 	vol    *state.Volume
 	done   *RequestResult
+
+	operation *state.Operation // nil for creation and removal
 }
 
 const (
@@ -242,6 +244,7 @@ func (w *world) step(e Event, crash int) {
 	for _, c := range calls {
 		w.logf("  call %T%s", c, briefCall(c))
 		w.checkHeld(c)
+		w.checkAsk(c)
 		switch c := c.(type) {
 		case HoldTaker:
 			w.takerHeld = c.Reason
@@ -489,8 +492,13 @@ func (w *world) deliverAuth() {
 				}
 			}
 		}
+	case AskNode:
+		w.askOperation(c)
+	case DropClaim:
+		w.dropClaim(c)
 	case ForgetRequest:
 		delete(w.requests, c.Op)
+		delete(w.requests, operationKey(c.Op, c.Node))
 	}
 }
 
@@ -553,6 +561,10 @@ func (w *world) nodeWork() {
 	}
 	sort.Strings(open)
 	r := w.requests[open[w.r.Intn(len(open))]]
+	if r.operation != nil {
+		w.nodeOperation(r)
+		return
+	}
 	res := RequestResult{Op: r.op, Volume: r.vol.UID, Node: r.host.node.UID, OK: true, Scope: "cluster"}
 	switch {
 	case w.claims[r.vol.UID] != nil && w.claims[r.vol.UID].Tombstone:
@@ -1137,9 +1149,12 @@ func (w *world) turn() {
 			w.fromAuth = append(w.fromAuth, w.claimsEvent(false))
 		}
 	case n < 97 && !w.calm:
-		if w.r.Intn(4) == 0 {
+		switch w.r.Intn(16) {
+		case 0, 1, 2, 3:
 			w.awayOrder()
-		} else {
+		case 4, 5, 6:
+			w.operationOrder()
+		default:
 			w.order()
 		}
 	case n < 99 && !w.calm:
@@ -1279,6 +1294,7 @@ func (w *world) trouble() string {
 		say("task %s is strange", t)
 	}
 	w.localTrouble(say)
+	w.operationTrouble(say)
 	if len(all) > 0 {
 		for _, h := range w.hosts {
 			running := 0

@@ -69,6 +69,8 @@ func sample(cluster string) []state.Write {
 			Phase: state.VolumeReady, Epoch: 7, CreatedAt: now, Rev: 3}},
 		{Kind: state.KindDeployment, ID: "6abf0e16", Value: &state.Deployment{ID: "6abf0e16", Apps: []state.AppID{"/prod/db"}, CreatedAt: now,
 			Steps: []state.DeploymentStep{{Actions: []state.DeploymentAction{{Action: "ScaleApplication", App: "/prod/db"}}}}, Rev: 1}},
+		{Kind: state.KindOperation, ID: "0190-op", Value: &state.Operation{ID: "0190-op", Kind: state.OpClone, Ref: volume.Ref{Driver: "pool", Name: "pgdata-2"}, Volume: "0190-uid",
+			Target: &state.OperationTarget{UID: "0190-new", Name: "copy"}, Phase: state.OperationAsked, Node: "n1", Progress: []byte(`{"doneBytes":5}`), CreatedAt: now, WakeAt: now, Rev: 2}},
 		{Kind: state.KindGroup, ID: "/prod", Value: &state.AppGroup{ID: "/prod", Dependencies: []state.AppID{"/base"}, Version: "2026-11-21T05:00:00.123Z", Rev: 1}},
 	}
 }
@@ -129,6 +131,7 @@ func TestKeysAndHeaders(t *testing.T) {
 		"instances/" + hex2("prod_db.2") + "/prod_db.2": `{"v":1,"kind":"instance"`,
 		"volumes/" + hex2("0190-uid") + "/0190-uid":     `{"v":1,"kind":"volume"`,
 		"deployments/6abf0e16":                          `{"v":1,"kind":"deployment"`,
+		"operations/0190-op":                            `{"v":1,"kind":"operation"`,
 		"groups/%2Fprod":                                `{"v":1,"kind":"group"`,
 	}
 	if !maps.Equal(heads, want) {

@@ -40,7 +40,7 @@ const (
 // a day after its end; one that only asks for minutes.
 type Operation struct {
 	ID   string `json:"id"` // also that of the request to the node
-	Kind string `json:"kind"`
+	Kind string `json:"operation"` // "kind" is the record's own
 	// Ref is the volume; only its driver, or nothing, where the operation is about no volume that is there.
 	Ref    volume.Ref `json:"ref"`
 	Volume VolumeUID  `json:"volume,omitempty"`
