@@ -39,7 +39,7 @@ const (
 // Operation is the record operations/<id>: something that is done to a volume beside mounting it, on whichever node may. It is kept for
 // a day after its end; one that only asks for minutes.
 type Operation struct {
-	ID   string `json:"id"` // also that of the request to the node
+	ID   string `json:"id"`        // also that of the request to the node
 	Kind string `json:"operation"` // "kind" is the record's own
 	// Ref is the volume; only its driver, or nothing, where the operation is about no volume that is there.
 	Ref    volume.Ref `json:"ref"`
