@@ -44,6 +44,7 @@ type Readiness struct {
 	Task  state.TaskID
 	Ready bool
 	Last  *Response // nil: none, or not kept
+	Cause string    // why the last answer did not mean ready, "" after one that did
 }
 
 // together is what the health checks of a run say: false when one is failing, true when all have passed, nil before.

@@ -254,7 +254,10 @@ func (p *Prober) note(c *check, a answer, now time.Time) (failed bool) {
 	r, over := c.run, false
 	if c.Ready {
 		c.ready.Ready = c.ready.Ready || a.ok
-		c.ready.Last = a.last
+		c.ready.Last, c.ready.Cause = a.last, ""
+		if !a.ok {
+			c.ready.Cause = a.cause
+		}
 	} else {
 		failed, over = c.health.note(&c.Check, a, now)
 	}

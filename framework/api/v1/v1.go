@@ -135,7 +135,15 @@ func (s *api) deployments(w http.ResponseWriter, r *http.Request) {
 
 func (s *api) explain(w http.ResponseWriter, r *http.Request) {
 	id := mux.Vars(r)["id"]
-	one(s, w, r, func(st *state.State) (*client.Explanation, error) { return show.Explain(st, id, s.Now()) })
+	var x *client.Explanation
+	var err error
+	s.Core.View(func(st *state.State) { x, err = show.Explain(st, id, s.Now()) })
+	if err != nil {
+		s.Fail(w, r, err)
+		return
+	}
+	s.explainChecks(x)
+	s.JSON(w, r, http.StatusOK, x)
 }
 
 func (s *api) info(w http.ResponseWriter, r *http.Request) {
