@@ -14,9 +14,6 @@ type place struct {
 	path   string // from the file system's own root
 }
 
-// in tells whether p is t or below it.
-func (p place) in(t place) bool { return p.device == t.device && within(p.path, t.path) }
-
 // mountLine is one line of mountinfo.
 type mountLine struct {
 	id     uint64

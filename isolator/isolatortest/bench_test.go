@@ -209,14 +209,13 @@ func manyAtOnce(n, atOnce int, f func(i int)) {
 
 // cpu is the processor time that the isolator process has used.
 func (m *machine) cpu(b *testing.B) time.Duration {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", m.proc.Process.Pid))
-	if err != nil {
+	if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", m.proc.Process.Pid)); err != nil {
 		b.Fatal(err)
 	}
 	var total time.Duration
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", m.proc.Process.Pid))
 	for _, t := range threads {
-		if raw, err = os.ReadFile(t); err == nil {
+		if raw, err := os.ReadFile(t); err == nil {
 			var ns int64
 			_, _ = fmt.Sscan(string(raw), &ns)
 			total += time.Duration(ns)

@@ -341,9 +341,7 @@ func (b *builder) madeOf(v *Volume, want place.Milli) (state.Resource, bool) {
 		own[0].Scalar = got.Float()
 		return own[0], true
 	}
-	for i := range own { // not enough: given back, and reserved anew
-		b.unreserve = append(b.unreserve, own[i])
-	}
+	b.unreserve = append(b.unreserve, own...) // not enough: given back, and reserved anew
 	sources := v.Type != "root"
 	for _, role := range []place.Suits{b.w.reservable, b.w.ready} {
 		pieces, ok := b.pool.TakeWhole(want, sources, func(r *state.Resource) bool { return role(r) && suits(r) }, indivisible)
