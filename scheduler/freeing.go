@@ -282,8 +282,18 @@ func (w *work) leftovers(agent state.AgentID, offers []*state.Offer, known map[s
 	return ops
 }
 
+// destroyedCount counts the volumes whose destruction was asked for, and not refused.
+func destroyedCount(r *state.Reserved) (n int) {
+	for _, v := range r.Volumes {
+		if v.Created && v.Destroyed {
+			n++
+		}
+	}
+	return n
+}
+
 // missing looks again at the reservations whose agent is not known to be there; agent "" for all such. What was to be given back there waits
-// until it is seen; where there is no volume, nothing is waited for: should it come back, it is a leftover.
+// until it is seen; where there is no volume, or all were asked to be destroyed, nothing is waited for: what comes back all the same is a leftover.
 func (w *work) missing(agent state.AgentID) {
 	for _, id := range sortedKeys(w.s.Reserved) {
 		r := w.reserved(id)
@@ -294,7 +304,7 @@ func (w *work) missing(agent state.AgentID) {
 			continue
 		}
 		switch {
-		case (r.Phase == state.ReservedReleasing || r.Phase == state.ReservedRetained) && created(r) == 0 && len(r.Ops) == 0 && !r.Doubt:
+		case (r.Phase == state.ReservedReleasing || r.Phase == state.ReservedRetained) && created(r) == destroyedCount(r) && len(r.Ops) == 0 && !r.Doubt:
 			w.removeReserved(r)
 		case r.WantsOffer():
 			c := r.Clone()
