@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -283,16 +284,19 @@ func (w *work) bestNode(o *state.Operation, v *state.Volume) *state.Node {
 }
 
 func (w *work) noNode(o *state.Operation) string {
-	text := "no node is there"
+	var needs []string
 	if o.Ref.Driver != "" {
-		text += " that has driver " + o.Ref.Driver + " ready"
+		needs = append(needs, "driver "+o.Ref.Driver+" ready")
 	}
 	if o.Repository != "" {
-		text += fmt.Sprintf(" and repository %q (its isolator's --backup-config)", o.Repository)
+		needs = append(needs, fmt.Sprintf("repository %q (its isolator's --backup-config)", o.Repository))
 	} else if o.Kind == state.OpBackups {
-		text += " with a repository for backups (its isolator's --backup-config)"
+		needs = append(needs, "a repository for backups (its isolator's --backup-config)")
 	}
-	return text
+	if len(needs) == 0 {
+		return "no node is there"
+	}
+	return "no node is there that has " + strings.Join(needs, " and ")
 }
 
 // operationDue: a look for a node, a request without an answer, or the end of what is kept.

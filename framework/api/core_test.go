@@ -136,6 +136,8 @@ func (c *core) answer(call scheduler.Call) {
 		c.queue = append(c.queue, scheduler.RequestResult{Op: k.Op, Volume: k.Volume.UID, Node: k.Node, OK: true, Outcome: "created", Scope: "cluster"})
 	case scheduler.RemoveVolumeData:
 		c.queue = append(c.queue, scheduler.RequestResult{Op: k.Op, Volume: k.Volume.UID, Node: k.Node, OK: true, Outcome: "removed"})
+	case scheduler.AskNode:
+		c.queue = append(c.queue, nodeAnswers(k.Operation))
 	case scheduler.Reconcile:
 		for _, t := range k.Tasks {
 			if _, ok := c.tasks[t.Task]; !ok {
