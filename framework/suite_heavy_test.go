@@ -77,6 +77,7 @@ type party struct {
 	offset  atomic.Int64 // of the framework's clock
 	want    int
 	version int
+	shape   func(*state.Spec) // what else the app is to have
 }
 
 func newParty(t *testing.T, seed uint64, agents int) *party {
@@ -227,6 +228,9 @@ func (p *party) put() scheduler.PutApp {
 	d.Spec.Unreachable = state.Unreachable{Inactive: time.Duration(p.rnd.IntN(3)) * 300 * time.Millisecond}
 	d.Spec.Unreachable.Expunge = d.Spec.Unreachable.Inactive + time.Duration(p.rnd.IntN(3))*time.Second
 	d.Spec.KillSelection = []string{"YOUNGEST_FIRST", "OLDEST_FIRST"}[p.rnd.IntN(2)]
+	if p.shape != nil {
+		p.shape(&d.Spec)
+	}
 	return e
 }
 
@@ -395,17 +399,28 @@ func (p *party) disagreement() string {
 }
 
 func suite(t *testing.T, open func() (store.Backend, error), outage func(time.Duration)) {
+	newSuite(t, open, outage).run(func() {})
+}
+
+func newSuite(t *testing.T, open func() (store.Backend, error), outage func(time.Duration)) *party {
 	seed, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64)
 	if err != nil {
 		seed = uint64(time.Now().UnixNano())
 	}
+	t.Logf("HOLDFAST_SEED=%d", seed)
+	p := newParty(t, seed, 4)
+	p.open, p.outage, p.want = open, outage, 3
+	return p
+}
+
+// run breaks things for some rounds; check looks whenever all is as ordered.
+func (p *party) run(check func()) {
+	t := p.t
 	rounds, err := strconv.Atoi(os.Getenv("HOLDFAST_ROUNDS"))
 	if err != nil {
 		rounds = 12
 	}
-	t.Logf("HOLDFAST_SEED=%d HOLDFAST_ROUNDS=%d", seed, rounds)
-	p := newParty(t, seed, 4)
-	p.open, p.outage, p.want = open, outage, 3
+	t.Logf("HOLDFAST_ROUNDS=%d", rounds)
 	p.startFramework()
 	t.Cleanup(func() { p.halt() })
 	p.insist(p.put())
@@ -416,6 +431,7 @@ func suite(t *testing.T, open func() (store.Backend, error), outage func(time.Du
 		if n%4 == 0 || n == rounds {
 			p.mend()
 			p.agree()
+			check()
 			t.Logf("     %d instances run as ordered", p.want)
 		}
 	}
