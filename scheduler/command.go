@@ -23,6 +23,9 @@ func (w *work) command(e Event) *Reply {
 	if err := w.holds(e); err != nil {
 		return refuse(err)
 	}
+	if err := w.crowded(e); err != nil {
+		return refuse(err)
+	}
 	switch e := e.(type) {
 	case PutApp:
 		return w.putApps(e)

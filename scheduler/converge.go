@@ -13,7 +13,7 @@ const changeBatch = 50
 
 // up tells whether an instance runs as wanted: running, and healthy and ready where that is checked.
 func (w *work) up(i *state.Instance) bool {
-	if i.Phase != state.PhaseRunning || i.Run.Idle || i.Paused {
+	if i.Phase != state.PhaseRunning || i.Run.Idle || i.Paused || i.Leaving() {
 		return false
 	}
 	s := w.spec(i.App, i.Run.Version)

@@ -62,6 +62,8 @@ type Config struct {
 	// LaunchTokens bounds how many launches begin within TokensEvery, MaxPerOffer how many at a time on one agent's offers; 0 for no bound.
 	LaunchTokens, MaxPerOffer int
 	TokensEvery               time.Duration
+	// MaxDeployments bounds how many deployments may be under way; 0 for no bound.
+	MaxDeployments int
 	// MaxVersions is how many definitions of an app are kept. Default 50.
 	MaxVersions int
 	// BrakeShare, BrakeMin: when more than this share of all nodes (default a half; 1: never), and at least so many (default 3), vanish within

@@ -212,6 +212,9 @@ func (s *scenario) set(a args) error {
 		case "tokens":
 			s.cfg.LaunchTokens = n
 			continue
+		case "deployments":
+			s.cfg.MaxDeployments = n
+			continue
 		case "peroffer":
 			s.cfg.MaxPerOffer = n
 			continue

@@ -445,6 +445,8 @@ func (w *work) whyRunning(i *state.Instance) *state.Why {
 	switch {
 	case i.Run.Idle:
 		code, text = state.ReasonPaused, fmt.Sprintf("paused for repair: an idle command has its volumes on %s", i.Run.Hostname)
+	case i.Leaving():
+		code, text = state.ReasonKilling, fmt.Sprintf("runs on %s, and is stopped as soon as anything may be", i.Run.Hostname)
 	case w.up(i):
 		return nil
 	case !i.Run.Ready && (i.Run.Healthy != nil && *i.Run.Healthy || len(w.spec(i.App, i.Run.Version).HealthChecks) == 0):

@@ -59,6 +59,7 @@ type frameworkConfig struct {
 	brake                                  brakeFlags
 	reconcileMin, reconcileMax             time.Duration
 	launchTokens, maxPerOffer, maxVersions int
+	maxDeployments                         int
 	tokensEvery                            time.Duration
 	probes                                 int
 	gpu                                    bool
@@ -122,6 +123,7 @@ func frameworkCommand() *cobra.Command {
 	f.IntVar(&c.launchTokens, "launch-tokens", 0, "at most so many launches begin within --launch-token-refresh-interval; 0: no bound (Marathon: 1000)")
 	f.DurationVar(&c.tokensEvery, "launch-token-refresh-interval", 30*time.Second, "see --launch-tokens")
 	f.IntVar(&c.maxPerOffer, "max-instances-per-offer", 0, "at most so many instances are launched on one agent's offers at a time; 0: no bound (Marathon: 5)")
+	f.IntVar(&c.maxDeployments, "max-running-deployments", 0, "more deployments than these under way are refused; 0: no bound (Marathon: 100)")
 	f.IntVar(&c.maxVersions, "max-versions", scheduler.KeptDefs, "how many versions of each app's definition are kept")
 	f.IntVar(&c.probes, "health-check-limit", 512, "at most so many of the framework's own health and readiness checks are under way")
 	f.DurationVar(&c.reconcileMax, "reconcile-max", time.Minute, "longest time between two reconciliations")
@@ -145,6 +147,8 @@ func (c *frameworkConfig) check() error {
 		return console.Usage(fmt.Sprintf("--role %q: a role of its own is needed, because Mesos cannot reserve for *", c.role))
 	case c.store.check() != nil:
 		return c.store.check()
+	case c.maxDeployments < 0:
+		return console.Usage("--max-running-deployments must not be negative")
 	case c.launchTokens < 0 || c.maxPerOffer < 0 || c.launchTokens > 0 && c.tokensEvery < time.Second:
 		return console.Usage("--launch-tokens and --max-instances-per-offer must not be negative, --launch-token-refresh-interval is a second or more")
 	case c.maxVersions < 2:
@@ -308,7 +312,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Roles: several(c.roles()), Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			Drain: c.consul.drainTime(), HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax,
-			LaunchTokens: c.launchTokens, TokensEvery: c.tokensEvery, MaxPerOffer: c.maxPerOffer, MaxVersions: c.maxVersions, LeaveAhead: c.leaveAhead,
+			LaunchTokens: c.launchTokens, TokensEvery: c.tokensEvery, MaxPerOffer: c.maxPerOffer, MaxVersions: c.maxVersions, MaxDeployments: c.maxDeployments, LeaveAhead: c.leaveAhead,
 			BrakeShare: c.brake.share, BrakeMin: c.brake.min, BrakeWindow: c.brake.window, BrakeFor: c.brake.lasts()},
 		Step:    scheduler.Step,
 		Probes:  c.probes,

@@ -57,7 +57,7 @@ func (c *Count) add(i *Instance, n int) {
 	c.Total += n
 	switch i.Phase {
 	case PhaseRunning:
-		if i.Run == nil || i.Run.Idle {
+		if i.Run == nil || i.Run.Idle || i.Leaving() {
 			return
 		}
 		c.Running += n
@@ -131,6 +131,11 @@ func (i *Instance) Live() bool {
 		return true
 	}
 	return false
+}
+
+// Leaving tells whether a running instance is to be killed as soon as anything may be (it came back during a hold): it is as good as down.
+func (i *Instance) Leaving() bool {
+	return i.KillReason != "" || i.Run != nil && i.Run.Version != i.Version
 }
 
 // HasTask tells whether the master knows, or may know, a task of the instance's current run.
