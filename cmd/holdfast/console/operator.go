@@ -115,18 +115,23 @@ func (w *word) agreed(c *Console, h *client.Holding) error {
 	if w.yes {
 		return nil
 	}
-	in, ok := c.In.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return Usage("there is nobody to ask here: read what it risks, then say --yes")
-	}
 	want := h.Hostname
 	if want == "" {
 		want = h.Node
 	}
-	fmt.Fprintf(c.Err, "Type the node's name (%s) to give your word: ", want)
+	return c.retype("node's name", want, "to give your word")
+}
+
+// retype asks for a name that nobody types by accident.
+func (c *Console) retype(what, want, to string) error {
+	in, ok := c.In.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return Usage("there is nobody to ask here: read what it does, then say --yes")
+	}
+	fmt.Fprintf(c.Err, "Type the %s (%s) %s: ", what, want, to)
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != want {
-		return fault.New(fault.Conflict, "nothing was done: %q is not the node's name", strings.TrimSpace(line))
+		return fault.New(fault.Conflict, "nothing was done: %q is not the %s", strings.TrimSpace(line), what)
 	}
 	return nil
 }
