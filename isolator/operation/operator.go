@@ -216,25 +216,28 @@ func wait(ctx context.Context, d time.Duration) bool {
 
 // Operation gives one, NotFound when it is not known. With a limit it waits so long for its end.
 func (p *Operator) Operation(ctx context.Context, id string, limit time.Duration) (client.Operation, error) {
-	o, ok := p.book.get(id)
-	if !ok {
-		return o, fault.New(fault.NotFound, "operation %.80q is not known here; it may have ended more than a day ago", id)
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		o, ok := p.book.get(id)
+		if !ok {
+			return o, fault.New(fault.NotFound, "operation %.80q is not known here; it may have ended more than a day ago", id)
+		}
+		p.mu.Lock()
+		run := p.runs[id]
+		p.mu.Unlock()
+		if o.Over() || ctx.Err() != nil {
+			return o, nil
+		}
+		if run == nil { // after a start, until Resume
+			wait(ctx, 20*time.Millisecond)
+			continue
+		}
+		select {
+		case <-run.done:
+		case <-ctx.Done():
+		}
 	}
-	p.mu.Lock()
-	run := p.runs[id]
-	p.mu.Unlock()
-	if o.Over() || run == nil || limit <= 0 {
-		return o, nil
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-run.done:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	o, _ = p.book.get(id)
-	return o, nil
 }
 
 // List gives all that are known, newest first.
