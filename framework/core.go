@@ -31,7 +31,7 @@ type Core interface {
 
 // Notice is a change that people watch: an instance changed phase, a deployment step ended, a node was lost.
 type Notice struct {
-	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim"; "session", "strange", "check"; "node-order", "hold"
+	Type       string            `json:"type"` // "instance", "volume", "app", "deployment", "node", "claim", "reservation"; "session", "strange", "check"; "node-order", "hold"
 	Instance   *state.Instance   `json:"instance,omitempty"`
 	Deployment *state.Deployment `json:"deployment,omitempty"`
 	ID         string            `json:"id"`
@@ -46,6 +46,8 @@ type Notice struct {
 	App, AppBefore   *state.App        `json:"-"`
 	// Def is what an app that is gone was.
 	Def *state.Def `json:"-"`
+	// Reserved is a reservation that changed its phase ("reservation").
+	Reserved *state.Reserved `json:"reserved,omitempty"`
 	// Session is the connection to the master, when it came or went ("session"); First at the first one of this process.
 	Session *state.Session `json:"-"`
 	First   bool           `json:"-"`

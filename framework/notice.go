@@ -147,6 +147,10 @@ func notice(view *state.State, w state.Write) (Notice, bool) {
 			n.Def = view.Def(n.App.ID, n.App.Version)
 		}
 		return n, true
+	case state.KindReserved:
+		old := view.Reserved[state.ReservedID(w.ID)]
+		n.Type, n.Reserved = "reservation", orBefore(w, old)
+		return n, n.Gone || old == nil || old.Phase != n.Reserved.Phase
 	case state.KindVolume:
 		return n, true
 	case state.KindSession:
@@ -229,6 +233,8 @@ func (f *Framework) report(n Notice) {
 		} else {
 			f.log.Debug("instance", fields...)
 		}
+	case n.Reserved != nil:
+		f.logReservation(n)
 	case n.Type == string(state.KindHold):
 		if r := f.view.Hold.Why(); r.Code != "" {
 			f.log.Warn("nothing is started, moved or killed from now on", zap.String("because", r.Text), zap.Time("until", r.Until))
@@ -257,4 +263,18 @@ var remarkable = map[state.Phase]bool{state.PhaseLaunching: true, state.PhaseRun
 // eventName is the type of an event, for logs and metrics.
 func eventName(e scheduler.Event) string {
 	return strings.TrimPrefix(fmt.Sprintf("%T", e), "scheduler.")
+}
+
+// logReservation tells of a reservation that changed its phase, loudly when data was left behind.
+func (f *Framework) logReservation(n Notice) {
+	r := n.Reserved
+	fields := []zap.Field{zap.String("reservation", n.ID), zap.String("instance", string(r.Instance)), zap.String("host", r.Hostname)}
+	switch {
+	case n.Gone:
+		f.log.Info("reservation is over", fields...)
+	case r.Phase == state.ReservedLeft:
+		f.log.Warn("an agent was lost for too long: its instance starts over elsewhere, and its local volume is left behind", fields...)
+	default:
+		f.log.Info("reservation", append(fields, zap.String("phase", string(r.Phase)))...)
+	}
 }

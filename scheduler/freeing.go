@@ -20,7 +20,7 @@ func (w *work) tend() {
 		return
 	}
 	cluster := w.cluster()
-	if cluster == "" || !look(w, state.KindFramework, "", w.s.Framework).Reserves && len(w.s.Offers)+len(w.newOffers) == 0 {
+	if cluster == "" {
 		return
 	}
 	type where struct {
@@ -28,18 +28,27 @@ func (w *work) tend() {
 		role  string
 	}
 	var list []where
-	by := map[where][]*state.Offer{}
-	wanted := map[where]bool{}
-	for _, o := range w.offers() {
-		if o.Bundle != "" || o.Agent == "" {
+	offers := w.offers()
+	var wanted map[where]bool
+	for _, o := range offers {
+		k := where{o.Agent, o.Role}
+		if o.Bundle != "" || o.Agent == "" || wanted[k] || !ours(o, cluster) && len(w.s.ReservedOn(o.Agent)) == 0 {
 			continue
 		}
-		k := where{o.Agent, o.Role}
-		if !wanted[k] && (ours(o, cluster) || len(w.s.ReservedOn(o.Agent)) > 0) {
-			wanted[k] = true
-			list = append(list, k)
+		if wanted == nil {
+			wanted = map[where]bool{}
 		}
-		by[k] = append(by[k], o)
+		wanted[k] = true
+		list = append(list, k)
+	}
+	if len(list) == 0 {
+		return
+	}
+	by := map[where][]*state.Offer{}
+	for _, o := range offers {
+		if o.Bundle == "" {
+			by[where{o.Agent, o.Role}] = append(by[where{o.Agent, o.Role}], o)
+		}
 	}
 	for _, k := range list {
 		w.tendAgent(k.agent, k.role, by[k])

@@ -350,11 +350,13 @@ type Explanation struct {
 
 // Event is one frame of GET /v1/events: what changed, as it is now.
 type Event struct {
-	Type       string      `json:"type"` // instance, volume, app, deployment, node, claim
+	Type       string      `json:"type"` // instance, volume, app, deployment, node, claim, reservation
 	ID         string      `json:"id"`
 	Gone       bool        `json:"gone,omitempty"`
 	Instance   *Instance   `json:"instance,omitempty"`
 	Deployment *Deployment `json:"deployment,omitempty"`
+	// Reservation tells of a reservation that changed its state.
+	Reservation *Reservation `json:"reservation,omitempty"`
 }
 
 // Info is GET /v1/info: the running framework and its connections.

@@ -32,9 +32,16 @@ func Reservations(st *state.State, app state.AppID) []client.Reservation {
 
 // Reservation gives one reservation.
 func Reservation(st *state.State, r *state.Reserved) client.Reservation {
+	out := ReservationRecord(r)
+	out.Reason = reservedReason(st, r)
+	return out
+}
+
+// ReservationRecord gives what the record alone tells.
+func ReservationRecord(r *state.Reserved) client.Reservation {
 	out := client.Reservation{ID: string(r.ID), App: string(r.App), Instance: string(r.Instance), Agent: string(r.Agent), Hostname: r.Hostname, Role: r.Role,
 		State: string(r.Phase), Retained: r.Phase == state.ReservedRetained || r.Phase == state.ReservedLeft, Since: r.Since, Volumes: []client.LocalVolume{},
-		Error: r.Error, RetryAt: r.RetryAt, MissingSince: r.MissingSince, Reason: reservedReason(st, r)}
+		Error: r.Error, RetryAt: r.RetryAt, MissingSince: r.MissingSince}
 	for _, v := range r.Volumes {
 		out.Volumes = append(out.Volumes, client.LocalVolume{PersistenceID: v.ID, ContainerPath: v.ContainerPath, Type: v.Type, SizeMB: v.SizeMB, Exists: v.Created, NoResize: v.NoResize})
 	}

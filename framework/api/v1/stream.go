@@ -61,6 +61,10 @@ func frame(n framework.Notice) []byte {
 		d := show.Deployment(n.Deployment)
 		e.Deployment = &d
 	}
+	if n.Reserved != nil {
+		r := show.ReservationRecord(n.Reserved)
+		e.Reservation = &r
+	}
 	out := append([]byte("event: "+n.Type+"\r\ndata: "), document.Marshal(e)...)
 	return append(out, "\r\n\r\n"...)
 }
