@@ -184,7 +184,18 @@ func (f *Framework) leadUntilDeposed(parent context.Context) (bool, error) {
 	f.c.Store.WhenDeposed(func() { cancel(store.ErrNotLeader) })
 	f.lets(cancel)
 	defer f.lets(nil)
+	// Readers are told at once, also when the loop hangs and its end is not to be waited for.
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(told)
+		if errors.Is(context.Cause(ctx), store.ErrNotLeader) {
+			f.resign("another process has taken over, or the loop of this one hangs")
+		}
+	})
 	committed, err := f.lead(ctx)
+	if !stop() {
+		<-told
+	}
 	err = whyEnded(ctx, err)
 	if parent.Err() == nil && errors.Is(context.Cause(ctx), store.ErrNotLeader) && !errors.Is(err, store.ErrNotLeader) {
 		err = fault.Wrap(fault.Conflict, store.ErrNotLeader, "another process has taken over")

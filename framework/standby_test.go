@@ -23,9 +23,13 @@ type process struct {
 	done chan error
 }
 
-func start(t *testing.T, m *leasetest.Memory, who string) *process {
+func start(t *testing.T, m *leasetest.Memory, who string, change ...func(*Config, *registers.Options)) *process {
 	t.Helper()
-	back, err := registers.Open(m, registers.Options{Name: "memory", Renew: 30 * time.Millisecond, Takeover: 2 * time.Second})
+	o := registers.Options{Name: "memory", Renew: 30 * time.Millisecond, Takeover: 2 * time.Second}
+	for _, f := range change {
+		f(new(Config), &o)
+	}
+	back, err := registers.Open(m, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +39,9 @@ func start(t *testing.T, m *leasetest.Memory, who string) *process {
 		RetryMin: time.Millisecond, RetryMax: 10 * time.Millisecond, TickEvery: time.Hour, Standby: true, StandbyEvery: 20 * time.Millisecond}
 	if c.Store, err = store.Open(context.Background(), back, storetest.A, who); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range change {
+		f(&c, &o)
 	}
 	if p.Framework, err = New(c); err != nil {
 		t.Fatal(err)

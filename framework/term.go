@@ -238,6 +238,7 @@ func (t *term) take(batch []input) error {
 // step plans one event and applies the plan to the loop's own state.
 func (t *term) step(in input) error {
 	f := t.f
+	f.c.Store.Alive()
 	now := f.c.Now()
 	if _, ok := in.event.(scheduler.Tick); ok {
 		t.ticked, t.wake = now, time.Time{}
@@ -319,9 +320,12 @@ func (t *term) flush() error {
 		t.batch.Reset()
 	}
 	f.publish(t.pending)
+	unsure := t.confirm()
 	for _, p := range t.pending {
 		for _, call := range p.plan.Calls {
-			t.do(call)
+			if unsure == nil {
+				t.do(call)
+			}
 		}
 	}
 	for _, p := range t.pending {
@@ -336,6 +340,19 @@ func (t *term) flush() error {
 	}
 	clear(t.pending)
 	t.pending = t.pending[:0]
+	return unsure
+}
+
+// confirm makes sure, where calls are to be made, that no other process leads by now. A leader that was stopped after a commit and goes on when
+// another leads makes none: whoever leads finds the intents in the state.
+func (t *term) confirm() error {
+	for _, p := range t.pending {
+		if len(p.plan.Calls) > 0 {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), t.f.c.CommitLimit)
+			defer cancel()
+			return fault.Op(t.f.c.Store.Confirm(ctx), "calls were not made")
+		}
+	}
 	return nil
 }
 

@@ -292,7 +292,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	webui := c.url(address)
 	identity := mesos.Identity{Name: c.name, User: c.mesosUser, Principal: who.Principal(), Hostname: c.hostname, Webui: webui,
 		Roles: c.roles(), Labels: c.labels, FailoverTimeout: c.failoverTimeout, GPU: c.gpu}
-	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who,
+	client, err := mesos.New(mesos.Config{Master: c.master, MasterSecret: zkSecret, TLS: secure, Info: identity.FrameworkInfo(), Credential: who, Gate: st.Confirm,
 		Tasks: task.Encoder{EnvPrefix: c.envPrefix, BridgeName: c.bridgeName, API: webui}, Log: log.Named("mesos")})
 	if err != nil {
 		return nil, nil, err
@@ -320,7 +320,7 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 		Standby: c.store.address != "",
 		Master:  client,
 		Nodes: framework.WithAuthority(authority, st.Cluster(),
-			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: by, Log: log.Named("nodes")}),
+			nodes.Config{Timings: timings, MinGrade: lease.Grade(c.minGrade), By: by, Gate: st.Confirm, Log: log.Named("nodes")}),
 		Sandboxes: &mesos.Sandboxes{Credential: who, TLS: secure},
 		Metrics:   framework.NewMetrics(registry),
 		Log:       log,

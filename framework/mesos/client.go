@@ -45,6 +45,9 @@ type Config struct {
 	CallLimit time.Duration
 	// SilentFor is how many heartbeat intervals without a byte mean that the stream is dead. Default 5.
 	SilentFor int
+	// Gate, when not nil, is asked before anything is sent, a subscription too: with an error nothing is. It is how a process finds out after a pause that
+	// another leads.
+	Gate func(context.Context) error
 	// Transport is for tests; nil means an own one.
 	Transport http.RoundTripper
 	Log       *zap.Logger
@@ -188,6 +191,9 @@ func (c *Client) subscription(ctx context.Context, at target, id string, emit fu
 	// One watch over everything that can hang: connecting, headers, silence on the stream. It stands still while emit works.
 	watch := newSilence(c.c.CallLimit, cancel)
 	defer watch.stop()
+	if err := c.mayAct(ctx); err != nil {
+		return &subscribeError{err: err}
+	}
 	resp, err := c.post(ctx, master, subscribeCall(c.c.Info, id), "")
 	if err != nil {
 		return &subscribeError{err: moved(watch.explain(err, "subscribe"))}
@@ -326,6 +332,14 @@ func (c *Client) post(ctx context.Context, master *url.URL, call *msched.Call, s
 		req.Header.Set("Mesos-Stream-Id", stream)
 	}
 	return authorized(c.http, req, c.c.Credential)
+}
+
+// mayAct asks the gate.
+func (c *Client) mayAct(ctx context.Context) error {
+	if c.c.Gate == nil {
+		return nil
+	}
+	return c.c.Gate(ctx)
 }
 
 // authorized sends a request with a credential, and tells it when it was refused.

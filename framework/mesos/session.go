@@ -152,6 +152,9 @@ func (s *session) post(ctx context.Context, m *msched.Call) error {
 	m.FrameworkID = &mesos.FrameworkID{Value: s.id}
 	ctx, cancel := context.WithTimeout(ctx, s.client.c.CallLimit)
 	defer cancel()
+	if err := s.client.mayAct(ctx); err != nil {
+		return fault.Wrap(fault.Unavailable, err, "%s: not sent", m.Type)
+	}
 	resp, err := s.client.post(ctx, s.master, m, s.stream)
 	if err != nil {
 		if neverSent(err) {

@@ -33,7 +33,9 @@ type Config struct {
 	// By names this framework in the records it writes, such as L4.
 	By      string
 	Workers int // calls at once; default 32
-	Log     *zap.Logger
+	// Gate, when not nil, is asked before a call is made: with an error it is not, and it is tried again while that is Unavailable or Unknown.
+	Gate func(context.Context) error
+	Log  *zap.Logger
 }
 
 // Nodes is the component. Make it with New.

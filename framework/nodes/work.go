@@ -45,6 +45,11 @@ func (n *Nodes) untilKnown(ctx context.Context, call scheduler.Call) {
 
 // make makes a call once and reports its outcome, if it is known.
 func (n *Nodes) make(ctx context.Context, call scheduler.Call) error {
+	if n.c.Gate != nil {
+		if err := n.c.Gate(ctx); err != nil {
+			return err
+		}
+	}
 	switch c := call.(type) {
 	case scheduler.Grant:
 		return n.grant(ctx, c)

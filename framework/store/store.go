@@ -110,6 +110,25 @@ func (s *Store) WhenDeposed(f func()) {
 	s.deposed = f
 }
 
+// Alive is the sign of life of the loop that leads: where several processes share the back end, one whose loop hangs loses the leadership.
+func (s *Store) Alive() {
+	if a, ok := s.back.(interface{ Alive(cluster string) }); ok {
+		a.Alive(s.cluster)
+	}
+}
+
+// Confirm makes sure that this process still leads, for who is about to act outside the store. An error, of which one that says that another leads is ErrNotLeader,
+// means that nothing may be done. Always nil where the back end is one process's alone.
+func (s *Store) Confirm(ctx context.Context) error {
+	c, ok := s.back.(interface {
+		Confirm(ctx context.Context, cluster string) error
+	})
+	if !ok {
+		return nil
+	}
+	return fault.Op(notLeader(c.Confirm(ctx, s.cluster)), "confirm the leadership")
+}
+
 // Resign gives the leadership up where the back end can, so that others need not wait. Lead takes it again.
 func (s *Store) Resign() {
 	if r, ok := s.back.(interface{ Resign(cluster string) }); ok {

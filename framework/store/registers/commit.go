@@ -86,6 +86,9 @@ func (s *seat) put(ctx context.Context, ops []store.Op, change func(*record)) er
 	if err != nil {
 		return err
 	}
+	if s.alive.Load() != 0 { // a large commit takes its time
+		s.b.Alive(s.cluster)
+	}
 	for i, e := range entries {
 		if e.Version == 0 {
 			delete(s.known, keys[i])

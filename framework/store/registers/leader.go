@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,13 +50,16 @@ type seat struct {
 	broken bool
 	known  map[string]uint64 // version of each record's register by store key; nil: not read yet
 
+	alive atomic.Int64 // when the loop last gave a sign of life: time since Backend.began and one; 0: not in this term
+	sure  atomic.Int64 // written in the same form, for who does not wait for mu; 0: does not lead, or not known
+
 	// mu guards what follows, also while it is written to the server.
 	mu      sync.Mutex
 	mine    bool
 	unsure  bool // the version may have moved by a renewal of ours that had no answer
 	rec     record
 	version uint64
-	written time.Time
+	written time.Time // when the last write that was done was sent
 	lost    chan struct{}
 	seen    observation
 }
@@ -154,7 +158,7 @@ func (s *seat) take(ctx context.Context, who string) (store.Term, error) {
 			return 0, err
 		}
 		if version != 0 && old.Nonce == fresh { // an attempt without an answer was done
-			return s.taken(old, version), nil
+			return s.taken(old, version, time.Time{}), nil
 		}
 		still := s.seen.still(version, s.b.o.Now(), s.b.o.Takeover/2)
 		if version != 0 && old.ID != s.b.id && !old.Resigned && still < s.b.o.Takeover {
@@ -163,10 +167,11 @@ func (s *seat) take(ctx context.Context, who string) (store.Term, error) {
 		}
 		next := record{V: store.Version, Kind: "leader", Rev: old.Rev + 1, Holder: who, URL: s.b.o.URL, ID: s.b.id, Nonce: fresh,
 			Count: old.Count + 1, Journal: old.Journal}
+		sent := s.b.o.Now()
 		entries, err := s.b.r.Txn(ctx, lease.Op{Kind: lease.OpPut, Key: leaderKey(s.cluster), Expect: version, Value: next.encode()})
 		switch {
 		case err == nil:
-			return s.taken(next, entries[0].Version), nil
+			return s.taken(next, entries[0].Version, sent), nil
 		case !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Unknown):
 			return 0, err
 		}
@@ -174,9 +179,11 @@ func (s *seat) take(ctx context.Context, who string) (store.Term, error) {
 	return 0, fault.New(fault.Unavailable, "the leader register of cluster %s moves too fast to be taken", s.cluster)
 }
 
-func (s *seat) taken(r record, version uint64) store.Term {
+func (s *seat) taken(r record, version uint64, sent time.Time) store.Term {
 	s.drop()
-	s.mine, s.unsure, s.rec, s.version, s.written, s.lost = true, false, r, version, s.b.o.Now(), make(chan struct{})
+	s.alive.Store(0)
+	s.mine, s.unsure, s.rec, s.version, s.lost = true, false, r, version, make(chan struct{})
+	s.wrote(sent)
 	return store.Term(r.Rev)
 }
 
@@ -186,6 +193,7 @@ func (s *seat) drop() {
 		close(s.lost)
 	}
 	s.mine = false
+	s.sure.Store(0)
 }
 
 func (r record) encode() []byte {
@@ -208,9 +216,11 @@ func (s *seat) write(ctx context.Context, change func(*record), ops []lease.Op) 
 		next := s.rec
 		change(&next)
 		all := append([]lease.Op{{Kind: lease.OpPut, Key: leaderKey(s.cluster), Expect: s.version, Value: next.encode()}}, ops...)
+		sent := s.b.o.Now()
 		entries, err := s.b.r.Txn(ctx, all...)
 		if err == nil {
-			s.rec, s.version, s.unsure, s.written = next, entries[0].Version, false, s.b.o.Now()
+			s.rec, s.version, s.unsure = next, entries[0].Version, false
+			s.wrote(sent)
 			return entries[1:], nil
 		}
 		if !fault.Is(err, fault.Conflict) {
@@ -249,6 +259,10 @@ func (s *seat) renew(ctx context.Context, every time.Duration) {
 	skip := !s.mine || (!s.unsure && s.b.o.Now().Sub(s.written) < every/2)
 	s.mu.Unlock()
 	if skip {
+		return
+	}
+	if silent := s.hangs(); silent > 0 {
+		s.giveUp(silent)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, every)

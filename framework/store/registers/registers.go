@@ -20,7 +20,8 @@
 //
 // Leadership is an observed lease. The holder touches its register every Options.Renew. Another takes it when it saw the register
 // unchanged for Options.Takeover by its own monotonic clock, or at once when the holder resigned (Close). A mistake in
-// that costs an interruption, never a record: the fence decides.
+// that costs an interruption, never a record: the fence decides. What the leader does outside the store is not fenced by it, so it asks Confirm first,
+// and whatever slips through all the same (a process that is stopped between that question and its act) meets the claims of volumes.
 package registers
 
 import (
@@ -48,6 +49,8 @@ type Options struct {
 	Renew time.Duration
 	// Takeover is for how long another must see the register unchanged. Default 8 s; at least 3 times Renew.
 	Takeover time.Duration
+	// Hang is for how long the loop may give no sign of life (Alive) before its leadership is given up. Default 15 s.
+	Hang time.Duration
 	// Now is the clock; it must be monotonic. Tests set it.
 	Now func() time.Time
 	Log *zap.Logger
@@ -57,6 +60,7 @@ type Options struct {
 type Backend struct {
 	r      lease.Registers
 	o      Options
+	began  time.Time
 	id     string // of this process's hold on the store, told from all others
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -83,13 +87,16 @@ func Open(r lease.Registers, o Options) (*Backend, error) {
 	if o.Takeover < 3*o.Renew {
 		return nil, fault.New(fault.Invalid, "store %s: another may take over after %v, which is less than three times the renewal's %v", o.Name, o.Takeover, o.Renew)
 	}
+	if o.Hang <= 0 {
+		o.Hang = 15 * time.Second
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Log == nil {
 		o.Log = zap.NewNop()
 	}
-	b := &Backend{r: r, o: o, id: nonce(), seats: map[string]*seat{}}
+	b := &Backend{r: r, o: o, began: o.Now(), id: nonce(), seats: map[string]*seat{}}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	b.done.Go(b.renewals)
 	return b, nil
