@@ -19,6 +19,9 @@ func (w *work) use(i *state.Instance, spec *state.Spec, s *site) {
 			toCreate = append(toCreate, v)
 		}
 	}
+	if w.prepareDisks(i, spec, s) {
+		return
+	}
 	_, ports, ok := w.fitIn(i, spec, s.pool, s.offers, nil, w.seed())
 	if !ok {
 		return // unfit has just said that it fits

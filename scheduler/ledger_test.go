@@ -148,6 +148,14 @@ func (l *ledger) apply(op reserve.Op) error {
 				}
 			}
 			from, to = append(from, stripped(r)), append(to, r)
+		case reserve.CreateDisk, reserve.DestroyDisk:
+			d := *r.Disk
+			made := r
+			made.Disk = &d
+			if d.Source, d.ID = "RAW", ""; op.Kind == reserve.CreateDisk {
+				d.Source, d.ID = op.Target, "made"
+			}
+			from, to = append(from, r), append(to, made)
 		case reserve.Destroy:
 			from, to = append(from, r), append(to, stripped(r))
 		case reserve.Grow:
@@ -237,6 +245,9 @@ func (s *scenario) agentOf(a args) error {
 	}
 	if m := a.num("mount", 0); m > 0 {
 		free.add(state.Resource{Name: "disk", Scalar: m, AllocationRole: role, Disk: &state.Disk{Source: "MOUNT", Root: "/mnt/a"}})
+	}
+	if m := a.num("raw", 0); m > 0 {
+		free.add(state.Resource{Name: "disk", Scalar: m, AllocationRole: role, Provider: "p", Disk: &state.Disk{Source: "RAW", Profile: "fast"}})
 	}
 	if m := a.num("path", 0); m > 0 {
 		free.add(state.Resource{Name: "disk", Scalar: m, AllocationRole: role, Disk: &state.Disk{Source: "PATH", Root: "/mnt/p"}})

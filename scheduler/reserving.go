@@ -179,6 +179,9 @@ func (w *work) unreservable(s *site, spec *state.Spec) []state.Reason {
 	if w.cluster() == "" {
 		return []state.Reason{{Code: state.ReasonReservation, Text: "the cluster has no name yet to label reservations with"}}
 	}
+	if len(s.offers) == 0 {
+		return []state.Reason{{Code: state.ReasonReservation, Text: "its offer is used for the reservation of another instance"}}
+	}
 	_, rs := reserve.Launch(s.pool.Clone(), nil, w.wish("", "", spec, s.offers[0].Role, nil, nil), 0)
 	return rs
 }
@@ -262,7 +265,12 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 		w.use(i, spec, s)
 		return
 	}
-	if s.offers[0].Bundle != "" || slices.ContainsFunc(s.offers, func(o *state.Offer) bool { return w.offer(o.ID) == nil || w.offer(o.ID).Bundle != "" }) {
+	w.operateFirst(r, s, plan.Ops)
+}
+
+// operateFirst asks for what has to be over before an instance can be launched at a site. The site's offers are used up by it.
+func (w *work) operateFirst(r *state.Reserved, s *site, ops []reserve.Op) {
+	if slices.ContainsFunc(s.offers, func(o *state.Offer) bool { return w.offer(o.ID) == nil || w.offer(o.ID).Bundle != "" }) {
 		return // the offer is being used; the next one does
 	}
 	c := r.Clone()
@@ -271,8 +279,22 @@ func (w *work) placeOn(i *state.Instance, r *state.Reserved, s *site, spec *stat
 	}
 	c.Error = ""
 	w.putReserved(c)
-	w.operate(s.agent.ID, s.offers, plan.Ops, func(state.InstanceID) *state.Reserved { return w.reserved(c.ID) })
-	s.offers = nil
+	w.operate(s.agent.ID, s.offers, ops, func(state.InstanceID) *state.Reserved { return w.reserved(c.ID) })
+	s.offers, s.pool = nil, place.NewPool(nil)
+}
+
+// prepareDisks deals with a new instance whose disk a storage provider has to make first (CREATE_DISK). It tells whether that is so.
+func (w *work) prepareDisks(i *state.Instance, spec *state.Spec, s *site) bool {
+	if !spec.Local() || w.reservedOf(i.ID) != nil {
+		return false
+	}
+	r := w.withVolumes(w.freshReserved(i, s.agent.ID, s.agent.Hostname, s.offers[0].Role), spec)
+	plan, no := w.roomFor(i, spec, r, s.pool.Clone(), s.offers, nil, 0)
+	if len(no) > 0 || !plan.Later {
+		return false
+	}
+	w.operateFirst(r, s, plan.Ops)
+	return true
 }
 
 func (w *work) seed() uint64 {
@@ -513,4 +535,23 @@ func localOf(plan *reserve.Plan) (list []state.RunVolume) {
 		}
 	}
 	return list
+}
+
+// tallyReserved counts the instances that wait for the agent that has their reservation: they are there, as constraints see it.
+func (w *work) tallyReserved(app state.AppID, spec *state.Spec, t place.Tally) {
+	for _, id := range w.s.ReservedFor(app) {
+		r := w.reserved(id)
+		if r == nil || !r.Current() {
+			continue
+		}
+		i := w.instance(r.Instance)
+		if i == nil || i.Live() || i.Goal != state.GoalRun {
+			continue
+		}
+		at := place.Site{Hostname: r.Hostname}
+		if a := w.agent(r.Agent); a != nil {
+			at = place.Site{Hostname: a.Hostname, Region: a.Region, Zone: a.Zone, Attributes: a.Attributes}
+		}
+		t.Add(spec.Constraints, &at, 1)
+	}
 }

@@ -912,6 +912,7 @@ func (s *scenario) app(a args) Event {
 		if t := a.named["type"]; t != "" {
 			m.DiskType = t
 		}
+		m.Profile = a.named["profile"]
 		spec.Volumes = append(spec.Volumes, m)
 		spec.Residency, spec.Unreachable.Disabled = &state.Residency{}, true
 	}

@@ -379,5 +379,6 @@ func (w *work) tally(app state.AppID, spec *state.Spec) place.Tally {
 			}
 		}
 	}
+	w.tallyReserved(app, spec, t)
 	return t
 }

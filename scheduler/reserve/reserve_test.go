@@ -254,6 +254,17 @@ func TestFree(t *testing.T) {
 	if got, want := show(ops), "DESTROY disk 100 (a/b volume v) [v]\nUNRESERVE cpus 1 (a/b db.0), disk 32 (a/b volume v), disk 100 (a/b volume v)"; got != want {
 		t.Errorf("free: got %s, want %s", got, want)
 	}
+	// What a storage provider made for us goes back to it first.
+	disk := state.Resource{Name: "disk", Scalar: 100, AllocationRole: "a/b", Provider: "p", Reservations: []state.Reservation{mine("v")}, Disk: &state.Disk{Source: "MOUNT", Profile: "fast", ID: "7", Persistence: "v"}}
+	ops, _ = Free([]state.Resource{disk}, owner, func(string) bool { return true })
+	if got, want := show(ops), "DESTROY disk 100 (a/b volume v) [MOUNT fast v]\nDESTROY_DISK disk 100 (a/b volume v) [MOUNT fast]"; got != want {
+		t.Errorf("free a provider's disk: got %s, want %s", got, want)
+	}
+	raw := plain(disk)
+	raw.Disk = &state.Disk{Source: "RAW", Profile: "fast"}
+	if got, want := show(Trim([]state.Resource{raw, plain(disk)}, owner)), "DESTROY_DISK disk 100 (a/b volume v) [MOUNT fast]\nUNRESERVE disk 100 (a/b volume v) [RAW fast]"; got != want {
+		t.Errorf("trim a provider's disk: got %s, want %s", got, want)
+	}
 	if !slices.Equal(kept, []string{"s"}) {
 		t.Errorf("kept %v", kept)
 	}
