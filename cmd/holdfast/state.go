@@ -52,7 +52,7 @@ type stateFlags struct {
 }
 
 func stateCommand(c *console.Console) *cobra.Command {
-	return console.Verbs("state", "The framework's state: write it to a file, read it back into another store", stateExportCommand(c), stateImportCommand(c))
+	return console.Verbs("state", "The framework's state: write it to a file, read it back, move it to another store", stateExportCommand(c), stateImportCommand(c), stateMigrateCommand(c))
 }
 
 func (s *stateFlags) command(use, short, long string, run func(context.Context) error) *cobra.Command {
@@ -258,6 +258,26 @@ func (s *stateFlags) load(ctx context.Context, c *console.Console) error {
 // fillEmpty leads, which a live leader refuses, makes sure that nothing is there, and writes the framework's record last, so that an
 // import that was interrupted is never taken for a whole state.
 func fillEmpty(ctx context.Context, back store.Backend, st *store.Store, ops []store.Op) error {
+	if err := leadNamed(ctx, back, st); err != nil {
+		return err
+	}
+	err := back.Load(ctx, st.Cluster(), func(key string, _ []byte) error {
+		return fault.New(fault.Exists, "%s is not empty (it has %s): import only fills an empty store", back.Name(), key)
+	})
+	if err != nil {
+		return err
+	}
+	framework, err := putRecords(ctx, st, ops)
+	if err != nil {
+		return err
+	}
+	var end store.Batch
+	end.Add(framework)
+	return st.Commit(ctx, &end)
+}
+
+// leadNamed leads a store, and makes sure that it is for the cluster: of processes that begin on an empty one each would name it.
+func leadNamed(ctx context.Context, back store.Backend, st *store.Store) error {
 	if shared, ok := back.(*registers.Backend); ok {
 		name, err := shared.Cluster(ctx, st.Cluster())
 		if err == nil && name != st.Cluster() {
@@ -267,32 +287,39 @@ func fillEmpty(ctx context.Context, back store.Backend, st *store.Store, ops []s
 			return err
 		}
 	}
-	if err := st.Lead(ctx); err != nil {
-		return fault.Op(err, "the store is in use: stop every framework process first")
+	return leadIdle(ctx, st)
+}
+
+// leadIdle leads a store that nobody uses. It waits for as long as a leader that was killed is taken for alive.
+func leadIdle(ctx context.Context, st *store.Store) error {
+	for end := time.Now().Add(12 * time.Second); ; {
+		err := st.Lead(ctx)
+		if err == nil || !errors.Is(err, store.ErrNotLeader) || time.Now().After(end) {
+			return fault.Op(err, "the store is in use: stop every framework process first")
+		}
+		select {
+		case <-ctx.Done():
+			return fault.Op(err, "the store is in use: stop every framework process first")
+		case <-time.After(500 * time.Millisecond):
+		}
 	}
-	err := back.Load(ctx, st.Cluster(), func(key string, _ []byte) error {
-		return fault.New(fault.Exists, "%s is not empty (it has %s): import only fills an empty store", back.Name(), key)
-	})
-	if err != nil {
-		return err
-	}
-	last := store.Prefix(st.Cluster()) + "meta/framework"
-	var batch, end store.Batch
+}
+
+// putRecords writes all of ops but the framework's own record, which it gives back: the state counts as whole with that one only.
+func putRecords(ctx context.Context, st *store.Store, ops []store.Op) (framework []store.Op, err error) {
+	var batch store.Batch
 	for _, op := range ops {
-		if op.Key == last {
-			end.Add([]store.Op{op})
+		if op.Key == store.FrameworkKey(st.Cluster()) {
+			framework = append(framework, op)
 			continue
 		}
 		if !batch.Room([]store.Op{op}, st.Limits()) {
 			if err := st.Commit(ctx, &batch); err != nil {
-				return err
+				return nil, err
 			}
 			batch.Reset()
 		}
 		batch.Add([]store.Op{op})
 	}
-	if err := st.Commit(ctx, &batch); err != nil {
-		return err
-	}
-	return st.Commit(ctx, &end)
+	return framework, st.Commit(ctx, &batch)
 }

@@ -121,6 +121,9 @@ func decode(key string, raw []byte) (state.Write, error) {
 	if h.V < 1 {
 		return state.Write{}, fmt.Errorf("no version")
 	}
+	if h.Kind == kindMoved {
+		return state.Write{}, moved(raw)
+	}
 	value := newValue(h.Kind)
 	if value == nil {
 		return state.Write{}, fmt.Errorf("kind %.40q is not known", h.Kind)

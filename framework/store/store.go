@@ -156,6 +156,8 @@ func (s *Store) Load(ctx context.Context) ([]state.Write, []Bad, error) {
 		switch {
 		case err == nil:
 			writes = append(writes, w)
+		case errors.As(err, new(*Moved)):
+			return fault.Wrap(fault.Conflict, err, "cluster %s", s.cluster)
 		case rel == "meta/framework":
 			return fault.Wrap(fault.Internal, err, "read record %s", key)
 		default:
