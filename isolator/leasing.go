@@ -24,6 +24,9 @@ func (s *Service) prepareLease() error {
 	s.scans.fencer = s.fencer
 	if state, ok := s.state.(*fence.State); ok {
 		state.SetLimit(s.o.Timings.S)
+		if err := s.askDeadMan(state); err != nil {
+			return err
+		}
 	}
 	generation, deadline := s.state.Deadline()
 	var err error
@@ -37,13 +40,21 @@ func (s *Service) prepareLease() error {
 	return err
 }
 
-// grade is how sure it is that this node stops writing: soft while the watchdog process makes its rounds, none without.
+// grade is how sure it is that this node stops writing: none without the watchdog process, soft while it makes its rounds, reset while it feeds a dead-man
+// besides.
 func (s *Service) grade() lease.Grade {
 	if !s.watched() {
 		return lease.GradeNone
 	}
 	if state, ok := s.state.(interface{ WatchdogAlive() bool }); ok && !state.WatchdogAlive() {
 		return lease.GradeNone
+	}
+	if state, ok := s.state.(interface {
+		DeadMan() (time.Duration, string)
+	}); ok {
+		if armed, _ := state.DeadMan(); armed > 0 {
+			return lease.GradeReset
+		}
 	}
 	return lease.GradeSoft
 }

@@ -81,6 +81,7 @@ func (s *Service) publishFacts(ctx context.Context) {
 		} else {
 			s.problem("watchdog", "")
 		}
+		s.noteDeadMan(grade)
 		// Up at once, down only when the watchdog stays away: it is started again in half a second.
 		if away++; grade != lease.GradeNone {
 			away = 0

@@ -110,6 +110,11 @@ type Options struct {
 	// WatchdogClock is unix.CLOCK_BOOTTIME or CLOCK_MONOTONIC, the same clock as Clock.
 	WatchdogClock int
 
+	// DeadMan is the device that resets this machine when the watchdog process does not feed it, "" for none; DeadManTimeout its time-out in whole seconds, 0
+	// for S rounded up. Timings.H must cover it (I4).
+	DeadMan        string
+	DeadManTimeout time.Duration
+
 	// Repositories are where backups go; nil has none.
 	Repositories operation.Repositories
 

@@ -70,7 +70,7 @@ func (s *Service) Status() client.Status {
 	s.mu.Unlock()
 	out := client.Status{Node: s.nodeUID, Hostname: s.o.Hostname, BootID: s.o.BootID, AgentID: agent.ID, Version: s.o.Version,
 		PID: os.Getpid(), Ready: s.isReady(), Generation: s.keeper.Generation(), Lease: s.leaseText(), Draining: draining,
-		Problems: s.problemList(), Volumes: []client.VolumeStatus{}, Stuck: mount.Stuck(), Dir: s.o.Dir, AgentURL: s.o.AgentURL, Timings: timingsText(s.o.Timings)}
+		Problems: s.problemList(), Volumes: []client.VolumeStatus{}, Stuck: mount.Stuck(), Dir: s.o.Dir, AgentURL: s.o.AgentURL, Timings: timingsText(s.o.Timings), Grade: string(s.grade()), DeadMan: s.deadManStatus()}
 	for _, v := range s.journal.Volumes() {
 		vs, busy := s.volumeStatus(v)
 		if !busy {

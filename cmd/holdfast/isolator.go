@@ -47,6 +47,8 @@ type isolatorFlags struct {
 	csis                            []string
 	noWatchdog, drain, debug        bool
 	watchdogUnit                    bool
+	deadMan                         string
+	deadManTimeout                  time.Duration
 	mountWait, unmountWait          time.Duration
 	binTime                         time.Duration
 	docker                          dockerSocketFlag
@@ -101,6 +103,8 @@ func isolatorCommand() *cobra.Command {
 	fl.StringVar(&f.socketGroup, "socket-group", "", "group of the socket")
 	fl.BoolVar(&f.noWatchdog, "no-watchdog", false, "run no watchdog process; the node's fence grade is none then")
 	fl.BoolVar(&f.watchdogUnit, "watchdog-unit", false, "start no watchdog process because a unit of its own runs it: holdfast isolator watchdog --stay --state <dir>/watchdog")
+	fl.StringVar(&f.deadMan, "dead-man", "", "watchdog device of this machine, e.g. /dev/watchdog: the watchdog process feeds it, and the machine is reset when volumes are not known to be given up in time (fence grade reset); --lease-reset-limit must cover it, here and at the framework")
+	fl.DurationVar(&f.deadManTimeout, "dead-man-timeout", 0, "after how long without being fed it resets the machine, whole seconds (default: --lease-fence-limit, rounded up)")
 	fl.BoolVar(&f.drain, "drain", false, "give back everything that no task uses before ending")
 	fl.DurationVar(&f.mountWait, "mount-wait", 100*time.Second, "how long a mount waits for the volume's last users on this node")
 	fl.DurationVar(&f.unmountWait, "unmount-wait", 60*time.Second, "how long an unmount waits for users before it is repeated in the background")
@@ -305,6 +309,7 @@ func openIsolator(f isolatorFlags, log *zap.Logger) (*isolator.Service, lease.Re
 		Discover: func() []string { return otherPlugins(plugins, f) },
 		Timings:  timings, Clock: clock, WatchdogClock: watchdogClock,
 		BootID: f.bootID, Log: log, Watchdog: watchdog, WatchdogKept: f.watchdogUnit && !f.noWatchdog,
+		DeadMan: f.deadMan, DeadManTimeout: f.deadManTimeout,
 		Limits: isolator.Limits{UsersMount: f.mountWait, UsersLeave: f.unmountWait, Bin: f.binTime},
 		Describe: isolator.Describe{Hostname: f.hostname, Zone: f.zone, Region: f.region, Attributes: attributes,
 			AgentURL: f.agentURL, PlayedAgent: played, Version: version},

@@ -128,6 +128,17 @@ type Status struct {
 	Dir      string `json:"dir,omitempty"`
 	AgentURL string `json:"agentUrl,omitempty"`
 	Timings  string `json:"timings,omitempty"`
+	// Grade is the node's fence grade now, DeadMan the device that was asked for.
+	Grade   string   `json:"grade,omitempty"`
+	DeadMan *DeadMan `json:"deadMan,omitempty"`
+}
+
+// DeadMan is the device that resets the machine when nobody feeds it.
+type DeadMan struct {
+	Path           string  `json:"path"`
+	Armed          bool    `json:"armed"`
+	TimeoutSeconds float64 `json:"timeoutSeconds,omitempty"`
+	Because        string  `json:"because,omitempty"` // why it is not armed
 }
 
 // VolumeStatus is one volume on this node now.

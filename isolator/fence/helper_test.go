@@ -90,6 +90,10 @@ func play(part string, args []string) error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return err
 		}
+	case "machine":
+		if err := playMachine(args[0], args[1], args[2]); err != nil {
+			return err
+		}
 	case "watchdog-unit":
 		fmt.Println("ready")
 		os.Exit(WatchdogMain([]string{"--stay", "--state", args[0]}))

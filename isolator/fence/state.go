@@ -39,6 +39,10 @@ const (
 	stateHeader = 4096
 	stateSlot   = 1 << 20
 	stateSize   = stateHeader + 2*stateSlot
+
+	stateTextMax     = 512 // bytes of each text in the header, behind the words
+	stateDeadManPath = 1024
+	stateDeadManWhy  = stateDeadManPath + stateTextMax
 )
 
 type word int
@@ -58,6 +62,12 @@ const (
 	wordWatchdogPID   // written by the watchdog
 	wordWatchdogBeat  // its clock at its last round
 	wordWatchdogFence // the deadline for which it last fenced and verified
+	wordDeadManPath   // length of the path of the dead-man that is asked for
+	wordDeadManTimeout
+	wordReset        // H in nanoseconds
+	wordDeadManArmed // written by the watchdog: the time-out of what it feeds
+	wordDeadManWhy   // by the watchdog: length of the reason why there is none
+	words
 )
 
 // OpenState maps the state file at path (making it) for the isolator, which from now on is the process that the watchdog watches. Clock
@@ -74,7 +84,7 @@ func OpenState(path string, clock int) (*State, error) {
 	}
 	if s.get(wordMagic) != stateMagic || s.get(wordClock) != uint64(clock) || s.get(wordBoot1) != boot[0] || s.get(wordBoot2) != boot[1] {
 		s.set(wordMagic, 0)
-		for w := wordClock; w <= wordWatchdogFence; w++ {
+		for w := wordClock; w < words; w++ {
 			s.set(w, 0)
 		}
 		s.set(wordClock, uint64(clock))

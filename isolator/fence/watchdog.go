@@ -98,7 +98,7 @@ func WatchdogMain(args []string) int {
 	defer s.Close()
 	log, closeLog := watchdogLog(*path + ".log")
 	defer closeLog()
-	w := &watchdog{state: s, log: log, stay: *stay}
+	w := &watchdog{state: s, log: log, stay: *stay, dead: &deadMan{state: s, log: log}}
 	w.harden()
 	return w.run()
 }
@@ -152,6 +152,7 @@ type watchdog struct {
 	current   *Fence // remembers what does not answer
 	failed    int    // fences in a row that were not verified
 	stay      bool   // go on when nothing is left to watch
+	dead      *deadMan
 }
 
 // harden makes the process hard to stop by accident, and hard to delay: it must come to its turn at the deadline on a machine that is short of
@@ -228,6 +229,7 @@ func (w *watchdog) run() int {
 	signal.Notify(stop, unix.SIGTERM)
 	w.state.set(wordWatchdogPID, uint64(os.Getpid()))
 	w.log.Info("watching", zap.Int("pid", os.Getpid()))
+	w.dead.start()
 	for {
 		w.state.set(wordWatchdogBeat, uint64(w.state.now()))
 		situation, targets := w.look()
@@ -235,7 +237,7 @@ func (w *watchdog) run() int {
 		act, until := Decide(situation)
 		switch act {
 		case ActExit:
-			if w.stay && !situation.Orphaned {
+			if w.stay && !situation.Orphaned || !w.dead.letGo() {
 				until = w.state.now() + round
 				break
 			}
@@ -250,11 +252,11 @@ func (w *watchdog) run() int {
 		select {
 		case <-timer.C:
 		case <-stop:
-			if situation.Managed == 0 {
+			if situation.Managed == 0 && w.dead.letGo() {
 				w.state.set(wordWatchdogBeat, 0)
 				return 0
 			}
-			w.log.Warn("asked to end, but something is managed still: going on")
+			w.log.Warn("asked to end, but something is managed still, or the dead-man cannot be disarmed: going on")
 		}
 		timer.Stop()
 	}
@@ -315,11 +317,13 @@ func (w *watchdog) fence(s Situation, targets []Target) {
 		w.failed = 0
 	} else {
 		w.failed++
+		w.dead.verified.Store(-1)
 	}
 	if !verified || time.Duration(w.state.get(wordDeadline)) != s.Deadline {
 		return // not done, or the lease goes on meanwhile and there is a new situation
 	}
 	w.fencedFor, w.fencedAt = s.Deadline, w.state.now()
+	w.dead.verified.Store(int64(s.Deadline))
 	w.state.set(wordWatchdogFence, uint64(s.Deadline))
 }
 

@@ -122,14 +122,29 @@ func (t Timings) CheckAgainst(n Timing) error {
 	return nil
 }
 
-// CheckDeadMan is I4: the dead-man is fed last at D+S, so H must cover its time-out and its granularity. Only nodes of grade reset
-// have one.
+// CheckDeadMan is I4: the dead-man is fed last at D+S, so H must cover its time-out and its granularity. Who feeds may be stopped between looking at the
+// clock and feeding, for as long as the time-out: by what that is above S, H must be longer. Only nodes of grade reset have one.
 func (t Timings) CheckDeadMan(timeout, granularity time.Duration) error {
-	if need := timeout + granularity; t.H < need {
-		return fault.New(fault.Invalid, "I4 does not hold: H >= time-out + granularity of the dead-man, but H = %v and %v+%v = %v: raise H to %v, or lower the time-out to %v",
-			t.H, timeout, granularity, need, need, max(t.H-granularity, 0))
+	late := max(timeout-t.S, 0)
+	need := timeout + late + granularity
+	if t.H >= need {
+		return nil
 	}
-	return nil
+	lower := t.H - granularity // the time-out that would do
+	if lower > t.S {
+		lower = (lower + t.S) / 2
+	}
+	lower = lower.Truncate(time.Second)
+	with := fmt.Sprintf("%v+%v", timeout, granularity)
+	rule := "time-out + granularity of the dead-man"
+	if late > 0 {
+		with, rule = with+fmt.Sprintf("+%v", late), rule+" + what the time-out is above S"
+	}
+	or := ""
+	if lower >= time.Second {
+		or = fmt.Sprintf(", or lower the time-out to %v", lower)
+	}
+	return fault.New(fault.Invalid, "I4 does not hold: H >= %s, but H = %v and %s = %v: raise H to %v%s", rule, t.H, with, need, need, or)
 }
 
 func (t Timings) checkCommon() error {

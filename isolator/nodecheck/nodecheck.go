@@ -64,6 +64,7 @@ func Run(ctx context.Context, o Options) []Finding {
 	if c.answers {
 		c.lease()
 		c.watchdog()
+		c.deadMan()
 		c.boot()
 		c.drivers(ctx)
 		c.volumes(ctx)
