@@ -49,12 +49,11 @@ func (c *checker) watchdog() {
 	c.note("watchdog", OK, "", "a watchdog process runs, pid %d", dog.pid)
 }
 
-// deadMan: where one was asked for it must be armed; where none was, volumes whose policy wants reset wait for people.
+// deadMan: where one was asked for it must be armed.
 func (c *checker) deadMan() {
 	d := c.status.DeadMan
 	switch {
-	case d == nil:
-		c.note("dead-man", Skipped, "", "none is asked for (--dead-man): the node's fence grade is at best soft")
+	case d == nil: // none is asked for
 	case !d.Armed:
 		c.note("dead-man", Failed, "see that the kernel module of the machine's watchdog is loaded (softdog only with nowayout=1) and that nobody else has it open (systemd: RuntimeWatchdogSec)",
 			"%s is not armed, the node's fence grade is %s: %s", d.Path, c.status.Grade, d.Because)

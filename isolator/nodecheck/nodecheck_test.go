@@ -179,6 +179,12 @@ func TestWhatIsWrong(t *testing.T) {
 		"held with none": {"volume pool/db", Warning, "grade none", func(h *host) {
 			h.status.Volumes = []client.VolumeStatus{{Driver: "pool", Name: "db", Phase: "mounted", Fence: "none"}}
 		}},
+		"no dead-man": {"dead-man", Failed, "grade is soft: open /dev/watchdog: device or resource busy", func(h *host) {
+			h.status.Grade, h.status.DeadMan = "soft", &client.DeadMan{Path: "/dev/watchdog", Because: "open /dev/watchdog: device or resource busy"}
+		}},
+		"dead-man armed": {"dead-man", OK, "not fed for 5 s", func(h *host) {
+			h.status.DeadMan = &client.DeadMan{Path: "/dev/watchdog", Armed: true, TimeoutSeconds: 5}
+		}},
 		"storage hangs":       {"storage", Warning, "2 calls", func(h *host) { h.status.Stuck = 2 }},
 		"other namespace":     {"mounts", Failed, "another mount namespace", func(h *host) { h.process(7, "ns2", nil, "holdfast", "isolator") }},
 		"stale plugin socket": {"plugin socket", Failed, "nobody answers", func(h *host) { staleSocket(h, filepath.Join(h.o.PluginDirs[0], "old.sock")) }},
