@@ -43,6 +43,8 @@ func (w *work) command(e Event) *Reply {
 		return w.pauseInstance(e)
 	case ReplaceInstance:
 		return w.replaceInstance(e)
+	case YieldPrimary:
+		return w.yieldPrimary(e)
 	case RestartInstance:
 		if e.Wipe {
 			return w.wipeInstance(e.Instance, false)

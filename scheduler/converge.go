@@ -13,11 +13,7 @@ const changeBatch = 50
 
 // up tells whether an instance runs as wanted: running, and healthy and ready where that is checked.
 func (w *work) up(i *state.Instance) bool {
-	if i.Phase != state.PhaseRunning || i.Run.Idle || i.Paused || i.Leaving() {
-		return false
-	}
-	s := w.spec(i.App, i.Run.Version)
-	return (len(s.HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)) && (len(s.ReadinessChecks) == 0 || i.Run.Ready)
+	return i.Phase == state.PhaseRunning && !i.Leaving() && i.Up(w.spec(i.App, i.Run.Version))
 }
 
 // upCount counts the wanted instances of one version that are up.

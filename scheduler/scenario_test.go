@@ -390,6 +390,12 @@ func (s *scenario) write(w state.Write) string {
 		if len(v.Alike) > 0 {
 			text += fmt.Sprintf(" alike=%v", v.Alike)
 		}
+		if p := v.Primary; p != nil {
+			text += fmt.Sprintf(" primary=%s/%s term=+%d", p.Instance, p.Task, int64(p.Term)-s.start.Unix())
+			if !p.Named {
+				text += " unnamed"
+			}
+		}
 		if len(v.Skip) > 0 {
 			text += fmt.Sprintf(" skip=%v", v.Skip)
 		}
@@ -660,6 +666,9 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 			e.Kill = append(e.Kill, state.InstanceID(id))
 		}
 		return one(e)
+	case "yield":
+		p := s.s.Apps[state.AppID(a.list[0])].Primary
+		return one(YieldPrimary{App: state.AppID(a.list[0]), Task: p.Task, Term: p.Term})
 	case "pause", "resume":
 		if strings.HasPrefix(a.list[0], "/") {
 			return one(PauseDeployment{Deployment: s.s.Apps[state.AppID(a.list[0])].Deployment, Resume: cmd == "resume"})
@@ -869,6 +878,7 @@ func (s *scenario) app(a args) Event {
 	if cmd := a.named["cmd"]; cmd != "" {
 		spec.Cmd = cmd
 	}
+	spec.Primary = a.has("primary")
 	if d := a.named["drain"]; d != "" {
 		drain, err := time.ParseDuration(d)
 		if err != nil {

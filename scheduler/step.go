@@ -30,6 +30,7 @@ func Step(s *state.State, e Event, env Env) Plan {
 	w.settle()
 	w.giveBack()
 	w.answerInverse()
+	w.elect(e)
 	w.interest()
 	w.explain()
 	return w.plan()

@@ -52,6 +52,7 @@ func (w *work) targetOf(a *state.App, ordinal int) string {
 func runsAlike(a, b *state.Spec) bool {
 	x, y := *a, *b
 	x.Rollout, y.Rollout = state.Rollout{}, state.Rollout{}
+	x.Primary, y.Primary = false, false
 	// As text, because an empty list and none are the same once they were stored.
 	one, err1 := json.Marshal(x)
 	two, err2 := json.Marshal(y)

@@ -53,6 +53,9 @@ type world struct {
 	nOffer     int
 	calm       bool
 
+	primaries map[state.AppID]wPrimary
+	demoted   map[state.TaskID]bool // said that they are the primary no more
+
 	silent    bool // the master tells nothing of operations
 	ops       map[string]*wOp
 	created   map[string]int    // by persistence id
@@ -129,6 +132,7 @@ func newWorld(seed int64) *world {
 		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{}, uids: map[volume.Ref]state.VolumeUID{},
 		granted: map[string]bool{}, seen: map[state.VolumeUID]*state.Claim{}, unread: map[state.VolumeUID]bool{}, filters: map[state.AgentID]time.Time{}, offered: map[string]*state.Offer{},
 		ops: map[string]*wOp{}, created: map[string]int{}, destroyed: map[string]bool{}, local: map[string]string{}, wipes: map[string]bool{},
+		primaries: map[state.AppID]wPrimary{}, demoted: map[state.TaskID]bool{},
 	}
 	w.silent = w.r.Intn(4) == 0
 	w.s.Apply([]state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: "c1", Rev: 1}}})
@@ -225,6 +229,7 @@ func (w *world) step(e Event, crash int) {
 	before := w.census()
 	w.s.Apply(p.Writes)
 	defer w.compare(before, e)
+	w.checkPrimaries()
 	for _, wr := range p.Writes {
 		if i, ok := wr.Value.(*state.Instance); ok {
 			w.logf("  %s", (&scenario{alias: map[string]string{}, start: w.now}).instance(i))
@@ -1034,6 +1039,7 @@ func (w *world) healNode(h *wHost) {
 }
 
 func (w *world) order() {
+	w.yields()
 	app := state.AppID([]string{"/db", "/web", "/mq", "/loc"}[w.r.Intn(4)])
 	var e Event
 	switch w.r.Intn(10) {
@@ -1045,6 +1051,7 @@ func (w *world) order() {
 			drain := time.Duration(w.r.Intn(4)) * 700 * time.Millisecond
 			spec.Drain = &drain
 		}
+		spec.Primary = w.steps%4 != 0
 		spec.KillSelection = []string{"", "YOUNGEST_FIRST", "OLDEST_FIRST"}[w.r.Intn(3)]
 		if app == "/loc" {
 			w.localSpec(&spec)
@@ -1246,6 +1253,7 @@ func (w *world) trouble() string {
 			}
 		}
 	}
+	w.primaryTrouble(say)
 	for _, id := range sortedKeys(w.s.Apps) {
 		a := w.s.Apps[id]
 		list := w.s.InstancesOf(id)

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -142,7 +140,7 @@ func (b *builder) render(m material) *Wanted {
 	w := &Wanted{Cluster: b.cluster, Nodes: map[string]string{}, Services: make(map[Key]*Service, len(m.members))}
 	made := make(map[state.InstanceID]*built, len(m.members))
 	for _, n := range m.members {
-		host := hostAddress(n.i.Run)
+		host := n.i.Run.HostAddress()
 		if host == "" {
 			continue
 		}
@@ -262,25 +260,6 @@ func health(o *outline, r *state.Run) string {
 		return "warning"
 	}
 	return "passing"
-}
-
-var hostName = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?$`)
-
-// hostAddress is the address of a run's host: a number if one is known, because the name need not be known to those who ask. "" when
-// there is nothing usable.
-func hostAddress(r *state.Run) string {
-	if ip, err := netip.ParseAddr(r.Hostname); err == nil {
-		return ip.String()
-	}
-	if u, err := url.Parse(r.AgentURL); err == nil {
-		if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
-			return ip.String()
-		}
-	}
-	if hostName.MatchString(r.Hostname) {
-		return r.Hostname
-	}
-	return ""
 }
 
 // cut shortens a text to at most n bytes, between characters.

@@ -145,6 +145,7 @@ func (u *Update) Apply(base *App, o Options) (a *App, warnings []string, err err
 	replace(&base.MinInstances, n.MinInstances)
 	replace(&base.MaxInstances, n.MaxInstances)
 	replace(&base.DrainSeconds, n.DrainSeconds)
+	replace(&base.Primary, n.Primary)
 	if n.HealthChecks != nil {
 		base.HealthChecks = n.HealthChecks
 	}

@@ -63,6 +63,7 @@ func (a *App) Spec() (state.Spec, error) {
 	}
 	s.Rollout = state.Rollout{Serial: definition.Or(a.Order, "") == definition.OrderSerial, Partition: definition.Or(a.Partition, 0),
 		Min: definition.Or(a.MinInstances, 0), Max: definition.Or(a.MaxInstances, 0)}
+	s.Primary = definition.Or(a.Primary, false)
 	if a.DrainSeconds != nil {
 		drain := seconds(*a.DrainSeconds)
 		s.Drain = &drain

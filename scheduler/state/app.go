@@ -107,12 +107,32 @@ type App struct {
 	Alike []string `json:"alike,omitempty"`
 	// Skip are numbers that are left out: their instances were killed and scaled away by name.
 	Skip []int `json:"skip,omitempty"`
+	// Primary is which of its instances is the primary; nil for an app that never asked for one.
+	Primary *Primary `json:"primary,omitempty"`
 
 	LastScalingAt      time.Time `json:"lastScalingAt"`
 	LastConfigChangeAt time.Time `json:"lastConfigChangeAt"`
 	// LastTaskFailure is what /v2/apps/{id} shows under that name; nil when none.
 	LastTaskFailure *TaskFailure `json:"lastTaskFailure,omitempty"`
 	Rev             uint64       `json:"rev"`
+}
+
+// Primary says which run is an app's primary (Spec.Primary).
+type Primary struct {
+	// Instance is the primary, also between two of its runs; "" for none yet.
+	Instance InstanceID `json:"instance,omitempty"`
+	Ordinal  int        `json:"ordinal,omitempty"`
+	// Task is the run that was named last and may still take itself for the primary; no other is named before it is over. "" when there is none.
+	Task TaskID `json:"task,omitempty"`
+	// Named: it is the primary now. Otherwise it is on its way out, or not well.
+	Named bool `json:"named,omitempty"`
+	// Claimed: the run has claims, which say when it is over.
+	Claimed bool `json:"claimed,omitempty"`
+	// Yielded is the run that gave the part up; it is not chosen again.
+	Yielded TaskID `json:"yielded,omitempty"`
+	// Term grows each time that a run is named.
+	Term  uint64    `json:"term"`
+	Since time.Time `json:"since"`
 }
 
 // TaskFailure is the last failure of any of an app's tasks.
@@ -177,6 +197,8 @@ type Spec struct {
 	// Residency says that the instances' resources are reserved for them, and what happens when an agent with a volume is lost. nil for
 	// apps without local volumes that do not ask for it.
 	Residency *Residency `json:"residency,omitempty"`
+	// Primary: one of its instances is the primary. No run depends on it.
+	Primary bool `json:"primary,omitempty"`
 	// Unprotected lets exclusive volumes be used on agents without an isolator; they then stay on that agent.
 	Unprotected bool `json:"unprotected,omitempty"`
 }

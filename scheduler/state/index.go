@@ -138,6 +138,14 @@ func (i *Instance) Leaving() bool {
 	return i.KillReason != "" || i.Run != nil && i.Run.Version != i.Version
 }
 
+// Up tells whether the instance runs, and is as healthy and ready as its run's definition wants.
+func (i *Instance) Up(s *Spec) bool {
+	if i.Phase != PhaseRunning || i.Run == nil || i.Run.Idle || i.Paused {
+		return false
+	}
+	return (len(s.HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)) && (len(s.ReadinessChecks) == 0 || i.Run.Ready)
+}
+
 // HasTask tells whether the master knows, or may know, a task of the instance's current run.
 func (i *Instance) HasTask() bool { return i.Live() && i.Phase != PhaseGranting }
 

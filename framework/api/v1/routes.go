@@ -4,17 +4,23 @@ import (
 	"net/http"
 
 	"github.com/holdfast-io/holdfast/framework/api/desk"
+	"github.com/holdfast-io/holdfast/framework/api/peers"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
-type api struct{ *desk.Desk }
+type api struct {
+	*desk.Desk
+	board *peers.Board
+}
 
 // Routes adds our routes.
 func Routes(t *desk.Table, d *desk.Desk) {
-	s := &api{d}
+	s := &api{d, peers.New(d.Core)}
 	get, post, del := http.MethodGet, http.MethodPost, http.MethodDelete
 	t.Handle(get, "/v1/info", "describes the framework and what it has", s.info)
 	t.Handle(get, "/v1/apps", "lists apps with their instances counted", s.apps)
+	t.Handle(get, "/v1/apps/{id:.+}/peers", "gives the instances of an app as they find each other; with an index it waits for a change", s.peersOf, "index", "wait")
+	t.Handle(post, "/v1/apps/{id:.+}/primary/yield", "takes the word that a run is the primary no more", s.yieldPrimary, "task", "term")
 	t.Handle(get, "/v1/apps/{id:.+}", "gives an app with instances and volumes", s.app)
 	t.Handle(get, "/v1/instances", "lists instances", s.instances, "app")
 	t.Handle(get, "/v1/instances/{id}", "gives an instance", s.instance)

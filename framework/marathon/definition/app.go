@@ -49,6 +49,8 @@ type App struct {
 	MaxInstances *int
 	// DrainSeconds (ours) is how long an instance is out of service discovery before the signal that ends it is sent.
 	DrainSeconds *int
+	// Primary (ours): one of the instances is the primary.
+	Primary *bool
 
 	// Version as given: Read ignores it, an update may roll back to it.
 	Version *string

@@ -76,6 +76,7 @@ func Decode(run *document.Run, v *document.Value, whole bool) *App {
 	a.MinInstances = r.Int("minInstances", 0, maxInt)
 	a.MaxInstances = r.Int("maxInstances", 1, maxInt)
 	a.DrainSeconds = r.Int("drainSeconds", 0, 3600)
+	a.Primary = r.Flag("primary")
 	a.Version = r.Str("version")
 	a.OldPorts = r.Ints("ports", 0, maxPort)
 	a.OldURIs = r.Strs("uris")

@@ -177,6 +177,7 @@ func (a *App) jsonTail(o *object) {
 	opt(o, "minInstances", a.MinInstances)
 	opt(o, "maxInstances", a.MaxInstances)
 	opt(o, "drainSeconds", a.DrainSeconds)
+	opt(o, "primary", a.Primary)
 }
 
 func envJSON(env map[string]EnvValue) []byte {
