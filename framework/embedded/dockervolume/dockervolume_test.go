@@ -143,7 +143,8 @@ func TestMountsOfOneVolumeTakeTurns(t *testing.T) {
 		_, err := i.Prepare(all, "a2", []Volume{{Driver: "fake", Name: "a"}})
 		done <- err
 	}()
-	time.Sleep(20 * time.Millisecond)
+	for end := time.Now().Add(20 * time.Second); strings.Count(calls(dir), "mount a") < 2 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
 	i.Cleanup(all, "a")
 	if err := <-done; err != nil {
 		t.Fatal(err)
