@@ -142,7 +142,7 @@ func (w *work) askAgain(i *state.Instance) {
 	if i.Phase != state.PhaseLaunching || i.WakeAt.After(w.now) {
 		return
 	}
-	w.master(Reconcile{Tasks: []ReconcileTask{{i.Run.Task, i.Run.Agent}}})
+	w.master(Reconcile{Tasks: asks(i.Run, i.Run.Agent)})
 	c := w.edit(i)
 	c.WakeAt = w.now.Add(launchPatience)
 	w.putInstance(c)
@@ -195,7 +195,7 @@ func (w *work) sendKill(i *state.Instance) {
 	if i.DrainUntil.After(w.now) {
 		return
 	}
-	w.master(Kill{Task: i.Run.Task, Agent: i.Run.Agent, Grace: w.spec(i.App, i.Run.Version).KillGrace})
+	w.killRun(i.Run, Kill{Grace: w.spec(i.App, i.Run.Version).KillGrace})
 }
 
 func (w *work) advanceKilling(i *state.Instance) {
@@ -306,11 +306,10 @@ func (w *work) awaitClaims(i *state.Instance, revoke bool) {
 func (w *work) endRun(i *state.Instance) {
 	w.doubt(i)
 	if m := i.Run.MesosState; i.Phase != state.PhaseEnded && (away.MayReturn(m, i.Run.Reason) || (m != "" && meaningOf(m) != over && meaningOf(m) != missing)) {
-		t := &state.StrangeTask{Task: i.Run.Task, Agent: i.Run.Agent, State: m, Reason: "it was replaced while nobody could tell of its end"}
 		if i.Phase == state.PhaseLost {
-			t.State = "TASK_UNREACHABLE"
+			m = "TASK_UNREACHABLE"
 		}
-		w.killStrange(t)
+		w.strangeRun(i.Run, m, "it was replaced while nobody could tell of its end")
 	}
 	if i.Goal == state.GoalStop {
 		w.removeInstance(i)

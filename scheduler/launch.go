@@ -60,7 +60,7 @@ func (w *work) begin(i *state.Instance, spec *state.Spec, s *site, ports []int, 
 	c.Avoid = nil
 	c.Run = &state.Run{
 		Task: state.NewTaskID(c.ID, c.Incarnation, w.randomHex(6)), Version: c.Version, Agent: s.agent.ID, Hostname: s.agent.Hostname, AgentURL: s.agent.URL,
-		Region: s.agent.Region, Zone: s.agent.Zone, Attributes: attributesFor(spec, s.agent), Ports: ports, Offer: s.bundle, StagedAt: w.now, Idle: c.Paused,
+		Region: s.agent.Region, Zone: s.agent.Zone, Attributes: attributesFor(spec, s.agent), Ports: ports, Offer: s.bundle, StagedAt: w.now, Idle: c.Paused, Pod: podRun(spec),
 	}
 	if s.node != nil {
 		c.Run.Node = s.node.UID

@@ -16,6 +16,9 @@ func idle(d *state.Def) *state.Def {
 	c := *d
 	c.Spec.Cmd, c.Spec.Args = idleCommand, nil
 	c.Spec.HealthChecks, c.Spec.ReadinessChecks = nil, nil
+	if c.Spec.Pod() {
+		c.Spec.Cmd, c.Spec.Containers = "", idlePod(c.Spec.Containers)
+	}
 	return &c
 }
 

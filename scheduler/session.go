@@ -143,6 +143,10 @@ func (w *work) unanswered() []ReconcileTask {
 	}
 	list := make([]ReconcileTask, 0, len(all))
 	for _, t := range sortedKeys(all) {
+		if r := w.runOf(t); r != nil {
+			list = append(list, asks(r, all[t])...)
+			continue
+		}
 		list = append(list, ReconcileTask{t, all[t]})
 	}
 	return list
@@ -249,7 +253,7 @@ func (w *work) agentLost(agent state.AgentID) {
 		if i == nil || !i.HasTask() {
 			continue
 		}
-		ask = append(ask, ReconcileTask{i.Run.Task, agent})
+		ask = append(ask, asks(i.Run, agent)...)
 		if len(i.Run.Claims) > 0 {
 			w.lost(i, "the agent "+i.Run.Hostname+" is lost", time.Time{})
 		}
@@ -301,7 +305,7 @@ func (w *work) acceptFailed(accept Accept, e CallFailed) {
 			continue
 		}
 		if e.Unknown {
-			ask = append(ask, ReconcileTask{l.Run.Task, accept.Agent})
+			ask = append(ask, asks(i.Run, accept.Agent)...)
 			continue
 		}
 		c := w.edit(i)

@@ -46,6 +46,10 @@ func (w *work) status(e Status) {
 			w.acks = append(w.acks, Acknowledge{Task: e.Task, Agent: e.Agent, UUID: e.UUID})
 		}
 	}
+	e, more := w.fold(e)
+	if !more {
+		return
+	}
 	w.answered(e.Task)
 	m := meaningOf(e.State)
 	switch m {
@@ -98,7 +102,7 @@ func (w *work) alive(c *state.Instance, m meaning) {
 	switch c.Phase {
 	case state.PhaseEnded:
 		// It was said to be over and is not; its claims are on their way back. It may not go on.
-		w.master(Kill{Task: c.Run.Task, Agent: c.Run.Agent})
+		w.killRun(c.Run, Kill{})
 		w.putInstance(c)
 		return
 	case state.PhaseKilling:

@@ -107,7 +107,7 @@ func (w *work) awayStatus(e Status, m meaning) bool {
 // returned decides between a run that came back and what took its place. c is a copy to be put, r no longer among its runs that are away.
 func (w *work) returned(c *state.Instance, r *state.Run, m meaning) {
 	drop := func(gone *state.Run, mesos, reason string) {
-		w.killStrange(&state.StrangeTask{Task: gone.Task, Agent: gone.Agent, State: mesos, Reason: reason})
+		w.strangeRun(gone, mesos, reason)
 	}
 	stay := func() {
 		r.LostAt, r.ForgetAt = time.Time{}, time.Time{}

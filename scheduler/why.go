@@ -449,7 +449,7 @@ func (w *work) whyRunning(i *state.Instance) *state.Why {
 		code, text = state.ReasonKilling, fmt.Sprintf("runs on %s, and is stopped as soon as anything may be", i.Run.Hostname)
 	case w.up(i):
 		return nil
-	case !i.Run.Ready && (i.Run.Healthy != nil && *i.Run.Healthy || len(w.spec(i.App, i.Run.Version).HealthChecks) == 0):
+	case !i.Run.Ready && (i.Run.Healthy != nil && *i.Run.Healthy || !w.spec(i.App, i.Run.Version).Checked()):
 		code, text = state.ReasonReadiness, fmt.Sprintf("runs on %s, its readiness check has not passed yet", i.Run.Hostname)
 	case i.Run.WasUp:
 		text = fmt.Sprintf("runs on %s, its health checks do not pass any more", i.Run.Hostname)

@@ -49,7 +49,7 @@ type port struct {
 
 // outlineOf reads the labels and ports of a definition.
 func outlineOf(d *state.Def) *outline {
-	o := &outline{checked: len(d.Spec.HealthChecks) > 0, ready: len(d.Spec.ReadinessChecks) > 0}
+	o := &outline{checked: d.Spec.Checked(), ready: len(d.Spec.ReadinessChecks) > 0}
 	ports := hostPorts(&d.Spec)
 	if inside := containerPorts(d); len(ports) == 0 && d.Spec.Container.Network == "container" {
 		ports, o.inside = inside, true

@@ -150,6 +150,11 @@ func callType(o outgoing) msched.Call_Type {
 // post sends one call and sorts the answer: nil for accepted, Unknown when it may have arrived.
 func (s *session) post(ctx context.Context, m *msched.Call) error {
 	m.FrameworkID = &mesos.FrameworkID{Value: s.id}
+	for i := range m.GetAccept().GetOperations() {
+		if g := m.Accept.Operations[i].LaunchGroup; g != nil { // an executor has to name its framework
+			g.Executor.FrameworkID = m.FrameworkID
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.client.c.CallLimit)
 	defer cancel()
 	if err := s.client.mayAct(ctx); err != nil {

@@ -201,6 +201,10 @@ type Spec struct {
 	Primary bool `json:"primary,omitempty"`
 	// Unprotected lets exclusive volumes be used on agents without an isolator; they then stay on that agent.
 	Unprotected bool `json:"unprotected,omitempty"`
+	// Containers make it a pod: each is a task of its own in one task group, under an executor with PodExecutor's resources. Cmd, Args, User
+	// and Container.Image are then empty.
+	Containers  []PodContainer `json:"containers,omitempty"`
+	PodExecutor *PodExecutor   `json:"podExecutor,omitempty"`
 }
 
 // Residency is Marathon's: what to do when the agent that has an instance's volumes is lost.
@@ -375,6 +379,12 @@ func (h *HealthCheck) Native() bool {
 	return true
 }
 
+// Checked tells whether an instance is up only once it is healthy.
+func (s *Spec) Checked() bool {
+	native, ours := s.Checks()
+	return native || ours
+}
+
 // Checks tells which kinds of health checks there are: of Mesos, of the framework.
 func (s *Spec) Checks() (native, ours bool) {
 	for i := range s.HealthChecks {
@@ -383,6 +393,9 @@ func (s *Spec) Checks() (native, ours bool) {
 		} else {
 			ours = true
 		}
+	}
+	for i := range s.Containers {
+		native = native || s.Containers[i].Health != nil
 	}
 	return native, ours
 }

@@ -78,7 +78,7 @@ func (c *Count) add(i *Instance, n int) {
 
 // Up is how many are up: running, and as healthy and ready as the definition's checks want.
 func (c Count) Up(s *Spec) int {
-	switch health, ready := len(s.HealthChecks) > 0, len(s.ReadinessChecks) > 0; {
+	switch health, ready := s.Checked(), len(s.ReadinessChecks) > 0; {
 	case health && ready:
 		return c.Good
 	case health:
@@ -143,7 +143,7 @@ func (i *Instance) Up(s *Spec) bool {
 	if i.Phase != PhaseRunning || i.Run == nil || i.Run.Idle || i.Paused {
 		return false
 	}
-	return (len(s.HealthChecks) == 0 || (i.Run.Healthy != nil && *i.Run.Healthy)) && (len(s.ReadinessChecks) == 0 || i.Run.Ready)
+	return (!s.Checked() || (i.Run.Healthy != nil && *i.Run.Healthy)) && (len(s.ReadinessChecks) == 0 || i.Run.Ready)
 }
 
 // HasTask tells whether the master knows, or may know, a task of the instance's current run.

@@ -153,6 +153,8 @@ type Run struct {
 	Claims []Grant `json:"claims,omitempty"`
 	// Local are its local persistent volumes.
 	Local []RunVolume `json:"local,omitempty"`
+	// Pod are the containers of a pod's run, in the order of Spec.Containers; the fields below say what they come to together.
+	Pod []ContainerRun `json:"pod,omitempty"`
 
 	MesosState string `json:"mesosState,omitempty"` // TASK_…, the newest seen
 	Reason     string `json:"reason,omitempty"`

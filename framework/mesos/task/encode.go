@@ -71,7 +71,16 @@ func (e *Encoder) Encode(c scheduler.Call) (call *msched.Call, ok bool, err erro
 
 func (e *Encoder) accept(a scheduler.Accept) (*msched.Call, error) {
 	launch := &mesos.Offer_Operation_Launch{}
+	var groups []mesos.Offer_Operation
 	for i := range a.Launches {
+		if d := a.Launches[i].Def; d != nil && d.Spec.Pod() {
+			g, err := e.LaunchGroup(&a.Launches[i], a.Agent)
+			if err != nil {
+				return nil, fault.Op(err, "task group of launch %d on agent %s", i, a.Agent)
+			}
+			groups = append(groups, mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH_GROUP, LaunchGroup: g})
+			continue
+		}
 		info, err := e.TaskInfo(&a.Launches[i], a.Agent)
 		if err != nil {
 			return nil, fault.Op(err, "task of launch %d on agent %s", i, a.Agent)
@@ -89,6 +98,7 @@ func (e *Encoder) accept(a scheduler.Accept) (*msched.Call, error) {
 	if len(launch.TaskInfos) > 0 {
 		acc.Operations = append(acc.Operations, mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH, Launch: launch})
 	}
+	acc.Operations = append(acc.Operations, groups...)
 	return &msched.Call{Type: msched.Call_ACCEPT, Accept: acc}, nil
 }
 

@@ -100,6 +100,8 @@ func cases(t *testing.T) map[string]scheduler.Call {
 	plain := launchOf(t, state.Spec{Args: []string{"sleep", "100"}, CPUs: .1, MemMB: 32,
 		HealthChecks: []state.HealthCheck{{Protocol: "COMMAND", Command: "test -e up", Interval: time.Second, MaxFailures: 2}}})
 	return map[string]scheduler.Call{
+		"accept-pod":            scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{podLaunch(t, ""), plain}},
+		"accept-pod-network":    scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{podLaunch(t, "dcos")}},
 		"accept-stateful":       scheduler.Accept{Offers: []string{"O1", "O2"}, Agent: "S0", Launches: []scheduler.Launch{stateful}, Refuse: 5 * time.Second},
 		"accept-docker":         scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{docker}},
 		"accept-image":          scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{image}},
