@@ -3,6 +3,7 @@ package embedded
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"time"
 
 	mesos "github.com/mesos/mesos-go/api/v1/lib"
@@ -297,6 +298,7 @@ func (m *Master) adoptTasks(a *agentState, r agent.Reregistration, fresh bool, t
 		theirs.Resources = resource.AllocateMissing(resource.Upgrade(theirs.Resources), role)
 		t := &task{Task: theirs, released: terminal(theirs.GetState())}
 		a.tasks[k], f.tasks[k.task] = t, t
+		m.adoptExecutor(a, f, t, r.Executors, role)
 		if text != "" {
 			s := m.newStatus(a.id, k.task, theirs.GetState(), mesos.SOURCE_MASTER, text)
 			s.Reason = mesos.REASON_AGENT_REREGISTERED.Enum()
@@ -305,6 +307,24 @@ func (m *Master) adoptTasks(a *agentState, r agent.Reregistration, fresh bool, t
 			m.sendUpdate(f, s)
 		}
 	}
+}
+
+// adoptExecutor counts a pod's executor, with the first of its tasks that is not over.
+func (m *Master) adoptExecutor(a *agentState, f *framework, t *task, list []mesos.ExecutorInfo, role string) {
+	if t.ExecutorID == nil || t.released {
+		return
+	}
+	k := executorKey{a.id, t.ExecutorID.Value}
+	if f.executors[k] == nil {
+		at := slices.IndexFunc(list, func(e mesos.ExecutorInfo) bool {
+			return e.ExecutorID.Value == k.executor && e.FrameworkID.GetValue() == f.id
+		})
+		if at < 0 {
+			return
+		}
+		f.executors[k] = &executor{info: list[at], resources: resource.AllocateMissing(resource.Upgrade(list[at].Resources), role)}
+	}
+	f.executors[k].live++
 }
 
 // frameworkForTask finds a task's framework; one that is not known is taken from the agent, as a Mesos master after a failover does.

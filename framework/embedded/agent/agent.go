@@ -482,5 +482,9 @@ func (a *Agent) Dir() string { return a.cfg.Dir }
 func (a *Agent) processes() bool { return a.cfg.Runtime == RuntimeProcess }
 
 func (a *Agent) place(c *container) sandbox.Place {
-	return sandbox.Place{Agent: c.agent, Framework: c.framework, Executor: c.task.TaskID.Value, Container: c.id}
+	p := sandbox.Place{Agent: c.agent, Framework: c.framework, Executor: c.executorID(), Container: c.id}
+	if c.group != nil {
+		p.Container = c.group.id
+	}
+	return p
 }

@@ -96,7 +96,7 @@ func (a *Agent) taskEnv(cmd *mesos.CommandInfo, framework mesos.FrameworkInfo, a
 	}
 	for name, value := range map[string]string{
 		process.MarkerName: sandbox, "MESOS_DIRECTORY": sandbox, "MESOS_TASK_ID": task.TaskID.Value, "MESOS_FRAMEWORK_ID": framework.ID.GetValue(),
-		"MESOS_EXECUTOR_ID": task.TaskID.Value, "MESOS_AGENT_ID": agentID, "MESOS_SLAVE_ID": agentID,
+		"MESOS_EXECUTOR_ID": executorOf(&task), "MESOS_AGENT_ID": agentID, "MESOS_SLAVE_ID": agentID,
 		"MESOS_CONTAINER_NAME": "mesos-" + container, "MESOS_CONTAINER_ID": container, "MESOS_CHECKPOINT": "1",
 		"MESOS_AGENT_ENDPOINT": strings.TrimPrefix(a.URL(), "http://"), "LIBPROCESS_IP": "127.0.0.1",
 	} {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ type container struct {
 	framework string
 	task      mesos.TaskInfo
 	sandbox   string
+	group     *group // of a pod's container
 
 	mu       sync.Mutex
 	journal  *journal.Journal // nil before the launch is on disk, and for an answer about a task that has no container here
@@ -46,6 +48,9 @@ func replay(r journal.Recorded) *container {
 	l := r.Records[0].Launch
 	c := &container{id: l.Container, agent: l.Agent, framework: l.Framework, task: l.Task, sandbox: l.Sandbox, journal: r.Journal,
 		state: mesos.TASK_STAGING}
+	if l.Parent != "" {
+		c.group = &group{id: l.Parent, dir: filepath.Dir(filepath.Dir(l.Sandbox)), made: true}
+	}
 	for _, rec := range r.Records[1:] {
 		switch {
 		case rec.Start != nil:
@@ -109,7 +114,9 @@ func (c *container) update(statuses ...mesos.TaskStatus) error {
 
 // summary is the shortest journal that says what this one says. Call it with the lock.
 func (c *container) summary() []journal.Record {
-	records := []journal.Record{{Launch: &journal.Launch{Version: journal.Version, Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task}}}
+	launch := c.record()
+	launch.Version = journal.Version
+	records := []journal.Record{{Launch: &launch}}
 	if c.start != nil {
 		records = append(records, journal.Record{Start: c.start})
 	}
@@ -118,6 +125,15 @@ func (c *container) summary() []journal.Record {
 		records = append(records, journal.Record{Clean: true})
 	}
 	return records
+}
+
+// record is the first of the container's journal.
+func (c *container) record() journal.Launch {
+	l := journal.Launch{Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task}
+	if c.group != nil {
+		l.Parent = c.group.id
+	}
+	return l
 }
 
 // said is the newest status of every state and every one that is not acknowledged, as records. Call it with the lock.
@@ -236,6 +252,9 @@ func (c *container) mesosTask() (t mesos.Task, last bool) {
 		Statuses: append([]mesos.TaskStatus(nil), c.statuses...), Labels: c.task.Labels, Discovery: c.task.Discovery,
 		Container: c.task.Container, HealthCheck: c.task.HealthCheck, KillPolicy: c.task.KillPolicy,
 	}
+	if c.task.Executor != nil {
+		t.ExecutorID = &c.task.Executor.ExecutorID
+	}
 	if c.task.Command != nil {
 		t.User = c.task.Command.User
 	}
@@ -265,7 +284,9 @@ func (c *container) view() Task {
 
 // status builds an update. Executors and the agent fill in what they know beyond.
 func (c *container) status(state mesos.TaskState, source mesos.TaskStatus_Source, message string) mesos.TaskStatus {
-	return newStatus(c.agent, c.task.TaskID, state, source, message)
+	s := newStatus(c.agent, c.task.TaskID, state, source, message)
+	s.ExecutorID.Value = c.executorID()
+	return s
 }
 
 func newStatus(agent string, task mesos.TaskID, state mesos.TaskState, source mesos.TaskStatus_Source, message string) mesos.TaskStatus {

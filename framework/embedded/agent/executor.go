@@ -22,8 +22,9 @@ type executor struct {
 	framework  string
 	task       mesos.TaskInfo
 	sandbox    string
-	killing    bool // the framework understands TASK_KILLING
-	checkpoint bool // the framework wants its tasks to survive an agent restart
+	group      *group // of a pod's container
+	killing    bool   // the framework understands TASK_KILLING
+	checkpoint bool   // the framework wants its tasks to survive an agent restart
 	proc       *process.Process
 	outputs    []*sandbox.Output
 	over       chan struct{} // no process is left and everything has been said
@@ -56,6 +57,10 @@ func (e *executor) pid() int {
 func (e *executor) say(state mesos.TaskState, message string) mesos.TaskStatus {
 	s := newStatus(e.agentID, e.task.TaskID, state, mesos.SOURCE_EXECUTOR, message)
 	s.ContainerStatus = containerStatus(e.container, e.pid())
+	s.ExecutorID.Value = executorOf(&e.task)
+	if e.group != nil {
+		s.ContainerStatus.ContainerID.Parent = &mesos.ContainerID{Value: e.group.id}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.CheckStatus = e.checked
@@ -123,12 +128,39 @@ func (e *executor) finish(exit process.Exit) {
 	for _, o := range e.outputs {
 		o.Finish()
 	}
-	e.emit(e.lastWord(exit))
+	last := e.lastWord(exit)
+	e.emit(last)
+	e.endGroup(last)
 	if e.proc != nil {
 		<-e.proc.Gone()
 	}
 	close(e.over)
 	e.agent.cleanUpAfter(e)
+}
+
+// endGroup has the other containers of a pod killed when this one did not end well. They are killed by this program even while there is no agent
+// process, as an executor of Mesos would.
+func (e *executor) endGroup(last mesos.TaskStatus) {
+	if e.group == nil || last.GetState() == mesos.TASK_FINISHED {
+		return
+	}
+	a := e.agent
+	a.mu.Lock()
+	var peers []*executor
+	for _, o := range a.execs {
+		if o != e && o.group != nil && o.group.id == e.group.id {
+			peers = append(peers, o)
+		}
+	}
+	a.mu.Unlock()
+	for _, o := range peers {
+		go o.kill(grace(nil, o.task.KillPolicy, a.cfg.Timing.KillGrace))
+	}
+	a.act(func() {
+		if c := a.container(e); c != nil {
+			a.groupEnds(c, last) // those that are still being launched
+		}
+	})
 }
 
 // stopTimers ends checks and time limits. Call it with the lock.

@@ -60,11 +60,11 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 		return err
 	}
 	if a.processes() {
-		if err := a.supported(c.task); err != nil {
+		if err := a.supported(c); err != nil {
 			return err
 		}
 	}
-	j, err := a.store.Create(c.id, journal.Launch{Framework: c.framework, Container: c.id, Agent: c.agent, Sandbox: c.sandbox, Task: c.task})
+	j, err := a.store.Create(c.id, c.record())
 	if err != nil {
 		return err
 	}
@@ -79,17 +79,21 @@ func (a *Agent) admit(c *container, framework mesos.FrameworkInfo) error {
 }
 
 // supported refuses what this engine cannot do, rather than doing something else.
-func (a *Agent) supported(t mesos.TaskInfo) error {
+func (a *Agent) supported(c *container) error {
+	t := c.task
 	switch {
-	case t.Executor != nil:
+	case t.Executor != nil && (c.group == nil || t.Executor.Type != mesos.ExecutorInfo_DEFAULT):
 		return fmt.Errorf("custom executors are not run by this version of the embedded engine")
 	case t.Command == nil:
 		return fmt.Errorf("task has no command")
 	}
-	for _, id := range []string{t.TaskID.Value} {
+	for _, id := range []string{t.TaskID.Value, c.executorID()} {
 		if err := sandbox.CheckID(id); err != nil {
 			return err
 		}
+	}
+	if e := t.Executor; e != nil && e.Container != nil && len(e.Container.NetworkInfos) > 0 && e.Container.NetworkInfos[0].Name != nil {
+		return fmt.Errorf("container networks are not part of the embedded engine")
 	}
 	if c := t.Container; c != nil {
 		switch {
@@ -113,7 +117,7 @@ func (a *Agent) prepare(ctx context.Context, c *container, framework mesos.Frame
 	if err != nil {
 		return process.Spec{}, nil, err
 	}
-	if _, err := sandbox.Create(a.cfg.Dir, a.place(c), user); err != nil {
+	if err := a.makeSandbox(c, user); err != nil {
 		return process.Spec{}, nil, err
 	}
 	mounts, err := a.mountVolumes(ctx, c, user)
@@ -159,7 +163,7 @@ func (a *Agent) start(ctx context.Context, c *container, framework mesos.Framewo
 	c.starting = true
 	c.mu.Unlock()
 
-	e := &executor{agent: a, agentID: c.agent, container: c.id, framework: c.framework, task: c.task, sandbox: c.sandbox,
+	e := &executor{agent: a, agentID: c.agent, container: c.id, group: c.group, framework: c.framework, task: c.task, sandbox: c.sandbox,
 		killing:    capable(framework, mesos.FrameworkInfo_Capability_TASK_KILLING_STATE),
 		checkpoint: framework.Checkpoint != nil && *framework.Checkpoint,
 		outputs:    outputs, over: make(chan struct{})}
@@ -217,6 +221,7 @@ func (a *Agent) launchFailed(ctx context.Context, c *container, err error) {
 	reason := mesos.REASON_CONTAINER_LAUNCH_FAILED
 	s.Reason = &reason
 	a.record(c, s)
+	a.groupEnds(c, s)
 	a.cleanUp(ctx, c)
 }
 
@@ -293,6 +298,7 @@ func (a *Agent) discardContainer(c *container) {
 		if err := sandbox.Remove(a.cfg.Dir, c.sandbox); err != nil {
 			a.log.Warn("old sandbox is not deleted", zap.String("sandbox", c.sandbox), zap.Error(err))
 		}
+		a.discardGroup(c)
 	}
 	a.store.Remove(c.id)
 }

@@ -61,6 +61,8 @@ type Reregistration struct {
 	Completed []mesos.Task
 	// Frameworks are the frameworks of those tasks.
 	Frameworks []mesos.FrameworkInfo
+	// Executors are those of the pods among Tasks.
+	Executors []mesos.ExecutorInfo
 }
 
 // Handle is the wire from the master to an agent; a running agent hands one over when it registers, another one after every

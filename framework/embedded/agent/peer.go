@@ -62,22 +62,6 @@ func (a *Agent) drop(framework mesos.FrameworkInfo, task mesos.TaskID) {
 	a.answer(framework.ID.Value, task, s)
 }
 
-// RunGroup refuses: pods are not run by this engine.
-func (p *peer) RunGroup(framework mesos.FrameworkInfo, _ mesos.ExecutorInfo, tasks []mesos.TaskInfo) {
-	p.act(func(a *Agent) {
-		if framework.ID == nil {
-			return
-		}
-		for _, t := range tasks {
-			s := newStatus(a.ID(), t.TaskID, mesos.TASK_ERROR, mesos.SOURCE_AGENT,
-				"Pods (LAUNCH_GROUP) are not run by this version of the embedded engine; use Apache Mesos for them")
-			reason := mesos.REASON_TASK_GROUP_INVALID
-			s.Reason = &reason
-			a.answer(framework.ID.Value, t.TaskID, s)
-		}
-	})
-}
-
 // Kill asks a task to end. For a task that is not here the answer is Mesos's.
 func (p *peer) Kill(framework mesos.FrameworkID, task mesos.TaskID, policy *mesos.KillPolicy) {
 	p.act(func(a *Agent) {

@@ -186,9 +186,16 @@ func (a *Agent) registration() Registration {
 
 func (a *Agent) reregistration(id string) Reregistration {
 	r := Reregistration{Registration: a.registration(), ID: mesos.AgentID{Value: id}}
+	groups := map[string]bool{}
 	for _, c := range a.allTasks() {
 		if t, last := c.mesosTask(); !last && !c.isSilent() {
 			r.Tasks = append(r.Tasks, t)
+			if c.group != nil && !groups[c.group.id] {
+				groups[c.group.id] = true
+				e := *c.task.Executor
+				e.FrameworkID = &mesos.FrameworkID{Value: c.framework}
+				r.Executors = append(r.Executors, e)
+			}
 		}
 	}
 	a.mu.Lock()

@@ -127,7 +127,9 @@ func (a *Agent) attachment(c *container, v mesos.Volume, user *syscall.Credentia
 		p.source, err = hostPath(c.sandbox, v.Source.HostPath.Path, user)
 	case v.Source.Type == mesos.Volume_Source_SANDBOX_PATH && v.Source.SandboxPath != nil:
 		if v.Source.SandboxPath.Type == mesos.Volume_Source_SandboxPath_PARENT {
-			return p, nil, errors.New("'PARENT' type SANDBOX_PATH volumes are for the tasks of pods only")
+			inner, volume, err := a.parent(c, v.Source.SandboxPath.Path, user)
+			p.source, p.readOnly = inner.source, p.readOnly || inner.readOnly
+			return p, volume, err
 		}
 		p.source, err = sandbox.Subdirectory(c.sandbox, v.Source.SandboxPath.Path, user)
 	default:

@@ -38,6 +38,8 @@ type Launch struct {
 	Agent     string         `json:"agent"`
 	Sandbox   string         `json:"sandbox"`
 	Task      mesos.TaskInfo `json:"task"`
+	// Parent is the container of a pod's executor, for one of its containers.
+	Parent string `json:"parent,omitempty"`
 }
 
 // Start names the first process of a container: pid and start time together, for a pid alone may be another's.
