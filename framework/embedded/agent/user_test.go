@@ -145,8 +145,11 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: %q, want %q", id, got, c.want)
 		}
 	}
-	a.peer.RunGroup(framework(), mesos.ExecutorInfo{}, []mesos.TaskInfo{shell("pod.a", "true")})
-	m.awaitState("pod.a", mesos.TASK_ERROR)
+	a.peer.RunGroup(framework(), mesos.ExecutorInfo{ExecutorID: mesos.ExecutorID{Value: "e"}, Type: mesos.ExecutorInfo_CUSTOM}, []mesos.TaskInfo{shell("pod.a", "true")})
+	m.awaitState("pod.a", mesos.TASK_FAILED)
+	if got := m.seen("pod.a"); !strings.Contains(got, "custom executors are not run") {
+		t.Errorf("a pod with an executor of its own: %q", got)
+	}
 }
 
 func TestHostAndSandboxVolumes(t *testing.T) {
