@@ -39,7 +39,6 @@ type podWorld struct {
 	t   *testing.T
 	s   *state.State
 	now time.Time
-	all []Call
 }
 
 const podRun0 = "p.0.1-abcdef"
