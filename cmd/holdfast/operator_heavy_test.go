@@ -43,11 +43,11 @@ func TestHeavyOperatorsWord(t *testing.T) {
 			t.Errorf("holdfast %s: exit %d, want %d and %q:\n%s", strings.Join(args, " "), got, code, text, out)
 		}
 	}
-	wants(2, "--why", "volume", "release", "pool/safe")
-	wants(4, "renews its lease", "volume", "release", "pool/safe", "--why", "a test", "--yes")
-	wants(4, "renews its lease", "node", "fence", first.Hostname, "--why", "a test", "--yes")
-	wants(3, "does not exist", "node", "fence", "nobody", "--why", "a test", "--yes")
-	wants(3, "no claim", "volume", "release", "pool/none", "--why", "a test", "--yes")
+	wants(2, "--reason", "volume", "release", "pool/safe")
+	wants(4, "renews its lease", "volume", "release", "pool/safe", "--reason", "a test", "--yes")
+	wants(4, "renews its lease", "node", "fence", first.Hostname, "--reason", "a test", "--yes")
+	wants(3, "does not exist", "node", "fence", "nobody", "--reason", "a test", "--yes")
+	wants(3, "no claim", "volume", "release", "pool/none", "--reason", "a test", "--yes")
 
 	if _, err := c.Control.Agent(ctx, first.Hostname, "kill", dev.Order{}); err != nil {
 		t.Fatal(err)

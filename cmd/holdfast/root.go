@@ -29,8 +29,11 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	}
 	var usage console.UsageError
 	if !began || errors.As(err, &usage) {
-		fmt.Fprintf(errOut, "holdfast: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		c.Misused(cmd, err)
 		return fault.ExitUsage
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = fault.New(fault.Unknown, "interrupted; what was asked for before that goes on")
 	}
 	c.Complain(err)
 	return fault.ExitCode(fault.ClassOf(err))
@@ -45,7 +48,7 @@ func rootCommand(c *console.Console, began *bool) *cobra.Command {
 			"moves with the instance, never mounted twice.\n\nTo see it work on this machine: holdfast dev --example counter",
 		SilenceErrors: true, SilenceUsage: true,
 		Args: cobra.ArbitraryArgs,
-		RunE: console.Group,
+		RunE: console.Group, SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			*began = true
 			if c.Output != "text" && c.Output != "json" {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
@@ -58,6 +59,16 @@ func Verbs(use, short string, subs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
+// oneWord lets --why stand for --reason.
+func oneWord(f *pflag.FlagSet) {
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "why" {
+			name = "reason"
+		}
+		return pflag.NormalizedName(name)
+	})
+}
+
 // Client talks to the framework.
 func (c *Console) Client() *client.Client { return client.New(c.API) }
 
@@ -79,6 +90,20 @@ func (c *Console) Complain(err error) {
 	if hint != "" {
 		fmt.Fprintf(c.Err, "  %s\n", hint)
 	}
+}
+
+// Misused prints an error of the command line itself.
+func (c *Console) Misused(cmd *cobra.Command, err error) {
+	text := err.Error()
+	if strings.Contains(text, " arg(s)") {
+		text += ": " + strings.TrimSuffix(cmd.UseLine(), " [flags]")
+	}
+	help := fmt.Sprintf("Run '%s --help' for usage.", cmd.CommandPath())
+	if c.JSON() {
+		c.Encode(c.Err, map[string]any{"code": fault.Invalid, "message": text, "hint": help})
+		return
+	}
+	fmt.Fprintf(c.Err, "holdfast: %s\n%s\n", text, help)
 }
 
 func (c *Console) hint(err error) string {

@@ -113,6 +113,7 @@ func nodeOrder(c *Console, verb, short string) *cobra.Command {
 	}
 	if verb != "uncordon" && verb != "forget" {
 		cmd.Flags().StringVar(&reason, "reason", "", "why, for others to read")
+		oneWord(cmd.Flags())
 	}
 	if verb == "drain" || verb == "decommission" {
 		cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long until the node is empty, and show what it waits for")
@@ -168,7 +169,9 @@ func freezeCommand(c *Console) *cobra.Command {
 	var reason string
 	var lasts time.Duration
 	cmd := &cobra.Command{
-		Use: "freeze", Short: "Start, move and kill nothing until it is thawed; nodes that cannot renew their lease fence themselves all the same", Args: cobra.NoArgs,
+		Use: "freeze", Short: "Start, move and kill nothing until it is thawed", Args: cobra.NoArgs,
+		Long: "Nothing is started, moved or killed until holdfast thaw. Nodes that cannot renew their lease fence themselves all the same.",
+		Example: "  holdfast freeze --reason \"core switches are replaced\" --for 2h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if reason == "" {
 				return Usage("--reason is needed: people will ask why nothing moves")
@@ -181,7 +184,8 @@ func freezeCommand(c *Console) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for others to read")
-	cmd.Flags().DurationVar(&lasts, "for", 0, "end by itself after so long (default: not before `holdfast thaw`)")
+	oneWord(cmd.Flags())
+	cmd.Flags().DurationVar(&lasts, "for", 0, "end by itself after so long (default: it lasts until holdfast thaw)")
 	return cmd
 }
 

@@ -50,6 +50,7 @@ func (o *operating) finish(ctx context.Context, c *Console, op *client.Operation
 }
 
 func (o *operating) follow(ctx context.Context, c *Console, op *client.Operation) (*client.Operation, error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, o.limit)
 	defer cancel()
 	p := progress{out: c.Err}
@@ -58,6 +59,8 @@ func (o *operating) follow(ctx context.Context, c *Console, op *client.Operation
 		p.show(operationLine(op))
 		next, err := c.Client().Operation(ctx, op.ID, 2*time.Second)
 		switch {
+		case caller.Err() != nil:
+			return op, fault.New(fault.Unknown, "interrupted; the %s goes on: holdfast operation show %s, or cancel", op.Kind, op.ID)
 		case ctx.Err() != nil:
 			return op, fault.New(fault.Unknown, "%s is still going on after %v; to follow it: holdfast operation show %s", op.Kind, o.limit, op.ID)
 		case err != nil && !fault.Is(err, fault.Unavailable) && !fault.Is(err, fault.Unknown):

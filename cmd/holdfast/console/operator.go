@@ -24,7 +24,8 @@ type word struct {
 
 func (w *word) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&w.why, "why", "", "the reason, kept in the claim and in the log (needed)")
+	f.StringVar(&w.why, "reason", "", "why, kept in the claim and in the log (needed)")
+	oneWord(f)
 	f.StringVar(&w.by, "by", "", "who says so (default: who is logged in here)")
 	f.BoolVar(&w.yes, "yes", false, "do not ask: what is shown is agreed to")
 	f.BoolVar(&w.renews, "although-it-renews", false, "go on although the node renews its lease, that is, although it is there")
@@ -60,7 +61,7 @@ func releaseVolume(c *Console) *cobra.Command {
 func (w *word) give(ctx context.Context, c *Console, what string, look func(context.Context, string) (*client.Holding, error),
 	speak func(context.Context, string, client.Word) ([]client.Freed, error)) error {
 	if strings.TrimSpace(w.why) == "" {
-		return Usage("--why is needed: the reason is kept")
+		return Usage("--reason is needed: it is kept in the claim and in the log")
 	}
 	if w.by == "" {
 		w.by = whoAmI()
