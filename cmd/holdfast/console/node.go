@@ -170,7 +170,7 @@ func freezeCommand(c *Console) *cobra.Command {
 	var lasts time.Duration
 	cmd := &cobra.Command{
 		Use: "freeze", Short: "Start, move and kill nothing until it is thawed", Args: cobra.NoArgs,
-		Long: "Nothing is started, moved or killed until holdfast thaw. Nodes that cannot renew their lease fence themselves all the same.",
+		Long:    "Nothing is started, moved or killed until holdfast thaw. Nodes that cannot renew their lease fence themselves all the same.",
 		Example: "  holdfast freeze --reason \"core switches are replaced\" --for 2h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if reason == "" {
