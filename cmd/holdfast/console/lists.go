@@ -179,7 +179,7 @@ func deploymentCommand(c *Console) *cobra.Command {
 						now = append(now, a.Action+" "+a.App)
 					}
 				}
-				t.Add(d.ID, fmt.Sprintf("%d/%d", d.Step, len(d.Steps))+mark(d.Paused, " paused"), ago(d.CreatedAt), Join(d.Apps), strings.Join(now, ", "))
+				t.Add(d.ID, fmt.Sprintf("%d/%d", d.Step, len(d.Steps))+mark(d.Paused, " paused"), ago(d.CreatedAt), some(d.Apps), some(now))
 			}
 			t.Print(c.Out)
 			return nil
@@ -219,13 +219,28 @@ func explainCommand(c *Console) *cobra.Command {
 				c.Encode(c.Out, x)
 				return nil
 			}
-			fmt.Fprintf(c.Out, "%s %s: %s\n", x.Kind, x.ID, x.Summary)
+			name := x.ID
+			switch {
+			case x.Node != nil:
+				name = x.Node.Hostname
+			case x.Volume != nil:
+				name = x.Volume.Driver + "/" + x.Volume.Name
+			}
+			fmt.Fprintf(c.Out, "%s %s: %s\n", x.Kind, name, x.Summary)
 			for _, l := range x.Lines {
 				fmt.Fprintf(c.Out, "  %s\n", l)
 			}
 			return nil
 		},
 	}
+}
+
+// some names the first few of many.
+func some(list []string) string {
+	if len(list) > 3 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:2], ", "), len(list)-2)
+	}
+	return dash(strings.Join(list, ", "))
 }
 
 func yes(b bool) string {

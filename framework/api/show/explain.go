@@ -158,6 +158,9 @@ func describe(e *client.Explanation, st *state.State, i *state.Instance, now tim
 		}
 		line(e, "%s  - %s: %s", indent, nonEmpty(a.Hostname, string(a.Agent)), strings.Join(texts, "; "))
 	}
+	if next := nextStep(i, w); next != "" {
+		line(e, "%s  what to do: %s", indent, next)
+	}
 }
 
 func reasonLine(r state.Reason, now time.Time) string {
