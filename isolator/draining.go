@@ -33,7 +33,7 @@ func (s *Service) Empty(ctx context.Context, force bool) error {
 			}
 		}
 		if len(left) == 0 && !s.anyActive() {
-			return nil
+			return s.flushDue(ctx) // who drains a node may cut its power next
 		}
 		if !sleep(ctx, min(time.Second, s.o.Limits.RetryMin)) {
 			return fault.New(fault.Conflict, "drain: the node takes no mounts, and not all is given back: %v", errors.Join(left...))

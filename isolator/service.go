@@ -146,6 +146,7 @@ type Service struct {
 	keeper  *lease.Keeper
 	fencer  Fencer
 	scans   scans
+	flushes flushes
 	queues  *queue.Queues
 	nodeUID string
 	started time.Time

@@ -140,7 +140,8 @@ func (s *Service) detach(ctx context.Context, v *journal.Volume, how takeDown) e
 		}
 	}
 	facts, _ := s.factsOf(ctx, d)
-	if err := s.flush(ctx, *v, facts); err != nil {
+	later, err := s.flush(ctx, *v, facts, how)
+	if err != nil {
 		return err
 	}
 	crashAt("unmount.flushed")
@@ -152,6 +153,9 @@ func (s *Service) detach(ctx context.Context, v *journal.Volume, how takeDown) e
 		return err
 	}
 	v.Gone = true
+	if later {
+		s.flushLater()
+	}
 	// Not waited for: a process that is killed leaves what it has written, and after a crash of the machine nothing is mounted anyway.
 	s.noteAnyway("unmount", "release", journal.Done, *v)
 	if err := s.tellWatchdog(); err != nil {
@@ -159,30 +163,6 @@ func (s *Service) detach(ctx context.Context, v *journal.Volume, how takeDown) e
 	}
 	crashAt("unmount.gone")
 	s.log.Info("unmounted", zap.Stringer("volume", v.Ref), zap.Uint64("epoch", uint64(v.Epoch)))
-	return nil
-}
-
-// flush writes to the storage what the driver does not.
-func (s *Service) flush(ctx context.Context, v journal.Volume, f driver.Facts) error {
-	if f.FlushOnUnmount || v.Path == "" {
-		return nil
-	}
-	if at, err := mount.Is(v.Path); err == nil && !at && v.Shown {
-		return nil // gone already; what lies there now is another file system
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
-	defer cancel()
-	err := mount.Within(ctx, "flush volume "+v.Ref.String(), func() error { return mount.Sync(v.Path) })
-	if fault.Is(err, fault.NotFound) {
-		return nil
-	}
-	if err != nil && !fault.Is(err, fault.Unknown) || err != nil && !mount.Dead(ctx, v.Path) {
-		return err
-	}
-	if err != nil {
-		// Whoever served it is gone, and what it had not written went with it; waiting would not bring that back.
-		s.log.Warn("the process that served the volume has died; what it had not written is lost", zap.Stringer("volume", v.Ref), zap.Error(err))
-	}
 	return nil
 }
 
