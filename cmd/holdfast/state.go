@@ -52,7 +52,7 @@ type stateFlags struct {
 }
 
 func stateCommand(c *console.Console) *cobra.Command {
-	return console.Verbs("state", "The framework's state: write it to a file, read it back, move it to another store", stateExportCommand(c), stateImportCommand(c), stateMigrateCommand(c))
+	return console.Verbs("state", "The framework's state: write it to a file, read it back, move it to another store, rebuild it", stateExportCommand(c), stateImportCommand(c), stateMigrateCommand(c), stateRecoverCommand(c))
 }
 
 func (s *stateFlags) command(use, short, long string, run func(context.Context) error) *cobra.Command {

@@ -142,6 +142,9 @@ func decode(key string, raw []byte) (state.Write, error) {
 	return state.Write{Kind: h.Kind, ID: id, Value: value}, nil
 }
 
+// Decode reads a record at key (below the prefix).
+func Decode(key string, raw []byte) (state.Write, error) { return decode(key, raw) }
+
 // CheckRecord tells what is wrong with a record at key (below the prefix), nil when this program can read it.
 func CheckRecord(key string, raw []byte) error {
 	_, err := decode(key, raw)
