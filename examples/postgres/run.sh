@@ -1,11 +1,14 @@
 #!/bin/sh
-# One PostgreSQL server in the volume data/. Instance 0 is the primary; the others are read replicas that stream from it and
-# follow it when it moves.
+# One PostgreSQL server in the volume data/. Instance 0 makes the database and is the primary, wherever it runs: Holdfast names the instance whose data
+# was the primary's and no other. The others are read replicas that stream from it and follow it when it moves, by the file peers.txt.
 set -eu
 PATH="$(ls -d /usr/lib/postgresql/*/bin | tail -n 1):$PATH"
 umask 077
 
-primary() { holdfast instance address "${HOLDFAST_APP_ID#/}.0"; } # "host port"
+holdfast peers --watch -o text --file peers.txt &
+peers=$!
+
+primary() { awk '$7 == "primary" { print $3, $4; found = 1 } END { exit !found }' peers.txt; } # "address port"
 
 follow() { # tells the server where the primary is now; true when that is news
   address=$(primary 2>/dev/null) && [ "$address" != "${known:-}" ] || return 1
@@ -32,10 +35,11 @@ fi
 [ "$HOLDFAST_INSTANCE" = 0 ] || follow || true
 postgres -D data/pg -p "$PORT0" -c unix_socket_directories= &
 server=$!
-trap 'kill -INT $server 2>/dev/null || true' TERM INT # fast shutdown: does not wait for clients
+trap 'kill -INT $server $peers 2>/dev/null || true' TERM INT # fast shutdown: does not wait for clients
 while kill -0 $server 2>/dev/null; do
   if [ "$HOLDFAST_INSTANCE" != 0 ] && follow; then kill -HUP $server; fi
   sleep 2 &
   wait $! || true
 done
+kill $peers 2>/dev/null || true
 wait $server

@@ -27,6 +27,9 @@ func (r *Registrar) batch(todo []Change, nodes map[string]string) *batch {
 			ops++
 			if c.Put != nil {
 				ops += 2 // the check, and maybe the node
+				if c.Put.lock != nil {
+					ops++
+				}
 			}
 		}
 		if b.taken > 0 && (len(b.ops)+ops > maxOps || bytes+n > maxBytes) {

@@ -32,6 +32,7 @@ type consul struct {
 	namespace, partition string
 	limit                time.Duration // of one call
 	calls                atomic.Uint64
+	session              string // that holds the locks of primaries, "" for none; of Run's goroutine
 }
 
 // refusal says what Consul said of single operations of a transaction, none of which was done: by their index.
@@ -226,12 +227,12 @@ func (c *consul) serviceOps(ch Change) api.TxnOps {
 		return api.TxnOps{{Service: &api.ServiceTxnOp{Verb: api.ServiceDelete, Node: ch.Node,
 			Service: api.AgentService{ID: ch.ID, Service: ch.Name, Namespace: c.namespace, Partition: c.partition}}}}
 	}
-	return api.TxnOps{
+	return append(c.lockOps(s), api.TxnOps{
 		{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: s.Node, Service: api.AgentService{ID: s.ID, Service: s.Name, Address: s.Address, Port: s.Port,
 			Tags: s.Tags, Meta: s.Meta, Weights: api.AgentWeights{Passing: 1, Warning: 1}, Namespace: c.namespace, Partition: c.partition}}},
 		{Check: &api.CheckTxnOp{Verb: api.CheckSet, Check: api.HealthCheck{Node: s.Node, CheckID: checkID(s.ID), Name: "Mesos task health", Status: s.Status,
 			Output: output[s.Status], ServiceID: s.ID, Namespace: c.namespace, Partition: c.partition}}},
-	}
+	}...)
 }
 
 // output is what a check says beside its status.
@@ -245,6 +246,9 @@ var output = map[string]string{
 func size(ch Change) int {
 	n := 512
 	if s := ch.Put; s != nil {
+		if s.lock != nil {
+			n += 512 + 2*len(s.lock.value)
+		}
 		n += 2*len(s.ID) + len(s.Name) + len(s.Address) + 2*len(s.Node) + 512
 		for _, tag := range s.Tags {
 			n += 6*len(tag) + 3

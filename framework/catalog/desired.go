@@ -22,6 +22,8 @@ type Service struct {
 	Tags          []string
 	Meta          map[string]string
 	Status        string // passing, warning or critical
+	// lock is what must be held for its tag `primary`; nil without the tag.
+	lock *lock
 }
 
 // equal tells whether Consul has it as it should be.
@@ -51,6 +53,7 @@ type member struct {
 	i       *state.Instance
 	def     *state.Def
 	volumes string
+	term    uint64 // it is its app's primary, in this term; 0: it is not
 	same    *built // what was made of it before, if it is as it was
 }
 
@@ -58,6 +61,7 @@ type member struct {
 type built struct {
 	i        *state.Instance
 	def      *state.Def
+	term     uint64
 	names    int // builder.version at the time
 	services []*Service
 }
@@ -99,8 +103,8 @@ func (b *builder) collect(s *state.State) material {
 			continue
 		}
 		m.defs[d] = true
-		n := member{i: i, def: d}
-		if old := b.made[id]; old != nil && old.i == i && old.def == d {
+		n := member{i: i, def: d, term: termOf(s.Apps[i.App], i)}
+		if old := b.made[id]; old != nil && old.i == i && old.def == d && old.term == n.term {
 			n.same = old
 		} else {
 			n.volumes = volumeNames(s, i)
@@ -149,7 +153,7 @@ func (b *builder) render(m material) *Wanted {
 			if e != nil && len(e.services) > 0 { // only a name is new
 				n.volumes = e.services[0].Meta[metaVolumes]
 			}
-			e = &built{i: n.i, def: n.def, names: b.version, services: b.make(n, host)}
+			e = &built{i: n.i, def: n.def, term: n.term, names: b.version, services: b.make(n, host)}
 		}
 		made[n.i.ID] = e
 		for _, s := range e.services {
@@ -245,7 +249,7 @@ func (b *builder) make(n member, host string) (out []*Service) {
 				s.Meta[key] = cut(value, maxMetaValue)
 			}
 		}
-		out = append(out, s)
+		out = append(out, b.named(s, n))
 	}
 	return out
 }

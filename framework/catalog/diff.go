@@ -98,7 +98,7 @@ func diff(want *Wanted, there *Observed, release func(*Entry) bool) Diff {
 		}
 	}
 	slices.SortFunc(d.Changes, func(a, b Change) int {
-		return cmp.Or(first(leaves[b.ID], leaves[a.ID]), strings.Compare(a.ID, b.ID), first(a.Put != nil, b.Put != nil), strings.Compare(a.Node, b.Node))
+		return cmp.Or(first(gains(a), gains(b)), first(leaves[b.ID], leaves[a.ID]), strings.Compare(a.ID, b.ID), first(a.Put != nil, b.Put != nil), strings.Compare(a.Node, b.Node))
 	})
 	for _, list := range [][]Key{d.Taken, d.Kept} {
 		slices.SortFunc(list, func(a, b Key) int { return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Node, b.Node)) })

@@ -65,6 +65,7 @@ type Registrar struct {
 	refused  map[Key]refused
 	foreign  map[string]bool // node names that somebody else's entry has
 	takeable map[string]bool // nodes that may be written over
+	locks    locks
 }
 
 // refused is a change that Consul did not accept.
@@ -77,7 +78,7 @@ type refused struct {
 // held says that a change was refused before and is not to be tried yet.
 func (r *Registrar) held(c Change) bool {
 	e, ok := r.refused[c.Key]
-	return ok && e.put == c.Put || c.Put != nil && r.foreign[c.Node]
+	return ok && e.put == c.Put || c.Put != nil && (r.foreign[c.Node] || r.locks.waiting[c.Key] != "")
 }
 
 // New makes a registrar; nothing is sent before Run.
@@ -121,6 +122,7 @@ func (r *Registrar) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { defer close(done); r.listen(ctx, poke) }()
 	defer func() { <-done }()
+	defer r.endSession()
 	pause := r.c.RetryMin
 	for ctx.Err() == nil {
 		err := r.turn(ctx)
@@ -190,6 +192,7 @@ func (r *Registrar) compare(ctx context.Context) error {
 	if !r.c.Core.Info().Elected { // before that the state is not loaded, or somebody else's to announce
 		r.forget()
 		r.since = time.Time{}
+		r.endSession() // whoever leads takes the locks
 		r.status.standby(r.c.Log)
 		return nil
 	}
@@ -212,7 +215,13 @@ func (r *Registrar) compare(ctx context.Context) error {
 	for _, n := range m.members {
 		r.seen[n.i.ID] = true
 	}
+	if err := r.keepSession(ctx, want); err != nil {
+		return err
+	}
 	if err := r.sync(ctx, want); err != nil {
+		return err
+	}
+	if err := r.keepLocks(ctx, want); err != nil {
 		return err
 	}
 	there := len(want.Services)
@@ -250,14 +259,30 @@ func (r *Registrar) sync(ctx context.Context, want *Wanted) error {
 	}
 	todo := slices.DeleteFunc(d.Changes, r.held)
 	r.status.pending(len(todo))
-	for done := 0; len(todo) > 0; todo = todo[done:] {
-		var err error
-		if done, err = r.send(ctx, todo, d.Nodes); err != nil {
-			return err
-		}
-		r.status.pending(len(todo) - done)
+	// Who gains the tag `primary` comes last, and only once nobody else has it.
+	at := slices.IndexFunc(todo, gains)
+	if at < 0 {
+		at = len(todo)
+	}
+	if err := r.sendAll(ctx, todo[:at], d.Nodes, len(todo)-at); err != nil {
+		return err
+	}
+	if err := r.sendAll(ctx, r.free(todo[at:]), d.Nodes, 0); err != nil {
+		return err
 	}
 	return r.tidy(ctx, d)
+}
+
+// sendAll sends changes, transaction by transaction; more are still to come.
+func (r *Registrar) sendAll(ctx context.Context, todo []Change, nodes map[string]string, more int) error {
+	for done := 0; len(todo) > 0; todo = todo[done:] {
+		var err error
+		if done, err = r.send(ctx, todo, nodes); err != nil {
+			return err
+		}
+		r.status.pending(len(todo) - done + more)
+	}
+	return nil
 }
 
 // tidy brings addresses of nodes up to date and removes empty node entries.
@@ -305,6 +330,11 @@ func (r *Registrar) send(ctx context.Context, todo []Change, nodes map[string]st
 		var no refusal
 		if err == nil {
 			b.applied(r.there)
+			for _, c := range b.changes {
+				if gains(c) {
+					r.locks.held[c.Put.lock.key] = c.Put.lock.value
+				}
+			}
 			return b.taken, nil
 		}
 		if !errors.As(err, &no) {
@@ -361,6 +391,9 @@ func (r *Registrar) learn(ctx context.Context, b *batch, no refusal) error {
 			}
 		case b.nodes[c.Node] == "" && strings.Contains(what, missingNode):
 			return errStale // somebody removed the node entry
+		case b.ops[at].KV != nil:
+			found = true
+			r.refuseLock(c, what)
 		default:
 			found = true
 			if !first[c.Key] { // what follows from it says less
@@ -386,6 +419,9 @@ func (r *Registrar) problems() []Refused {
 	out := make([]Refused, 0, len(r.refused))
 	for k, e := range r.refused {
 		out = append(out, Refused{Service: e.name, ID: k.ID, Node: k.Node, Error: e.what})
+	}
+	for k, what := range r.locks.waiting {
+		out = append(out, Refused{Service: r.locks.names[k], ID: k.ID, Node: k.Node, Error: what})
 	}
 	slices.SortFunc(out, func(a, b Refused) int { return cmp.Or(strings.Compare(a.ID, b.ID), strings.Compare(a.Node, b.Node)) })
 	return out

@@ -29,7 +29,7 @@ type Console struct {
 
 // Commands gives the verbs.
 func (c *Console) Commands() []*cobra.Command {
-	return []*cobra.Command{appCommand(c), groupCommand(c), instanceCommand(c), volumeCommand(c), classCommand(c), nodeCommand(c), claimCommand(c), reservationsCommand(c), operationCommand(c), deploymentCommand(c), explainCommand(c), failoverCommand(c), startOverCommand(c), uninstallCommand(c), freezeCommand(c), thawCommand(c), holdCommand(c)}
+	return []*cobra.Command{appCommand(c), groupCommand(c), instanceCommand(c), volumeCommand(c), classCommand(c), nodeCommand(c), claimCommand(c), reservationsCommand(c), operationCommand(c), deploymentCommand(c), explainCommand(c), peersCommand(c), failoverCommand(c), startOverCommand(c), uninstallCommand(c), freezeCommand(c), thawCommand(c), holdCommand(c)}
 }
 
 // UsageError is a command line that is wrong in a way cobra does not see.
