@@ -3,7 +3,9 @@ package backup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -65,6 +67,26 @@ const (
 	tagOurs = "holdfast"
 	host    = "holdfast"
 )
+
+// content is what restic is to read: all that is in the directory. restic makes no backup of nothing (a new volume): that is a file
+// with a word in it and a tag, and Restore writes nothing then.
+func content(path string) ([]string, error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, fault.Wrap(fault.Unavailable, err, "look at the content")
+	}
+	defer d.Close()
+	switch _, err := d.Readdirnames(1); {
+	case errors.Is(err, io.EOF):
+		return []string{"--tag", tagEmpty + "=yes", "--stdin", "--stdin-filename", tagEmpty}, nil
+	case err != nil:
+		return nil, fault.Wrap(fault.Unavailable, err, "look at the content")
+	}
+	return []string{"."}, nil
+}
+
+// tagEmpty marks a backup of a volume in which there was nothing.
+const tagEmpty = "empty"
 
 // tags are what a backup is found by. A comma would end one.
 func tags(b operation.BackupSpec, root fs.FileInfo) []string {
@@ -129,6 +151,9 @@ func (e *Engine) List(ctx context.Context, repository string, ref volume.Ref) ([
 		return nil, err
 	}
 	all, err := e.list(ctx, r, volumeTags(ref)...)
+	if r.Create && fault.Is(err, fault.NotFound) {
+		err = nil // the first backup will make it
+	}
 	out := make([]client.Backup, 0, len(all))
 	for _, l := range all {
 		out = append(out, l.backup(repository))
@@ -218,7 +243,11 @@ func (e *Engine) Backup(ctx context.Context, repository string, b operation.Back
 		args = append(args, "--tag", t)
 	}
 	var sum message
-	_, err = e.run(ctx, call{repo: r, args: append(args, "."), dir: b.Path, line: func(line []byte) {
+	what, err := content(b.Path)
+	if err != nil {
+		return client.Backup{}, err
+	}
+	_, err = e.run(ctx, call{repo: r, args: append(args, what...), dir: b.Path, in: tagEmpty, line: func(line []byte) {
 		var m message
 		if json.Unmarshal(line, &m) != nil {
 			return
@@ -288,7 +317,9 @@ func (e *Engine) Restore(ctx context.Context, repository, id, path string, verif
 	if verify {
 		args = append(args, "--verify")
 	}
-	_, err = e.run(ctx, call{repo: r, args: args, dir: path, discard: true})
+	if l.tag(tagEmpty) == "" {
+		_, err = e.run(ctx, call{repo: r, args: args, dir: path, discard: true})
+	}
 	close(done)
 	<-watched
 	if err != nil {

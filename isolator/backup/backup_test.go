@@ -94,6 +94,55 @@ func TestHeavyRepositories(t *testing.T) {
 	})
 }
 
+// A volume that nobody has written to yet is backed up as well, and restored as nothing.
+func TestHeavyEmptyVolume(t *testing.T) {
+	heavy.Require(t, heavy.Program("restic"))
+	dir, ctx := t.TempDir(), context.Background()
+	r := Repository{Name: "repo", URL: filepath.Join(dir, "repo"), PasswordFile: filepath.Join(dir, "password"), Create: true}
+	put(t, r.PasswordFile, "very secret\n")
+	e, err := Open(Config{Repositories: []Repository{r}}, filepath.Join(dir, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := e.List(ctx, "repo", volume.Ref{}); err != nil || len(list) != 0 {
+		t.Errorf("a repository that the first backup will create lists %+v %v", list, err)
+	}
+	from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
+	for _, d := range []string{from, to} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(from, 0o710); err != nil {
+		t.Fatal(err)
+	}
+	quiet := func(string, int64, int64) {}
+	spec := operation.BackupSpec{Op: "op-1", Path: from, Driver: "pool", Volume: "db", UID: "u1", Size: 1 << 30, Verify: true}
+	b, err := e.Backup(ctx, "repo", spec, quiet)
+	if err != nil || !b.Verified {
+		t.Fatalf("backup of nothing: %+v %v", b, err)
+	}
+	if err := e.Restore(ctx, "repo", b.ID, to, true, quiet); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(to)
+	if fi, serr := os.Stat(to); err != nil || len(left) != 0 || serr != nil || fi.Mode().Perm() != 0o710 {
+		t.Errorf("restored %v, root %v %v %v", left, fi.Mode(), err, serr)
+	}
+	// The next one has something in it.
+	put(t, filepath.Join(from, "file"), "text")
+	spec.Op = "op-2"
+	if b, err = e.Backup(ctx, "repo", spec, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Restore(ctx, "repo", b.ID, to, true, quiet); err != nil {
+		t.Fatal(err)
+	}
+	if raw, err := os.ReadFile(filepath.Join(to, "file")); err != nil || string(raw) != "text" {
+		t.Errorf("restored %q %v", raw, err)
+	}
+}
+
 // exercise is what every repository must bear; whole goes beyond backup and restore.
 func exercise(t *testing.T, r Repository, whole bool) {
 	dir, ctx := t.TempDir(), context.Background()

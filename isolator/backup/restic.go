@@ -31,6 +31,8 @@ type call struct {
 	line func([]byte)
 	// discard throws standard output away.
 	discard bool
+	// in is what it reads on standard input.
+	in string
 }
 
 // run runs restic and gives its output. The process dies with this one. A repository that is locked is unlocked where restic itself says
@@ -68,6 +70,9 @@ func (e *Engine) once(ctx context.Context, c call) ([]byte, error) {
 		return nil, fault.Wrap(fault.Unavailable, err, "restic's cache")
 	}
 	cmd := exec.CommandContext(ctx, e.program, append(c.repo.options(), c.args...)...)
+	if c.in != "" {
+		cmd.Stdin = strings.NewReader(c.in)
+	}
 	cmd.Env, cmd.Dir = env, c.dir
 	if cmd.Dir == "" {
 		cmd.Dir = e.cache
