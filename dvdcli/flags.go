@@ -19,6 +19,7 @@ type command struct {
 	json           bool
 	snapshot, size string
 	owner          string // whose use an unmount ends; "" is Mesos's
+	now            bool   // remove past the bin
 }
 
 var verbs = map[string]struct {
@@ -77,6 +78,13 @@ func parse(args []string) (command, error) {
 				return c, err
 			}
 			c.explicitCreate = b
+			continue
+		case "now":
+			b, err := boolFlag(name, value, hasValue)
+			if err != nil {
+				return c, err
+			}
+			c.now = b
 			continue
 		case "o":
 			name = "output"
@@ -164,6 +172,8 @@ func (c *command) check() error {
 		return fmt.Errorf("missing volume name: give --volumename")
 	case c.owner != "" && c.verb != "unmount":
 		return fmt.Errorf("%s takes no --owner", c.verb)
+	case c.now && c.verb != "remove":
+		return fmt.Errorf("%s takes no --now", c.verb)
 	case c.snapshot != "" && c.verb != "snapshot" && c.verb != "remove-snapshot":
 		return fmt.Errorf("%s takes no --snapshot", c.verb)
 	case c.size != "" && c.verb != "resize":
@@ -190,6 +200,7 @@ Flags:
       --volumename string     Volume name
       --volumeopts key=value  Volume option for create and mount, may be repeated; the value may hold '=' and ','
       --explicitcreate        mount: fail if the volume does not exist (also: --explicitCreate)
+      --now                   remove: for good, past the bin of drivers that have one
       --snapshot string       snapshot, remove-snapshot: name of the snapshot (default: one with the time in it)
       --size string           resize: the new size, e.g. 20 (GiB) or 500MiB
       --owner string          unmount: end the use of this owner, as status shows it, instead of Mesos's

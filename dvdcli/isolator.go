@@ -71,7 +71,11 @@ func (t *throughIsolator) create(ctx context.Context, c command) error {
 func (t *throughIsolator) remove(ctx context.Context, c command) error {
 	_, absent := t.get(ctx, c)
 	err := t.call(ctx, false, func() error {
-		return t.client.Remove(ctx, client.VolumeRequest{Driver: c.driver, Name: c.name})
+		do := t.client.Remove
+		if c.now {
+			do = t.client.RemoveNow
+		}
+		return do(ctx, client.VolumeRequest{Driver: c.driver, Name: c.name})
 	})
 	if err == nil && fault.Is(absent, fault.NotFound) {
 		return absent

@@ -157,23 +157,72 @@ func (s *Service) createByHand(ctx context.Context, d driver.Driver, ref volume.
 
 // Remove deletes a volume on a person's word (`dvdcli remove`). Its claim must be free, and becomes a tombstone.
 func (s *Service) Remove(ctx context.Context, ref volume.Ref) error {
+	return s.inTurnToRemove(ctx, ref, func(ctx context.Context) (string, error) { return s.removeByHand(ctx, ref) })
+}
+
+// RemoveNow is Remove past the driver's bin: what was removed does not come back. When only the bin could not be emptied the volume is removed all the
+// same, and the error says so.
+func (s *Service) RemoveNow(ctx context.Context, ref volume.Ref) error {
+	return s.inTurnToRemove(ctx, ref, func(ctx context.Context) (string, error) {
+		d, err := s.driver(ref.Driver)
+		if err != nil {
+			return "", err
+		}
+		bin, ok := d.(driver.Binner)
+		if !ok {
+			return s.removeByHand(ctx, ref)
+		}
+		uid, err := s.uidOf(ctx, d, ref) // others of the name may lie in the bin
+		if err != nil {
+			return "", err
+		}
+		outcome, err := s.removeByHand(ctx, ref)
+		if err != nil || uid == "" {
+			return outcome, err
+		}
+		ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
+		defer cancel()
+		if err := bin.Purge(ctx, ref.Name, uid); err != nil && !fault.Is(err, fault.NotFound) {
+			return "", fault.Op(err, "volume %s (uid %s) is removed, but still in the bin", ref, uid)
+		}
+		s.log.Info("purged", zap.Stringer("volume", ref), zap.String("uid", uid))
+		return outcome, nil
+	})
+}
+
+func (s *Service) inTurnToRemove(ctx context.Context, ref volume.Ref, f func(context.Context) (string, error)) error {
 	if err := ref.Check(); err != nil {
 		return err
 	}
 	if err := s.waitReady(ctx); err != nil {
 		return err
 	}
-	_, err := s.queues.Do(ctx, ref, "remove", "", func(ctx context.Context) (string, error) {
-		claim, err := s.auth.ClaimByRef(ctx, ref)
-		if fault.Is(err, fault.NotFound) {
-			return s.remove(ctx, journal.Volume{Ref: ref}) // made without us, and never claimed
-		}
-		if err != nil {
-			return "", err
-		}
-		return s.removeClaimed(ctx, claim)
-	})
+	_, err := s.queues.Do(ctx, ref, "remove", "", f)
 	return err
+}
+
+func (s *Service) removeByHand(ctx context.Context, ref volume.Ref) (string, error) {
+	claim, err := s.auth.ClaimByRef(ctx, ref)
+	if fault.Is(err, fault.NotFound) {
+		return s.remove(ctx, journal.Volume{Ref: ref}) // made without us, and never claimed
+	}
+	if err != nil {
+		return "", err
+	}
+	return s.removeClaimed(ctx, claim)
+}
+
+// uidOf gives the uid of the volume that has a name now, by its claim or, where it has none, by its driver; "" when neither knows one.
+func (s *Service) uidOf(ctx context.Context, d driver.Driver, ref volume.Ref) (string, error) {
+	claim, err := s.auth.ClaimByRef(ctx, ref)
+	if !fault.Is(err, fault.NotFound) {
+		return claim.VolumeUID, err
+	}
+	info, err := d.Get(ctx, ref.Name)
+	if fault.Is(err, fault.NotFound) {
+		return "", nil
+	}
+	return info.UID, err
 }
 
 // removeClaimed takes the claim, so that nobody mounts meanwhile, deletes the volume, and ends its uid.

@@ -561,3 +561,37 @@ func TestNearlyFull(t *testing.T) {
 	}
 	c.eventually("it is no more", func() bool { return len(full()) == 0 })
 }
+
+// A removal that is to be for good leaves nothing in the bin of that volume, and all that was there of others of its name.
+func TestRemoveNow(t *testing.T) {
+	c := newCluster(t)
+	n, _ := c.modelNode()
+	first, ref := c.volume(n, "v")
+	if err := n.Remove(bg, ref); err != nil {
+		t.Fatal(err)
+	}
+	second, _ := c.volume(n, "v")
+	if _, err := n.Mount(bg, MountRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	wantClass(t, n.RemoveNow(bg, ref), fault.Conflict, "")
+	if _, err := n.Unmount(bg, UnmountRequest{Ref: ref}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RemoveNow(bg, ref); err != nil {
+		t.Fatal(err)
+	}
+	if !c.state(second).Tombstone {
+		t.Error("no tombstone")
+	}
+	o, err := n.operate(client.OperationRequest{Kind: client.OpBin})
+	if err != nil || len(o.Result.Bin) != 1 || o.Result.Bin[0].UID != first {
+		t.Errorf("bin %+v %v, want %s alone", o.Result, err, first)
+	}
+	if err := n.RemoveNow(bg, ref); err != nil { // there is none of that name any more
+		t.Errorf("again: %v", err)
+	}
+	if o, err = n.operate(client.OperationRequest{Kind: client.OpBin}); err != nil || len(o.Result.Bin) != 1 {
+		t.Errorf("a removal of nothing has emptied the bin: %+v %v", o.Result, err)
+	}
+}

@@ -172,4 +172,21 @@ func TestHeavyOperations(t *testing.T) {
 	if got := o.content("taken", "known"); got != known {
 		t.Errorf("undeleted are %d bytes, not the %d of the volume", len(got), len(known))
 	}
+
+	// Removed for good.
+	o.says("accepted", "app", "remove", "/taken")
+	devtest.Await(t, "the app is gone", 60*time.Second, func(ctx context.Context) (bool, string, error) {
+		_, err := o.API.App(ctx, "/taken")
+		return fault.Is(err, fault.NotFound), "it is there", nil
+	})
+	o.says("removed pool/copy for good", "volume", "remove", "pool/copy", "--now")
+	bin, err := o.API.Bin(context.Background(), "pool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range bin {
+		if v.Name == "copy" {
+			t.Errorf("in the bin is %+v", v)
+		}
+	}
 }

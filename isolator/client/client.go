@@ -94,6 +94,12 @@ type VolumeRequest struct {
 	Name   string `json:"name,omitempty"`
 }
 
+// RemoveRequest asks for a volume to be deleted; with Now past its driver's bin.
+type RemoveRequest struct {
+	VolumeRequest
+	Now bool `json:"now,omitempty"`
+}
+
 // Volume is what the node knows of a volume.
 type Volume struct {
 	Driver    string    `json:"driver"`
@@ -232,9 +238,14 @@ func (c *Client) Create(ctx context.Context, r CreateRequest) (Volume, error) {
 	return v, err
 }
 
-// Remove deletes a volume.
+// Remove deletes a volume. Where its driver has a bin it can come back for a while.
 func (c *Client) Remove(ctx context.Context, r VolumeRequest) error {
-	return c.call(ctx, http.MethodPost, "/v1/remove", r, nil)
+	return c.call(ctx, http.MethodPost, "/v1/remove", RemoveRequest{VolumeRequest: r}, nil)
+}
+
+// RemoveNow deletes a volume for good.
+func (c *Client) RemoveNow(ctx context.Context, r VolumeRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/remove", RemoveRequest{VolumeRequest: r, Now: true}, nil)
 }
 
 // Get looks a volume up.

@@ -283,8 +283,12 @@ func (s *Server) create(ctx context.Context, in client.CreateRequest) (client.Vo
 	return wire(in.Driver, info), err
 }
 
-func (s *Server) remove(ctx context.Context, in client.VolumeRequest) (struct{}, error) {
-	return struct{}{}, s.service.Remove(ctx, volume.Ref{Driver: in.Driver, Name: in.Name})
+func (s *Server) remove(ctx context.Context, in client.RemoveRequest) (struct{}, error) {
+	do := s.service.Remove
+	if in.Now {
+		do = s.service.RemoveNow
+	}
+	return struct{}{}, do(ctx, volume.Ref{Driver: in.Driver, Name: in.Name})
 }
 
 func (s *Server) get(ctx context.Context, in client.VolumeRequest) (client.Volume, error) {

@@ -86,25 +86,6 @@ func volumeShow(c *Console) *cobra.Command {
 	}
 }
 
-func volumeRemove(c *Console) *cobra.Command {
-	return &cobra.Command{
-		Use: "remove VOLUME", Aliases: []string{"rm"}, Short: "Delete a volume and its data; refused while it is in use", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.Client().RemoveVolume(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			c.Warn(r)
-			if c.JSON() {
-				c.Encode(c.Out, r)
-			} else {
-				fmt.Fprintf(c.Out, "remove %s: accepted\n", args[0])
-			}
-			return nil
-		},
-	}
-}
-
 func claimCommand(c *Console) *cobra.Command {
 	return Verbs("claim", "Claims: list, show", claimShow(c), &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List who may have which volume mounted", Args: cobra.NoArgs,
