@@ -151,6 +151,8 @@ func (s *Sandboxes) get(ctx context.Context, address string, most int64, into an
 	switch {
 	case resp.StatusCode == http.StatusNotFound:
 		return fault.New(fault.NotFound, "the agent has no such file")
+	case resp.StatusCode == http.StatusBadRequest: // a directory, for one
+		return fault.New(fault.Invalid, "the agent refuses: %s", responseText(resp))
 	case resp.StatusCode != http.StatusOK:
 		return fault.New(fault.Unavailable, "agent answers %d: %s", resp.StatusCode, responseText(resp))
 	}

@@ -277,6 +277,9 @@ func (s *api) begin(f func(r *http.Request) (state.Operation, error)) http.Handl
 		if err == nil {
 			o, err = f(r)
 		}
+		if err == nil {
+			err = checkWords(o)
+		}
 		var id string
 		if err == nil {
 			id, err = s.start(r, o)
@@ -370,7 +373,7 @@ func (s *api) ask(w http.ResponseWriter, r *http.Request, o state.Operation) {
 		s.Fail(w, r, err)
 		return
 	}
-	s.JSON(w, r, http.StatusOK, out.Result)
+	s.JSON(w, r, http.StatusOK, answer(o.Kind, out.Result))
 }
 
 func (s *api) askVolume(kind string) http.HandlerFunc {
