@@ -10,11 +10,13 @@ CACHE    := $(or $(HOLDFAST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfa
 CONSUL   := $(CACHE)/consul-1.19.2
 ROUNDS   ?= 20
 SEED     ?= 0
+# Rounds of the one-node torture (kill -9 at any step) within each round of make torture.
+NODEROUNDS ?= 20
 RUNFLAGS ?= --agents 3 --example counter
 GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './dist/*' -not -path './.git/*')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run demo test check fmt vulns bench torture consul dist dcos-repo clean
+.PHONY: help build run demo test check fmt vulns bench torture mutants consul dist dcos-repo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,8 +57,11 @@ bench: build ## the figures: deploy of 100 apps, agent kill to first write, moun
 
 torture: build ## random histories and the demo, ROUNDS times from SEED on
 	@for i in $$(seq 1 $(ROUNDS)); do seed=$$(( $(SEED) + i )); echo "== round $$i of $(ROUNDS), HOLDFAST_SEED=$$seed"; \
-	  HOLDFAST_SEED=$$seed HOLDFAST_ROUNDS=200 $(GO) test -count=1 -timeout 600s ./scheduler/... ./isolator/... ./framework/embedded/... || exit 1; \
+	  HOLDFAST_SEED=$$seed HOLDFAST_ROUNDS=200 HOLDFAST_TORTURE_ROUNDS=$(NODEROUNDS) $(GO) test -count=1 -timeout 600s ./scheduler/... ./isolator/... ./framework/embedded/... || exit 1; \
 	  $(BIN)/holdfast demo --quiet || exit 1; $(BIN)/holdfast demo --acts 30 --seed $$seed || exit 1; done
+
+mutants: ## break each decision behind the twenty cases of docs/safety.md; the tests must notice (needs root; about four minutes)
+	$(GO) run ./internal/mutants
 
 consul: $(CONSUL) ## build the Consul that some tests run, once, into the cache folder (some minutes)
 

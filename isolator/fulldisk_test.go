@@ -23,16 +23,25 @@ func TestHeavyFullDisk(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(n.dir, unix.MNT_DETACH) })
-	n.start()
+	asked := &slowDriver{gate: make(chan struct{})}
+	close(asked.gate)
+	n.start(func(o *Options) {
+		asked.Driver = o.Drivers[0]
+		o.Drivers[0] = asked
+	})
 	held, heldRef := c.volume(n, "held")
 	path, err := n.Mount(bg, MountRequest{Ref: heldRef, Options: c.grant(n, held)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	uid, ref := c.volume(n, "v")
+	asked.set("v")
 	fill(t, n)
 	if _, err := n.Mount(bg, MountRequest{Ref: ref, Options: c.grant(n, uid)}); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("mount on a full disk: %v", err)
+	}
+	if asked.count() > 0 {
+		t.Error("the driver was asked although nothing could be journaled")
 	}
 	c.wantState(uid, lease.Free)
 	n.fence.use(path, false)

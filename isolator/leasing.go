@@ -116,8 +116,13 @@ func (s *Service) tellWatchdog() error {
 	defer s.watching.Unlock()
 	var list []json.RawMessage
 	told := make(map[volume.Ref]watched, len(s.told))
+	pending := 0
 	for _, v := range s.journal.Volumes() {
-		if !active(v) || v.Shared || v.Gone || v.Path == "" {
+		if !active(v) || v.Shared || v.Gone {
+			continue
+		}
+		if v.Path == "" {
+			pending++
 			continue
 		}
 		w, same := s.told[v.Ref]
@@ -133,7 +138,20 @@ func (s *Service) tellWatchdog() error {
 		list = append(list, w.raw)
 	}
 	s.told = told
-	return fault.Op(s.state.SetMounts(list), "tell the watchdog what is mounted")
+	s.tellPending(max(pending, s.pending)) // what has come to be listed counts until the list says so
+	if err := s.state.SetMounts(list); err != nil {
+		return fault.Op(err, "tell the watchdog what is mounted")
+	}
+	s.tellPending(pending)
+	return nil
+}
+
+// tellPending tells the watchdog how many mounts are on their way to where only their driver knows.
+func (s *Service) tellPending(n int) {
+	if state, ok := s.state.(interface{ SetPending(n int) }); ok {
+		state.SetPending(n)
+	}
+	s.pending = n
 }
 
 // watched is what the watchdog was told of a volume, kept because there may be a thousand of them and one has changed.

@@ -174,6 +174,7 @@ type Service struct {
 
 	watching sync.Mutex // held while the watchdog's list is made and written
 	told     map[volume.Ref]watched
+	pending  int // mounts that the watchdog was told of without their place
 }
 
 // Open reads the node's state and prepares a Service; Run starts it. Nothing is mounted or unmounted before

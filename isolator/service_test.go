@@ -103,6 +103,13 @@ type fakeState struct {
 	deadline   time.Duration
 	mounts     []fence.Target
 	dead       bool // no watchdog makes its rounds
+	pending    int
+}
+
+func (f *fakeState) SetPending(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pending = n
 }
 
 func (f *fakeState) SetDeadline(g uint64, d time.Duration) {

@@ -27,6 +27,16 @@ func (s *State) SetDeadMan(path string, timeout, reset time.Duration) error {
 	return nil
 }
 
+// SetPending tells the watchdog how many mounts are on their way that are not in its list, because only the driver's answer will say where they are. They
+// count as held: nobody can verify that they did not come about.
+func (s *State) SetPending(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.set(wordPending, uint64(n))
+	}
+}
+
 // DeadMan gives the time-out of the dead-man that the watchdog has armed and feeds, 0 when there is none, and why there is none though one
 // was asked for.
 func (s *State) DeadMan() (armed time.Duration, why string) {
@@ -133,7 +143,11 @@ func (d *deadMan) situation() deadman.Situation {
 	if s.Managed = len(targets); err != nil {
 		s.Managed = -1
 	}
-	s.Verified = d.verified.Load() == int64(s.Deadline)
+	pending := int(d.state.get(wordPending))
+	if pending > 0 && s.Managed >= 0 {
+		s.Managed += pending
+	}
+	s.Verified = d.verified.Load() == int64(s.Deadline) && pending == 0
 	s.Now = d.state.now() // last: what was read is no newer
 	return s
 }
@@ -186,7 +200,7 @@ func (d *deadMan) letGo() bool {
 		return true
 	}
 	d.state.set(wordDeadManArmed, 0) // first: who mounts from now on does not count on it
-	if targets, err := d.state.Mounts(); err != nil || len(targets) > 0 {
+	if targets, err := d.state.Mounts(); err != nil || len(targets) > 0 || d.state.get(wordPending) > 0 {
 		return false
 	}
 	return d.disarm() == nil

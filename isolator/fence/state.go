@@ -67,6 +67,7 @@ const (
 	wordReset        // H in nanoseconds
 	wordDeadManArmed // written by the watchdog: the time-out of what it feeds
 	wordDeadManWhy   // by the watchdog: length of the reason why there is none
+	wordPending      // by the isolator: mounts on their way whose place is not known yet
 	words
 )
 

@@ -123,6 +123,39 @@ func TestHeavySuperblockDetached(t *testing.T) {
 	}
 }
 
+// Case 11 once more: a file system that no namespace shows and no process has open may live on all the same, here under a loop device on a file of it. Only
+// the kernel knows.
+func TestHeavySuperblockHeldByTheKernel(t *testing.T) {
+	heavy.Require(t, heavy.Root)
+	m := mounted(t)
+	inner, err := os.Create(filepath.Join(m.point, "inner"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inner.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	_, open, err := loop.Attach(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	inner.Close()
+	if err := unix.Unmount(m.point, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	if r := fenceOf().Run(context.Background(), m.target())[0]; r.Fenced || !m.alive() {
+		t.Errorf("fenced while its file system lives: %+v", r)
+	}
+	if err := unix.IoctlSetInt(int(open.Fd()), unix.LOOP_CLR_FD, 0); err != nil {
+		t.Fatal(err)
+	}
+	open.Close()
+	if r := fenceOf().Run(context.Background(), m.target())[0]; !r.Fenced || m.alive() {
+		t.Errorf("report %+v", r)
+	}
+}
+
 // Case 13: writers in a frozen file system ignore SIGKILL until it is thawed.
 func TestHeavySuperblockFrozen(t *testing.T) {
 	heavy.Require(t, heavy.Root)
