@@ -7,7 +7,10 @@ LDFLAGS  := -X main.version=$(VERSION)
 TESTP    ?= 2
 HEAVY    ?= 1
 CACHE    := $(or $(HOLDFAST_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/holdfast)
-CONSUL   := $(CACHE)/consul-1.19.2
+# CONSUL=1 runs the demo with a Consul.
+CONSUL   ?=
+WITHCONSUL := $(filter-out 0 no false,$(CONSUL))
+CONSULBIN := $(CACHE)/consul-1.19.2
 ROUNDS   ?= 20
 SEED     ?= 0
 # Rounds of the one-node torture (kill -9 at any step) within each round of make torture.
@@ -30,8 +33,8 @@ build: ## build holdfast, dvdcli and the examples' programs into bin/
 run: build ## a cluster of three agents on this machine with an example app, until Ctrl-C
 	@$(BIN)/holdfast dev $(RUNFLAGS)
 
-demo: build ## the promises, watched: agent loss, move, scaling, kill -9; non-zero if a record is lost
-	$(BIN)/holdfast demo
+demo: build $(if $(WITHCONSUL),$(CONSULBIN)) ## the promises, watched: agent loss, move, scaling, kill -9; non-zero if a record is lost. CONSUL=1: with DNS
+	$(BIN)/holdfast demo $(if $(WITHCONSUL),--consul $(CONSULBIN))
 
 test: build ## every test: plain with the race detector, then root, mounts, servers, examples, and the demo
 	$(GO) test -count=1 -race -p $(TESTP) -timeout 240s ./...
@@ -63,11 +66,11 @@ torture: build ## random histories and the demo, ROUNDS times from SEED on
 mutants: ## break each decision behind the twenty cases of docs/safety.md; the tests must notice (needs root; about four minutes)
 	$(GO) run ./internal/mutants
 
-consul: $(CONSUL) ## build the Consul that some tests run, once, into the cache folder (some minutes)
+consul: $(CONSULBIN) ## build the Consul that some tests run, once, into the cache folder (some minutes)
 
-$(CONSUL):
-	@mkdir -p $(CACHE); echo "building $(CONSUL) (some minutes)"
-	@cd tools/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CONSUL).new.$$$$ github.com/hashicorp/consul && mv $(CONSUL).new.$$$$ $(CONSUL)
+$(CONSULBIN):
+	@mkdir -p $(CACHE); echo "building $(CONSULBIN) (some minutes)"
+	@cd tools/consul && $(GO) build -trimpath -ldflags '-s -w' -o $(CONSULBIN).new.$$$$ github.com/hashicorp/consul && mv $(CONSULBIN).new.$$$$ $(CONSULBIN)
 
 dist: ## tarballs, .deb and .rpm for amd64 and arm64, SBOMs and checksums into dist/; the same commit gives the same bytes
 	@VERSION=$(VERSION) GO=$(GO) packaging/dist

@@ -31,6 +31,7 @@ func demoCommand(c *console.Console) *cobra.Command {
 	cmd.Flags().DurationVar(&cfg.Pause, "every", 10*time.Millisecond, "pause between two records of a writer")
 	cmd.Flags().IntVar(&cfg.Acts, "acts", 0, "instead of the plot, break and mend that many things at random")
 	cmd.Flags().Uint64Var(&cfg.Seed, "seed", 1, "with --acts: what chooses them")
+	cmd.Flags().StringVar(&cfg.Consul, "consul", "", "program of a Consul that is run too: instances are then looked up by DNS")
 	cmd.Flags().BoolVar(&quiet, "quiet", false, "print nothing but errors")
 	return cmd
 }

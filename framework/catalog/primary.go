@@ -40,6 +40,7 @@ type lock struct{ key, value string }
 type locks struct {
 	held    map[string]string // by key: the value that was written under the session
 	renewed time.Time
+	fresh   bool           // this leadership has not looked for sessions of earlier leaders yet
 	denied  string         // why there is no session
 	waiting map[Key]string // services that wait for their lock, and why
 	names   map[Key]string // their names
@@ -117,8 +118,16 @@ func (r *Registrar) keepSession(ctx context.Context, want *Wanted) error {
 		r.locks.denied = err.Error() // services go on without the tag
 		return nil
 	}
+	if err != nil {
+		return err
+	}
 	r.consul.session = id
-	return err
+	if r.locks.fresh {
+		// Once for each leadership: one that was paused and has lost it must not end the session of who came after.
+		r.locks.fresh = false
+		return r.consul.endOthers(ctx)
+	}
+	return nil
 }
 
 // free leaves out whose tag somebody else still has: it waits until that is gone.
@@ -242,10 +251,33 @@ func (c *consul) newSession(ctx context.Context) (id string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
 	c.calls.Add(1)
-	id, _, err = c.client.Session().CreateNoChecks(&api.SessionEntry{Name: "holdfast " + c.cluster, TTL: sessionTTL.String(), Behavior: api.SessionBehaviorRelease, LockDelay: lockDelay},
+	id, _, err = c.client.Session().CreateNoChecks(&api.SessionEntry{Name: sessionName(c.cluster), TTL: sessionTTL.String(), Behavior: api.SessionBehaviorRelease, LockDelay: lockDelay},
 		(&api.WriteOptions{}).WithContext(ctx))
 	return id, c.sort(ctx, err, "make a session for the locks of primaries")
 }
+
+// endOthers ends the sessions that earlier leaders of this cluster left behind.
+func (c *consul) endOthers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	c.calls.Add(1)
+	list, _, err := c.client.Session().List((&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	if err != nil {
+		return c.sort(ctx, err, "list sessions")
+	}
+	for _, s := range list {
+		if s.Name != sessionName(c.cluster) || s.ID == c.session {
+			continue
+		}
+		c.calls.Add(1)
+		if _, err := c.client.Session().Destroy(s.ID, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+			return c.sort(ctx, err, "end an earlier leader's session")
+		}
+	}
+	return nil
+}
+
+func sessionName(cluster string) string { return "holdfast " + cluster }
 
 // renew renews the session; false when it is no more.
 func (c *consul) renew(ctx context.Context) (there bool, err error) {

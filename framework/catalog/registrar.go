@@ -198,7 +198,7 @@ func (r *Registrar) compare(ctx context.Context) error {
 	}
 	now := time.Now()
 	if r.since.IsZero() {
-		r.since = now
+		r.since, r.locks.fresh = now, true
 	}
 	if r.there == nil || now.Sub(r.readAt) >= r.c.Resync {
 		r.forget()

@@ -30,6 +30,8 @@ type Config struct {
 	// Acts > 0 plays that many random acts, chosen by Seed, instead of the plot.
 	Acts int
 	Seed uint64
+	// Consul is the program of a Consul that instances are registered in, "" for none.
+	Consul string
 }
 
 // demo is one run.
@@ -39,6 +41,7 @@ type demo struct {
 	dir     string
 	began   time.Time
 	cluster *dev.Process
+	consul  *consul // nil without
 	api     *client.Client
 	ctl     *dev.Control
 	checks  int
@@ -61,6 +64,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		if serr := d.stopCluster(); err == nil {
 			err = serr
 		}
+	}
+	if d.consul != nil {
+		d.consul.stop()
 	}
 	if err != nil {
 		fmt.Fprintf(d.out, "FAILED after %.1f s: %v\n  logs and state: %s\n", time.Since(d.began).Seconds(), err, d.dir)
@@ -111,6 +117,11 @@ func (d *demo) ok(format string, args ...any) {
 }
 
 func (d *demo) deploy(ctx context.Context) error {
+	if d.cfg.Consul != "" {
+		if err := d.startConsul(ctx); err != nil {
+			return err
+		}
+	}
 	if err := d.startCluster(ctx); err != nil {
 		return err
 	}
@@ -130,6 +141,9 @@ func (d *demo) deploy(ctx context.Context) error {
 		return err
 	}
 	d.ok("3 instances run %.1f s after the app was submitted", time.Since(began).Seconds())
+	if err := d.byName(ctx); err != nil {
+		return err
+	}
 	return d.allWrite(ctx, 3, 20)
 }
 
@@ -142,7 +156,8 @@ func (d *demo) app(instances int) (json.RawMessage, error) {
 			"containerPath": "data", "mode": "RW",
 			"external": map[string]any{"name": "records", "provider": "dvdi", "size": 1, "options": map[string]string{"dvdi/driver": "pool"}},
 		}}},
-		"backoffSeconds": 1, "maxLaunchDelaySeconds": 5, "taskKillGracePeriodSeconds": 3,
+		"portDefinitions": []any{map[string]any{"port": 0, "protocol": "tcp"}}, // for its name in Consul; nothing listens there
+		"backoffSeconds":  1, "maxLaunchDelaySeconds": 5, "taskKillGracePeriodSeconds": 3,
 		"upgradeStrategy": map[string]any{"minimumHealthCapacity": 0, "maximumOverCapacity": 0},
 	})
 }
@@ -158,7 +173,13 @@ func (d *demo) loseAgent(ctx context.Context) error {
 		return err
 	}
 	d.note("killed %s, where records.1 was", victim.Hostname)
+	if err := d.emptied(ctx, victim); err != nil {
+		return err
+	}
 	if err := d.relaunched(ctx, victim); err != nil {
+		return err
+	}
+	if err := d.movedByName(ctx, victim.ID, victim.Ordinal); err != nil {
 		return err
 	}
 	if err := d.wrote(ctx, "records.1", max(lost, d.acked("records.1"))+1); err != nil {
@@ -169,6 +190,9 @@ func (d *demo) loseAgent(ctx context.Context) error {
 		return err
 	}
 	if err := d.timeline(ctx, "records.1"); err != nil {
+		return err
+	}
+	if err := d.byName(ctx); err != nil {
 		return err
 	}
 	return d.allWrite(ctx, 3, 10)
@@ -275,7 +299,7 @@ func (d *demo) scaleDown(ctx context.Context) error {
 		return fault.New(fault.Internal, "volumes are %v, not %v", volumes, want)
 	}
 	d.ok("2 instances run, 5 volumes are kept")
-	return nil
+	return d.byName(ctx)
 }
 
 func (d *demo) volumes(ctx context.Context) ([]string, error) {
@@ -413,7 +437,11 @@ func (d *demo) startCluster(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(fault.Internal, err, "find the holdfast program")
 	}
-	d.cluster, err = dev.Spawn(ctx, self, d.state(), "--agents", fmt.Sprint(d.cfg.Agents))
+	args := []string{"--agents", fmt.Sprint(d.cfg.Agents)}
+	if d.consul != nil {
+		args = append(args, "--consul", "http://"+d.consul.http)
+	}
+	d.cluster, err = dev.Spawn(ctx, self, d.state(), args...)
 	if err != nil {
 		return err
 	}
