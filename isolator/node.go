@@ -97,7 +97,7 @@ func (s *Service) driverFacts() []lease.DriverFacts {
 func (s *Service) factsFor(ctx context.Context, d driver.Driver) lease.DriverFacts {
 	f, err := s.factsOf(ctx, d)
 	lf := lease.DriverFacts{Name: d.Name(), Scope: f.Scope, FlushOnUnmount: f.FlushOnUnmount, SelfAttach: f.SelfAttach,
-		Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Snapshots: f.Snapshots, Clones: f.Clones, Grows: f.Grows, Ready: err == nil}
+		Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Snapshots: f.Snapshots, Clones: f.Clones, Encrypts: f.Encrypts, Grows: f.Grows, Ready: err == nil}
 	if err != nil {
 		lf.NotReadyBecause = err.Error()
 	}

@@ -139,6 +139,9 @@ func (s *Service) requestCreate(ctx context.Context, r lease.Request) (string, e
 	}
 	v := journal.Volume{Ref: r.Ref, UID: r.VolumeUID, Shared: claim.Shared}
 	info, err := d.Get(ctx, r.Ref.Name)
+	if eerr := s.encrypts(ctx, d, r, info, err); eerr != nil {
+		return "", eerr
+	}
 	switch {
 	case err == nil:
 		mine := info.UID != "" && info.UID == r.VolumeUID
@@ -163,6 +166,25 @@ func (s *Service) requestCreate(ctx context.Context, r lease.Request) (string, e
 		return "", err
 	}
 	return "created", nil
+}
+
+// encrypts refuses a volume that must be encrypted and would not be: a driver that is not known to do it may ignore the option, and one that exists stays as it is.
+func (s *Service) encrypts(ctx context.Context, d driver.Driver, r lease.Request, info driver.Info, got error) error {
+	if !r.Encrypt || info.Encrypted || got != nil && !fault.Is(got, fault.NotFound) {
+		return nil
+	}
+	if got == nil {
+		return fault.New(fault.Conflict, "volume %s exists and is not known to be encrypted, which its app or class asks for", r.Ref)
+	}
+	f, err := s.factsOf(ctx, d)
+	if err != nil {
+		return fault.Op(err, "create volume %s", r.Ref)
+	}
+	if !f.Encrypts {
+		return fault.New(fault.Invalid, "create volume %s: its app or class asks for encryption, and driver %s on this node is not known to encrypt volumes (a pool does with backend=loop, fs=ext4 and key-file or key-command); nothing was created",
+			r.Ref, r.Ref.Driver)
+	}
+	return nil
 }
 
 // sourceOf is what a request wants a new volume to be a copy of.

@@ -154,7 +154,7 @@ func (s *Service) Capabilities() []client.Capability {
 	var out []client.Capability
 	for _, f := range s.driverFacts() {
 		out = append(out, client.Capability{Driver: f.Name, Scope: f.Scope, FlushOnUnmount: f.FlushOnUnmount, SelfAttach: f.SelfAttach,
-			Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Snapshots: f.Snapshots, Clones: f.Clones, Grows: f.Grows, Ready: f.Ready, Because: f.NotReadyBecause})
+			Exclusive: f.Exclusive, MultiAttach: f.MultiAttach, AttachLimit: f.AttachLimit, Verify: f.Verify, Snapshots: f.Snapshots, Clones: f.Clones, Encrypts: f.Encrypts, Grows: f.Grows, Ready: f.Ready, Because: f.NotReadyBecause})
 	}
 	return out
 }

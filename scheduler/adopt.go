@@ -57,7 +57,7 @@ func (w *work) fillAdopted(v *state.Volume, m *state.Mount, user string) {
 		return
 	}
 	c := *v
-	c.Size, c.Options, c.Class, c.User, c.Policy = m.Size, m.Options, m.Class, user, m.Policy
+	c.Size, c.Options, c.Encrypt, c.Class, c.User, c.Policy = m.Size, m.Options, m.Encrypt, m.Class, user, m.Policy
 	if c.Policy == "" {
 		c.Policy = w.env.Config.DefaultPolicy
 	}

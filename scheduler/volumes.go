@@ -52,7 +52,7 @@ func (w *work) recordVolumes(i *state.Instance) {
 			continue
 		}
 		v := &state.Volume{
-			UID: state.VolumeUID(w.uuid7()), Ref: ref, App: i.App, Instance: i.ID, Size: m.Size, Options: maps.Clone(m.Options),
+			UID: state.VolumeUID(w.uuid7()), Ref: ref, App: i.App, Instance: i.ID, Size: m.Size, Options: maps.Clone(m.Options), Encrypt: m.Encrypt,
 			Class: m.Class, Shared: m.Shared, User: spec.User, Policy: m.Policy, Source: w.sourceOf(m, i.Ordinal), Phase: state.VolumePlanned, CreatedAt: w.now,
 		}
 		if m.Shared {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/gorilla/mux"
 	"sigs.k8s.io/yaml"
@@ -119,6 +120,9 @@ func readClass(v *document.Value) (*state.Class, []string, error) {
 	}
 	if c.Driver != "" && volume.CheckDriver(c.Driver) != nil {
 		in.Problem("driver", volume.CheckDriver(c.Driver).Error())
+	}
+	if c.Encrypt && strings.HasPrefix(c.Driver, "csi/") {
+		in.Problem("encrypt", "is not for CSI drivers, which are not known to encrypt volumes when asked so: name the plugin's own parameter for it among the options")
 	}
 	if err := volume.CheckOptions(c.Options); err != nil {
 		in.Problem("options", err.Error())

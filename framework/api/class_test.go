@@ -14,7 +14,7 @@ func TestReadClasses(t *testing.T) {
 			t.Errorf("%s: %+v %v", text, list, err)
 		}
 	}
-	for _, text := range []string{"", "fast", "- name: fast\n", "- name: fast\n  driver: pool\n  polcy: lease\n", "- driver: pool\n", "{", "- name: f\n  driver: p\n  snapshotSchedule: daily\n"} {
+	for _, text := range []string{"", "fast", "- name: fast\n", "- name: fast\n  driver: pool\n  polcy: lease\n", "- driver: pool\n", "{", "- name: f\n  driver: p\n  snapshotSchedule: daily\n", "- name: f\n  driver: csi/p\n  encrypt: true\n"} {
 		if list, err := api.ReadClasses([]byte(text)); err == nil {
 			t.Errorf("%q is read as %+v", text, list)
 		}

@@ -36,7 +36,7 @@ func TestClass(t *testing.T) {
 	}
 	m := s.Volumes[0]
 	if m.Driver != "pool" || m.Policy != "operator" || m.Options["iops"] != "3" || m.Options["kind"] != "hdd" || m.Options["encrypt"] != "true" || m.Size != 2*volume.GiB ||
-		len(m.Zones) != 1 || !m.DeleteOnScaleDown || m.DeleteOnRemove || m.From == nil || m.From.Snapshot != "s1" || m.Class != "fast" {
+		len(m.Zones) != 1 || !m.DeleteOnScaleDown || m.DeleteOnRemove || m.From == nil || m.From.Snapshot != "s1" || m.Class != "fast" || !m.Encrypt {
 		t.Errorf("%+v", m)
 	}
 	want := `{"containerPath":"d","external":{"name":"v-{ordinal}","provider":"dvdi","options":{"dvdi/kind":"hdd"},"shared":false,"class":"fast","snapshot":{"volume":"v-{ordinal}","name":"s1"},"retain":{"onScaleDown":"delete","onDelete":"keep"}},"mode":"RW"}`
@@ -45,6 +45,35 @@ func TestClass(t *testing.T) {
 	}
 	if again, err := Stored(a.JSON()); err != nil || string(again.JSON()) != string(a.JSON()) {
 		t.Errorf("stored and read: %v", err)
+	}
+}
+
+// What a driver calls encrypt is its own affair; the field is a demand.
+func TestEncrypt(t *testing.T) {
+	for external, want := range map[string]bool{
+		`{"name":"v","class":"fast"}`:                                                               true,
+		`{"name":"v","class":"fast","encrypt":false}`:                                               false,
+		`{"name":"v","class":"fast","options":{"dvdi/encrypt":"no"}}`:                               false,
+		`{"name":"v","provider":"dvdi","options":{"dvdi/driver":"pool"}}`:                           false,
+		`{"name":"v","provider":"dvdi","options":{"dvdi/driver":"pool"},"encrypt":true}`:            true,
+		`{"name":"v","provider":"dvdi","options":{"dvdi/driver":"portworx","dvdi/encrypt":"true"}}`: false,
+	} {
+		a, _, err := Parse([]byte(volumeApp(external, "RW")), classes)
+		if err != nil {
+			t.Fatalf("%s: %v %v", external, err, fault.DetailsOf(err))
+		}
+		s, err := a.Spec()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := s.Volumes[0]; m.Encrypt != want || want && m.Options["encrypt"] != "true" {
+			t.Errorf("%s: %+v", external, m)
+		}
+		bare := strings.Replace(volumeApp(external, "RW"), "{", `{"unprotected":true,`, 1)
+		_, _, err = Parse([]byte(bare), classes)
+		if want != hasDetail(err, "/container/volumes(0)/external/encrypt", "does not go with unprotected: on a node without isolator nobody sees to it that a driver encrypts") {
+			t.Errorf("%s: unprotected: %v %v", external, err, fault.DetailsOf(err))
+		}
 	}
 }
 

@@ -181,6 +181,7 @@ func (a *App) specVolumes(s *state.Spec) error {
 			e := v.External
 			m.Kind, m.Driver, m.Pattern = state.MountExternal, rule.Driver(e), *e.Name
 			m.Options, m.Shared, m.Class = rule.DriverOptions(e), rule.Shared(&v), definition.Or(e.Class, "")
+			m.Encrypt = rule.Encrypt(e)
 			size := e.Size
 			if size == "" {
 				size = e.Options["dvdi/size"]

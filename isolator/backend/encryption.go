@@ -21,6 +21,9 @@ type encryption struct {
 
 const fscryptV2 = "fscrypt-v2"
 
+// Encrypted tells whether the content of a volume is.
+func (l Label) Encrypted() bool { return l.Encrypt != nil }
+
 var errNoEncryption = fault.New(fault.Invalid, "option encrypt: only pools with backend=loop and fs=ext4 can encrypt volumes")
 
 // judgeEncryption notes the wish for an encrypted volume in its label, or says why it cannot be.

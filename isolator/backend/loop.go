@@ -52,6 +52,7 @@ func (b *loopBack) Facts(f *driver.Facts) {
 	f.Verify, f.FlushOnUnmount, f.SelfAttach = driver.VerifySuperblock, true, true
 	f.MultiAttach = false // two kernels in one ext4 destroy it
 	f.LimitsSize, f.Freeze = true, true
+	f.Encrypts = b.fs.Name == "ext4" && b.p.Key.Given()
 	f.Snapshots, f.Clones = b.copies(), b.copies()
 	f.Grows = driver.GrowsOnline
 	if b.fs.Name == "ext4" && !image.MayGrowShown() {

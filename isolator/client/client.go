@@ -181,6 +181,7 @@ type Capability struct {
 	Snapshots      bool   `json:"snapshots,omitempty"`
 	Clones         bool   `json:"clones,omitempty"`
 	Grows          string `json:"grows,omitempty"` // online, offline
+	Encrypts       bool   `json:"encrypts,omitempty"`
 	Ready          bool   `json:"ready"`
 	Because        string `json:"because,omitempty"`
 }

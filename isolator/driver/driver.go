@@ -61,6 +61,7 @@ type Facts struct {
 	Snapshots      bool   // Snapshotter works for its volumes
 	Clones         bool   // Create with Spec.Source works
 	Grows          string // GrowsOnline, GrowsOffline, or "" for never
+	Encrypts       bool   // the option encrypt=true is honoured or refused, never ignored
 	LimitsSize     bool   // a write beyond Info.Size fails; false: the size is a note that nothing enforces
 	// Freeze says that a snapshot is taken below the volume's own file system, which the isolator therefore freezes around Snapshot, and around
 	// Create with a Source, where it is mounted. Where it is false nothing must be frozen: the volume shares a superblock with
@@ -99,6 +100,7 @@ type Info struct {
 	Topology []map[string]string
 	// Complaint is what the storage itself says of a volume that it calls ill; "" when it says nothing. It is for people, and stops nothing.
 	Complaint string
+	Encrypted bool // its content is encrypted at rest, as far as the driver knows
 }
 
 // Spec is the wish for a new volume.

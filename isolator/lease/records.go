@@ -156,6 +156,7 @@ type DriverFacts struct {
 	Verify          string `json:"verify"`                // "superblock" or "scan"
 	Snapshots       bool   `json:"snapshots,omitempty"`   // these three: what operations it can do
 	Clones          bool   `json:"clones,omitempty"`
+	Encrypts        bool   `json:"encrypts,omitempty"`
 	Grows           string `json:"grows,omitempty"` // "online", "offline" or ""
 	Ready           bool   `json:"ready"`
 	NotReadyBecause string `json:"notReadyBecause,omitempty"`
@@ -194,7 +195,8 @@ type Request struct {
 	Ref       volume.Ref        `json:"ref"`
 	SizeBytes int64             `json:"sizeBytes,omitempty"`
 	Options   map[string]string `json:"options,omitempty"`
-	User      string            `json:"user,omitempty"` // owner of a created volume's root directory
+	Encrypt   bool              `json:"encrypt,omitempty"` // it must be encrypted; Options say so to the driver, too
+	User      string            `json:"user,omitempty"`    // owner of a created volume's root directory
 	Source    *RequestSource    `json:"source,omitempty"`
 	Mode      string            `json:"mode,omitempty"` // its octal mode
 	Epoch     volume.Epoch      `json:"epoch,omitempty"`

@@ -306,8 +306,10 @@ type Mount struct {
 	Pattern string            `json:"pattern,omitempty"`
 	Size    volume.Bytes      `json:"size,omitempty"` // 0: the driver's or class's default
 	Options map[string]string `json:"options,omitempty"`
-	Shared  bool              `json:"shared,omitempty"`
-	Class   string            `json:"class,omitempty"`
+	// Encrypt says that the volume must be encrypted, by a driver that is known to do it. Options say so to the driver, too.
+	Encrypt bool   `json:"encrypt,omitempty"`
+	Shared  bool   `json:"shared,omitempty"`
+	Class   string `json:"class,omitempty"`
 	// Policy is how the claim may be freed when the node is lost: "lease", "storage", "operator"; "" means the cluster's default.
 	Policy string `json:"policy,omitempty"`
 	// From is what a new volume begins as a copy of; nil: empty.

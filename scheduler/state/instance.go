@@ -217,6 +217,7 @@ type Volume struct {
 	Instance InstanceID        `json:"instance,omitempty"`
 	Size     volume.Bytes      `json:"size,omitempty"`
 	Options  map[string]string `json:"options,omitempty"`
+	Encrypt  bool              `json:"encrypt,omitempty"` // as in Mount
 	Class    string            `json:"class,omitempty"`
 	Shared   bool              `json:"shared,omitempty"`
 	User     string            `json:"user,omitempty"`

@@ -37,6 +37,9 @@ func checkVolumes(p *document.Problems, a *definition.App, o Options) {
 			checkPersistent(p, at, v)
 		case v.External != nil:
 			checkExternal(p, at, v)
+			if definition.Or(a.Unprotected, false) && Encrypt(v.External) {
+				p.Add(at+"/external/encrypt", "does not go with unprotected: on a node without isolator nobody sees to it that a driver encrypts")
+			}
 		case v.Secret != nil:
 			if !hasSecret(a, *v.Secret) {
 				p.Add(at+"/secret", "volume.secret must refer to an existing secret")
@@ -238,7 +241,7 @@ func DriverOptions(e *definition.External) map[string]string {
 	if c := e.FromClass; c != nil {
 		maps.Copy(out, c.Options)
 	}
-	if definition.Or(e.Encrypt, e.FromClass != nil && e.FromClass.Encrypt) {
+	if Encrypt(e) {
 		out["encrypt"] = "true"
 	}
 	for k, v := range e.Options {
@@ -247,6 +250,15 @@ func DriverOptions(e *definition.External) map[string]string {
 		}
 	}
 	return out
+}
+
+// Encrypt tells whether a volume must be encrypted, by its app's word or its class's. A driver that is not known to do it then refuses to create it. An option dvdi/encrypt, which is
+// the driver's own affair, stands above the class.
+func Encrypt(e *definition.External) bool {
+	if _, own := e.Options["dvdi/encrypt"]; own && e.Encrypt == nil {
+		return false
+	}
+	return definition.Or(e.Encrypt, e.FromClass != nil && e.FromClass.Encrypt)
 }
 
 func checkCSI(p *document.Problems, at string, v definition.Volume) {

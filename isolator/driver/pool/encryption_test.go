@@ -75,6 +75,14 @@ func TestHeavyEncryption(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.create(t, p, "clear")
+	if f, err := p.Facts(ctx); err != nil || !f.Encrypts {
+		t.Errorf("facts %+v %v", f, err)
+	}
+	for name, want := range map[string]bool{"v": true, "clear": false} {
+		if i, err := p.Get(ctx, name); err != nil || i.Encrypted != want {
+			t.Errorf("%s: encrypted %t, %v", name, i.Encrypted, err)
+		}
+	}
 	writeSecret(t, p, "v", spec.UID)
 	writeSecret(t, p, "clear", "")
 	image := filepath.Join(o.Dir, "v", "image")

@@ -450,7 +450,7 @@ func (p *Pool) Adopt(ctx context.Context, name, uid, cluster string) (driver.Inf
 }
 
 func (p *Pool) info(name string, l backend.Label) driver.Info {
-	i := driver.Info{Name: name, UID: l.UID, Cluster: l.Cluster, Size: l.Size, Created: l.Created}
+	i := driver.Info{Name: name, UID: l.UID, Cluster: l.Cluster, Size: l.Size, Created: l.Created, Encrypted: l.Encrypted()}
 	if !p.binds {
 		i.Path = filepath.Join(p.o.Dir, name, backend.DataDir)
 	} else if at, err := p.mountedAt(name); err == nil && at {
