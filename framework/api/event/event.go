@@ -45,6 +45,18 @@ func Posted(at time.Time, clientIP, uri string, app json.RawMessage) Event {
 	return build("api_post_event", at, fields{"clientIp": clientIP, "uri": uri, "appDefinition": app})
 }
 
+// The kinds of PodChanged.
+const (
+	PodCreated = "pod_created_event"
+	PodUpdated = "pod_updated_event"
+	PodDeleted = "pod_deleted_event"
+)
+
+// PodChanged tells that a pod was changed by a request.
+func PodChanged(kind string, at time.Time, clientIP, uri string) Event {
+	return build(kind, at, fields{"clientIp": clientIP, "uri": uri})
+}
+
 // GroupChanged tells that a change below a group was accepted.
 func GroupChanged(at time.Time, group state.AppID, version string) Event {
 	return build("group_change_success", at, fields{"groupId": group, "version": version})

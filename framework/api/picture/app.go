@@ -82,7 +82,7 @@ func Of(st *state.State, a *state.App) *App {
 // Apps takes pictures of the apps that are wanted, in no order: Sort them outside of the lock. Apps that are being deleted are gone for Marathon.
 func Apps(st *state.State, want func(*state.App, *state.Def) bool) (list []*App) {
 	for _, a := range st.Apps {
-		if d := st.Def(a.ID, a.Version); d != nil && !a.Removed && want(a, d) {
+		if d := st.Def(a.ID, a.Version); d != nil && !a.Removed && !d.Spec.Pod() && want(a, d) {
 			list = append(list, Of(st, a))
 		}
 	}

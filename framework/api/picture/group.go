@@ -45,6 +45,8 @@ type Tree struct {
 	Groups map[state.AppID][]state.AppID
 	Own    map[state.AppID]*state.AppGroup
 	There  bool // the root of it exists
+	// Pods are apart from the apps, by group.
+	Pods map[state.AppID][]*App
 }
 
 // Parent gives the group that an app or group is in.
@@ -62,7 +64,7 @@ func Below(id, group state.AppID) bool {
 
 // TreeOf takes a picture of a group and all that is in it. The caller holds the read lock.
 func TreeOf(st *state.State, root state.AppID) *Tree {
-	t := &Tree{Root: root, Apps: map[state.AppID][]*App{}, Groups: map[state.AppID][]state.AppID{}, Own: map[state.AppID]*state.AppGroup{}, There: root == "/"}
+	t := &Tree{Root: root, Apps: map[state.AppID][]*App{}, Pods: map[state.AppID][]*App{}, Groups: map[state.AppID][]state.AppID{}, Own: map[state.AppID]*state.AppGroup{}, There: root == "/"}
 	seen := map[state.AppID]bool{root: true}
 	add := func(group state.AppID) {
 		t.There = true
@@ -77,6 +79,10 @@ func TreeOf(st *state.State, root state.AppID) *Tree {
 		}
 		if p := Of(st, a); p != nil {
 			add(Parent(a.ID))
+			if p.Def.Spec.Pod() {
+				t.Pods[Parent(a.ID)] = append(t.Pods[Parent(a.ID)], p)
+				continue
+			}
 			t.Apps[Parent(a.ID)] = append(t.Apps[Parent(a.ID)], p)
 		}
 	}
@@ -87,6 +93,9 @@ func TreeOf(st *state.State, root state.AppID) *Tree {
 		}
 	}
 	for _, list := range t.Apps {
+		Sort(list)
+	}
+	for _, list := range t.Pods {
 		Sort(list)
 	}
 	for _, list := range t.Groups {
@@ -114,6 +123,9 @@ func (t *Tree) newest(group state.AppID, known map[state.AppID]string) string {
 		newest = g.Version
 	}
 	for _, p := range t.Apps[group] {
+		newest = max(newest, p.App.Version)
+	}
+	for _, p := range t.Pods[group] {
 		newest = max(newest, p.App.Version)
 	}
 	for _, sub := range t.Groups[group] {
@@ -151,7 +163,8 @@ func (t *Tree) print(w io.Writer, group state.AppID, e GroupEmbed, now time.Time
 		PrintApps(w, t.Apps[group], e.App, now)
 	}
 	if e.Pods {
-		text(`,"pods":[]`)
+		text(`,"pods":`)
+		PrintPods(w, t.Pods[group])
 	}
 	if e.Groups {
 		text(`,"groups":[`)

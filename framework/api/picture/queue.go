@@ -20,7 +20,8 @@ type Queued struct {
 	Since     string          `json:"since"`
 	Processed processed       `json:"processedOffersSummary"`
 	Unused    *[]unusedOffer  `json:"lastUnusedOffers,omitempty"`
-	App       json.RawMessage `json:"app"`
+	App       json.RawMessage `json:"app,omitempty"`
+	Pod       json.RawMessage `json:"pod,omitempty"`
 
 	// agents are those that were looked at, and when.
 	agents []state.AgentReason
@@ -183,7 +184,12 @@ func QueuedApp(st *state.State, a *state.App, now time.Time) *Queued {
 	if q.Count == 0 || p == nil {
 		return nil
 	}
-	q.App, q.Since = p.Print(Embed{}, now), desk.Stamp(since)
+	q.Since = desk.Stamp(since)
+	if p.Def.Spec.Pod() {
+		q.Pod = p.PrintPod()
+	} else {
+		q.App = p.Print(Embed{}, now)
+	}
 	q.Delay = delay{Overdue: true}
 	if until.After(now) {
 		q.Delay = delay{TimeLeftSeconds: int(until.Sub(now).Seconds() + 0.999)}

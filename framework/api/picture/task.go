@@ -113,6 +113,9 @@ func TaskOf(i *state.Instance, checks Checks) Task {
 // ServicePorts are the service ports of a definition. On the host network the spec has them, elsewhere only the source.
 func ServicePorts(d *state.Def) []int {
 	var out []int
+	if d.Spec.Pod() {
+		return nil
+	}
 	switch d.Spec.Container.Network {
 	case "", definition.NetworkHost:
 		if !d.Spec.RequirePort {

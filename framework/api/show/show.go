@@ -34,6 +34,13 @@ func App(st *state.State, a *state.App) client.App {
 		if out.Cmd == "" {
 			out.Cmd = strings.Join(s.Args, " ")
 		}
+		if s.Pod() {
+			var names []string
+			for i := range s.Containers {
+				names = append(names, s.Containers[i].Name)
+			}
+			out.Cmd = "pod: " + strings.Join(names, ", ")
+		}
 		for i := range s.Volumes {
 			out.Volumes = append(out.Volumes, appVolume(&s.Volumes[i]))
 		}

@@ -19,7 +19,7 @@ import (
 
 // appOf gives an app that Marathon would still show: one that is being deleted is gone for it.
 func appOf(st *state.State, id state.AppID) *state.App {
-	if a := st.Apps[id]; a != nil && !a.Removed {
+	if a := st.Apps[id]; a != nil && !a.Removed && !isPod(st, a) {
 		return a
 	}
 	return nil

@@ -152,6 +152,9 @@ func (s *api) prepare(h how, id state.AppID, v *document.Value, ports *portUse) 
 		}
 	}
 	base, baseDef, versions := s.before(id)
+	if base != nil && baseDef.Spec.Pod() {
+		return c, sameID()
+	}
 	if h.mustBe && (base == nil || base.Removed) {
 		return c, noApp(id)
 	}

@@ -15,12 +15,14 @@ import (
 
 type action struct {
 	Action string      `json:"action"`
-	App    state.AppID `json:"app"`
+	App    state.AppID `json:"app,omitempty"`
+	Pod    state.AppID `json:"pod,omitempty"`
 }
 
 type currentAction struct {
 	Action           string                    `json:"action"`
-	App              state.AppID               `json:"app"`
+	App              state.AppID               `json:"app,omitempty"`
+	Pod              state.AppID               `json:"pod,omitempty"`
 	ReadinessResults []picture.ReadinessResult `json:"readinessCheckResults"`
 }
 
@@ -41,10 +43,11 @@ type deployment struct {
 
 func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 	var all []*state.Deployment
-	instances := map[state.AppID][]*state.Instance{}
+	instances, pods := map[state.AppID][]*state.Instance{}, map[state.AppID]bool{}
 	s.Core.View(func(st *state.State) {
 		for _, d := range st.Deployments {
 			all = append(all, d)
+			podsOf(st, d, pods)
 			for _, app := range acting(d) {
 				instances[app] = slices.Clone(st.InstancesOf(app))
 			}
@@ -55,9 +58,11 @@ func (s *api) listDeployments(w http.ResponseWriter, r *http.Request) {
 	})
 	out := []deployment{}
 	for _, d := range all {
-		out = append(out, deploymentOf(d, func(app state.AppID) []picture.ReadinessResult {
+		one := deploymentOf(d, func(app state.AppID) []picture.ReadinessResult {
 			return picture.ReadinessResults(instances[app], s.Checks)
-		}))
+		})
+		one.tellPods(pods)
+		out = append(out, one)
 	}
 	s.JSON(w, r, http.StatusOK, out)
 }

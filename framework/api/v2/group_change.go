@@ -217,6 +217,9 @@ func (p *groupPlan) drop(group state.AppID) {
 	for _, a := range p.now.Apps[group] {
 		p.event.Remove = append(p.event.Remove, a.App.ID)
 	}
+	for _, a := range p.now.Pods[group] {
+		p.event.Remove = append(p.event.Remove, a.App.ID)
+	}
 	if p.now.Own[group] != nil {
 		p.event.RemoveGroups = append(p.event.RemoveGroups, group)
 	}

@@ -77,6 +77,7 @@ func Routes(t *desk.Table, d *desk.Desk, o Options) {
 		t.Handle(patch, group, "changes a group's enforceRole", s.patchGroup)
 		t.Handle(del, group, "deletes a group and all in it", s.deleteGroup, "force", "wipe")
 	}
+	s.podRoutes(t)
 	t.Handle(get, "/v2/tasks", "lists tasks", s.listTasks, "status")
 	t.Handle(post, "/v2/tasks/delete", "kills tasks", s.killTasks, "scale", "force", "wipe")
 	t.Handle(get, "/v2/deployments", "lists deployments", s.listDeployments)

@@ -94,7 +94,7 @@ func (s *api) listTasks(w http.ResponseWriter, r *http.Request) {
 	var apps []*picture.App
 	s.Core.View(func(st *state.State) {
 		for _, a := range st.Apps { // those that are being deleted have tasks still
-			if p := picture.Of(st, a); p != nil {
+			if p := picture.Of(st, a); p != nil && !p.Def.Spec.Pod() {
 				apps = append(apps, p)
 			}
 		}
@@ -110,7 +110,7 @@ func (s *api) taskTable(w http.ResponseWriter, _ *http.Request, want func(state.
 	s.Core.View(func(st *state.State) {
 		for _, a := range sortedApps(st) {
 			d := st.Def(a.ID, a.Version)
-			if d == nil || a.Removed || !want(a.ID) {
+			if d == nil || a.Removed || d.Spec.Pod() || !want(a.ID) {
 				continue
 			}
 			writeAppTable(&b, d, st.InstancesOf(a.ID))
