@@ -113,7 +113,7 @@ func (r *groupReader) group(in *document.Reader, at string, name func(*string) s
 		g.Groups = append(g.Groups, child)
 	})
 	in.Items("pods", func(path string, _ *document.Value) {
-		r.rules.Add(path, "pods are not supported by this version of Holdfast")
+		r.rules.Add(path, "pods in groups are not supported by this version of Holdfast; use /v2/pods")
 	})
 	r.alone(g, at)
 	if at == "" {

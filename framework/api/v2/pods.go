@@ -30,9 +30,9 @@ func (s *api) podRoutes(t *desk.Table) {
 	t.Handle(get, "/v2/pods/{id:.+}::versions", "lists a pod's versions", s.podVersions)
 	t.Handle(del, "/v2/pods/{id:.+}::instances/{instance}", "kills an instance of a pod", s.killPodInstance, "wipe")
 	t.Handle(del, "/v2/pods/{id:.+}::instances", "kills instances of a pod", s.killPodInstances, "wipe")
-	t.Handle(get, "/v2/pods/{id:.+}", "gives a pod", s.showPod)
-	t.Handle(put, "/v2/pods/{id:.+}", "creates or updates a pod", s.putPod, "force")
-	t.Handle(del, "/v2/pods/{id:.+}", "deletes a pod", s.deletePod, "force", "wipe")
+	t.Handle(get, "/v2/pods/{id:[^:]+}", "gives a pod", s.showPod)
+	t.Handle(put, "/v2/pods/{id:[^:]+}", "creates or updates a pod", s.putPod, "force")
+	t.Handle(del, "/v2/pods/{id:[^:]+}", "deletes a pod", s.deletePod, "force", "wipe")
 }
 
 func isPod(st *state.State, a *state.App) bool {
