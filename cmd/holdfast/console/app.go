@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -243,7 +244,8 @@ func AppID(body []byte) string {
 
 func absoluteID(id string) string { return "/" + strings.Trim(id, "/") }
 
-func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+// number is an amount of cpus or MiB, which are counted in thousandths.
+func number(f float64) string { return strconv.FormatFloat(math.Round(f*1000)/1000, 'f', -1, 64) }
 
 // nonNil makes an empty list [] in JSON, not null.
 func nonNil[T any](list []T) []T {

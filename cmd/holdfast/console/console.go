@@ -115,7 +115,7 @@ func (c *Console) hint(err error) string {
 		return "To change an app that is there: holdfast app add --update FILE"
 	case fault.Is(err, fault.Conflict) && strings.Contains(text, "deployment"):
 		return "Wait for it (holdfast deployment list), or replace it by --force."
-	case fault.Is(err, fault.Unknown):
+	case fault.Is(err, fault.Unknown) && !strings.Contains(text, "go on") && !strings.Contains(text, "goes on") && !strings.Contains(text, "still "):
 		return "It may or may not have been done: look before you repeat it."
 	}
 	return ""

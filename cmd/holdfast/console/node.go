@@ -224,7 +224,7 @@ func (c *Console) showHold(ctx ctxT, r *client.Result) error {
 	case !h.Held:
 		fmt.Fprintln(c.Out, "nothing is held: instances are started, moved and killed as needed")
 	default:
-		fmt.Fprintf(c.Out, "%s\n  for %s so far%s\n", h.Reason, ago(h.Since), mark(!h.Until.IsZero(), ", until "+h.Until.Local().Format(time.DateTime)))
+		fmt.Fprintf(c.Out, "%s\n  since %s%s\n", h.Reason, h.Since.Local().Format(time.DateTime), mark(!h.Until.IsZero(), ", until "+h.Until.Local().Format(time.DateTime)))
 		if len(h.Nodes) > 0 {
 			fmt.Fprintf(c.Out, "  vanished: %s\n", Join(h.Nodes))
 		}
