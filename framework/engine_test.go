@@ -333,6 +333,9 @@ func TestHeavyTwoSchedulersNeverFight(t *testing.T) {
 	if s := session(first); !strings.Contains(s.Stopped, "failed over") || s.Connected {
 		t.Errorf("the first one's session: %+v", s)
 	}
+	if reply, err := first.Do(context.Background(), scheduler.StartOver{By: "ann"}); err == nil && reply.Err == nil {
+		t.Error("the first one may start over, while the framework lives on under its id")
+	}
 	since := session(second).Since
 	time.Sleep(time.Second)
 	if s := session(second); !s.Connected || s.Stopped != "" || !s.Since.Equal(since) {

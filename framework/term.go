@@ -416,7 +416,7 @@ func (f *Framework) resign(why string) {
 func (t *term) registered() {
 	for t.ctx.Err() == nil {
 		if d := t.f.tornDown(); d != nil {
-			t.emit(scheduler.Stopped{Reason: fmt.Sprintf("the framework was torn down by %s at %s (holdfast start-over registers it as a new one)", cmp.Or(d.By, "somebody"), d.At.UTC().Format(time.RFC3339))})
+			t.emit(scheduler.Stopped{Over: true, Reason: fmt.Sprintf("the framework was torn down by %s at %s (holdfast start-over registers it as a new one)", cmp.Or(d.By, "somebody"), d.At.UTC().Format(time.RFC3339))})
 		} else if err := t.f.c.Master.Run(t.ctx, t.f.frameworkID, t.emit); err != nil {
 			t.f.log.Error("the master has ended this framework; it stays up to say so (holdfast start-over registers it as a new one)", zap.Error(err))
 		}

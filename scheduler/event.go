@@ -26,8 +26,12 @@ type (
 	}
 	// Disconnected: the stream ended; offers are void.
 	Disconnected struct{ Reason string }
-	// Stopped: the master says that this framework is over ("Framework has been removed", "Framework failed over").
-	Stopped struct{ Reason string }
+	// Stopped: this process is not to register again ("Framework has been removed", "Framework failed over", not authorized). Over: the master
+	// said that the framework itself is no more; otherwise another scheduler may live on under its id.
+	Stopped struct {
+		Reason string
+		Over   bool
+	}
 	// Offers brings new offers.
 	Offers struct{ Offers []*state.Offer }
 	// Rescinded takes one back.

@@ -10,7 +10,7 @@ import (
 
 // gotOffers notes new offers and what they tell of their agents.
 func (w *work) gotOffers(e Offers) {
-	if ses := w.session(); !ses.Connected || ses.Stopped != "" {
+	if ses := w.session(); !ses.Connected || ses.Stopped != "" || w.ending() {
 		return
 	}
 	byAgent := map[state.AgentID][]*state.Offer{}
@@ -123,6 +123,10 @@ func (w *work) giveBack() {
 func (w *work) interest() {
 	ses := w.session()
 	if !ses.Connected || ses.Stopped != "" {
+		return
+	}
+	if w.ending() {
+		w.endAgain()
 		return
 	}
 	if len(w.env.Config.Roles) > 0 {

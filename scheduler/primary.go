@@ -21,6 +21,10 @@ func (YieldPrimary) event() {}
 // elect brings the primary of every app that this Step has touched up to date. It comes last, and costs nothing for apps without one.
 func (w *work) elect(e Event) {
 	ended := endedTask(e)
+	byOperator := false // the whole agent is gone, whatever framework its tasks were of
+	if s, ok := e.(Status); ok {
+		byOperator = s.State == "TASK_GONE_BY_OPERATOR"
+	}
 	var apps []state.AppID
 	add := func(id state.AppID) {
 		if a := w.app(id); a != nil && (a.Primary != nil || w.spec(a.ID, a.Version).Primary) {
@@ -46,6 +50,10 @@ func (w *work) elect(e Event) {
 	}
 	slices.Sort(apps)
 	for _, id := range slices.Compact(apps) {
+		if a := w.app(id); a != nil && a.Primary != nil && a.Primary.Blind && !byOperator {
+			w.electOf(id, "")
+			continue
+		}
 		w.electOf(id, ended)
 	}
 }
@@ -97,7 +105,7 @@ func (w *work) electOf(id state.AppID, ended state.TaskID) {
 			m.Up = wanted && i.Goal == state.GoalRun && !freed && w.up(i)
 			if i.Run.Task == now.Task && now.Task != "" {
 				current = true
-				isOver = isOver || i.Phase == state.PhaseEnded || m.Claimed && allFreed(i.Run)
+				isOver = isOver || i.Phase == state.PhaseEnded && !now.Blind || m.Claimed && allFreed(i.Run)
 			}
 		}
 		members = append(members, m)
@@ -107,6 +115,9 @@ func (w *work) electOf(id state.AppID, ended state.TaskID) {
 	next := primary.Next(now, members, primary.Facts{Over: isOver, Keeps: spec.Exclusive(), First: uint64(max(w.now.Unix(), 1))})
 	if next == now {
 		return
+	}
+	if next.Task != now.Task {
+		next.Blind = false
 	}
 	if next.Task != now.Task || next.Named != now.Named {
 		next.Since = w.now

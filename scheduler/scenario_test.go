@@ -151,7 +151,7 @@ func parse(line string) (string, args) {
 //	scalekill ID INSTANCE… | pause|resume ID|INSTANCE (a deployment's app, or an instance) | replace INSTANCE
 //	probe INSTANCE [healthy=…] [ready] [kill=REASON]     what the framework's own checks say
 //	granted [REF…] | refused [REF…] | created [REF…] | uncreated REF class=… | gone REF | removed REF
-//	callfailed revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
+//	teardown [force] | startover | callfailed teardown|revive|suppress|decline [OFFER…] | acceptfailed INSTANCE [unknown]
 //	node NAME [cordon|drain|decommission] [reason=…] | freeze REASON [for=1h] | thaw | inverse AGENT IN | rescindinverse AGENT
 //	(offer … window=30m: of the last agent named)
 //	agent NAME [cpus= mem= disk= mount= path= reserved=ROLE foreign leftover]   an agent that keeps books: `offer NAME` offers what is free
@@ -585,6 +585,8 @@ func (s *scenario) call(c Call) string {
 		return strings.TrimSuffix("REVIVE "+strings.Join(c.Roles, " "), " ")
 	case Suppress:
 		return strings.TrimSuffix("SUPPRESS "+strings.Join(c.Roles, " "), " ")
+	case EndFramework:
+		return "TEARDOWN"
 	case RetireNode:
 		return fmt.Sprintf("retire node %s generation=%d", c.Node, c.Generation)
 	case HoldTaker:
@@ -638,7 +640,8 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 	case "wipe":
 		return one(RestartInstance{Instance: state.InstanceID(a.list[0]), Wipe: true})
 	case "stopped":
-		return one(Stopped{Reason: strings.Join(a.list, " ")})
+		reason := strings.Join(a.list, " ")
+		return one(Stopped{Reason: reason, Over: strings.Contains(reason, "removed")})
 	case "tick":
 		return one(Tick{})
 	case "agentlost":
@@ -725,7 +728,14 @@ func (s *scenario) events(cmd string, a args) ([]Event, error) {
 		return []Event{e}, err
 	case "created", "uncreated", "gone", "removed":
 		return s.requestResults(cmd, a)
+	case "teardown":
+		return one(Teardown{By: "ann", Force: a.has("force")})
+	case "startover":
+		return one(StartOver{By: "ann"})
 	case "callfailed":
+		if a.list[0] == "teardown" {
+			return one(CallFailed{Call: EndFramework{}, Error: "timeout", Unknown: true})
+		}
 		for _, c := range []Call{Revive{}, Suppress{}} {
 			if strings.EqualFold(fmt.Sprintf("%T", c), "scheduler."+a.list[0]) {
 				return one(CallFailed{Call: c, Error: "timeout", Unknown: true})

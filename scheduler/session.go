@@ -66,7 +66,7 @@ func (w *work) subscribed(e Subscribed) {
 	w.setSession(func(s *state.Session) {
 		s.Connected, s.FrameworkID, s.Master, s.Since, s.Apart = true, e.FrameworkID, e.Master, w.now, ""
 		s.Reconciled, s.ReconcileTries, s.ReconcileAt = false, 0, time.Time{}
-		s.Suppressed, s.Quiet, s.Stopped, s.InterestAt = false, "", "", time.Time{}
+		s.Suppressed, s.Quiet, s.Stopped, s.Over, s.InterestAt = false, "", "", false, time.Time{}
 		s.Silent = e.Silent
 	})
 	if fw != nil && fw.Teardown != nil {
@@ -202,7 +202,10 @@ func (w *work) disconnected(e Disconnected) {
 
 func (w *work) stopped(e Stopped) {
 	w.giveUp(e.Reason)
-	w.tornDown()
+	if e.Over {
+		w.setSession(func(s *state.Session) { s.Over = true })
+		w.tornDown()
+	}
 }
 
 // giveUp ends the use of the master: another scheduler is in charge, or this framework is over.
@@ -282,7 +285,7 @@ func (w *work) callFailed(e CallFailed) {
 		w.declineLater(c.Offers)
 	case Decline:
 		w.declineLater(c.Offers)
-	case Revive, Suppress:
+	case Revive, Suppress, EndFramework:
 		w.setSession(func(s *state.Session) { s.InterestAt = w.now.Add(callRetry) })
 	}
 	// The others are repeated by timers of their own.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/holdfast-io/holdfast/internal/fault"
 	"github.com/holdfast-io/holdfast/scheduler/state"
@@ -34,6 +35,7 @@ func (w *work) teardown(e Teardown) *Reply {
 	n := *fw
 	n.Teardown = &state.Teardown{By: e.By, At: w.now}
 	w.putFramework(n)
+	w.dropOffers() // launches that wait for their grants are called off, too
 	if w.session().Connected {
 		w.master(EndFramework{})
 	}
@@ -56,6 +58,20 @@ func (w *work) remains() (left []string) {
 	return left
 }
 
+// ending tells whether an operator has ended the framework: nothing is launched or reserved any more, whether the master knows it yet or not.
+func (w *work) ending() bool {
+	fw := w.framework()
+	return fw != nil && fw.Teardown != nil
+}
+
+// endAgain repeats TEARDOWN after a call that failed.
+func (w *work) endAgain() {
+	if ses := w.session(); !ses.InterestAt.IsZero() && !ses.InterestAt.After(w.now) {
+		w.setSession(func(s *state.Session) { s.InterestAt = time.Time{} })
+		w.master(EndFramework{})
+	}
+}
+
 // tornDown notes the master's confirmation.
 func (w *work) tornDown() {
 	if fw := w.framework(); fw != nil && fw.Teardown != nil && !fw.Teardown.Done {
@@ -72,12 +88,25 @@ func (w *work) startOver(e StartOver) *Reply {
 	switch {
 	case fw == nil || fw.ID == "":
 		return refuse(fault.New(fault.Conflict, "start over: the framework has no id that it could forget"))
-	case ses.Stopped == "" && (fw.Teardown == nil || !fw.Teardown.Done):
-		return refuse(fault.New(fault.Conflict, "start over: the master has not said that framework %s is over; its tasks would be orphaned", fw.ID))
+	case !ses.Over && (fw.Teardown == nil || !fw.Teardown.Done):
+		text := ""
+		if ses.Stopped != "" {
+			text = " (it said: " + ses.Stopped + ")"
+		}
+		return refuse(fault.New(fault.Conflict, "start over: the master has not said that framework %s is over%s; its tasks would be orphaned", fw.ID, text))
 	}
 	n := *fw
 	n.ID, n.Teardown = "", nil
 	w.putFramework(n)
+	w.setSession(func(s *state.Session) { s.Over = false }) // once only: what registers now is another
+	for _, id := range sortedKeys(w.s.Apps) {
+		if p := w.app(id).Primary; p != nil && p.Task != "" && !p.Blind {
+			a, blind := w.editApp(id), *p
+			blind.Blind = true
+			a.Primary = &blind
+			w.putApp(a)
+		}
+	}
 	for _, id := range sortedKeys(w.s.Instances) {
 		if i := w.instance(id); i.Run != nil && i.Phase != state.PhaseGranting {
 			w.lost(i, "the framework id that it ran under is over", w.now)

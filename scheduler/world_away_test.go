@@ -54,7 +54,7 @@ func (w *world) awayOrder() {
 		}
 	case 9: // DRAIN_AGENT
 		for _, id := range sortedKeys(h.agent.tasks) {
-			if t := h.agent.tasks[id]; t.phase == "running" && !h.dead && !h.agent.parted {
+			if t := h.agent.tasks[id]; !t.orphan && t.phase == "running" && !h.dead && !h.agent.parted {
 				w.finish(t, "TASK_KILLED")
 				t.updates[len(t.updates)-1].Reason = "REASON_AGENT_DRAINING"
 			}

@@ -72,7 +72,7 @@ func (w *world) primaryTrouble(say func(string, ...any)) {
 		}
 		switch {
 		case !could, p != nil && p.Named:
-		case p != nil && p.Task != "" && !p.Claimed && !w.runsStill(p.Task): // nobody can tell that it is over
+		case p != nil && p.Task != "" && !p.Claimed && (p.Blind || !w.runsStill(p.Task)): // nobody can tell that it is over
 		default:
 			say("app %s has no primary: %+v", id, p)
 		}

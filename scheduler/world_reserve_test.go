@@ -184,6 +184,9 @@ func (w *world) started(t *wTask) {
 			continue
 		}
 		id, at := r.Disk.Persistence, string(t.launch.Instance.ID)+" "+r.Disk.ContainerPath
+		if i := w.s.InstanceByTask(t.id); (i == nil || i.Run == nil || i.Run.Task != t.id) && w.givenUp(id) {
+			continue // it was given up by its app's policy while its agent was cut off, and begins there all the same: it is killed when the agent is back
+		}
 		if before := w.local[at]; before != "" && before != id && !w.givenUp(before) {
 			w.broken("%s runs on volume %s, and its data is on %s", t.id, id, before)
 		}

@@ -53,6 +53,7 @@ type world struct {
 	nOffer     int
 	calm       bool
 
+	end       wEnd
 	primaries map[state.AppID]wPrimary
 	demoted   map[state.TaskID]bool // said that they are the primary no more
 
@@ -107,6 +108,7 @@ type wTask struct {
 	updates []Status
 	told    string // as the master has it
 	wanted  bool   // a kill arrived
+	orphan  bool   // its framework is over: no word of it reaches the one that is registered now
 }
 
 type wRequest struct {
@@ -132,7 +134,7 @@ func newWorld(seed int64) *world {
 		agents: map[state.AgentID]*wAgent{}, claims: map[state.VolumeUID]*state.Claim{}, requests: map[string]*wRequest{}, data: map[volume.Ref]bool{}, uids: map[volume.Ref]state.VolumeUID{},
 		granted: map[string]bool{}, seen: map[state.VolumeUID]*state.Claim{}, unread: map[state.VolumeUID]bool{}, filters: map[state.AgentID]time.Time{}, offered: map[string]*state.Offer{},
 		ops: map[string]*wOp{}, created: map[string]int{}, destroyed: map[string]bool{}, local: map[string]string{}, wipes: map[string]bool{},
-		primaries: map[state.AppID]wPrimary{}, demoted: map[state.TaskID]bool{},
+		end: newEnd(seed), primaries: map[state.AppID]wPrimary{}, demoted: map[state.TaskID]bool{},
 	}
 	w.silent = w.r.Intn(4) == 0
 	w.s.Apply([]state.Write{{Kind: state.KindFramework, Value: &state.Framework{Cluster: "c1", Rev: 1}}})
@@ -250,10 +252,11 @@ func (w *world) step(e Event, crash int) {
 		w.logf("  call %T%s", c, briefCall(c))
 		w.checkHeld(c)
 		w.checkAsk(c)
+		w.checkEnd(c)
 		switch c := c.(type) {
 		case HoldTaker:
 			w.takerHeld = c.Reason
-		case Accept, Decline, Kill, Acknowledge, AcknowledgeOperation, ReconcileOperations, Reconcile, Revive, Suppress, AcceptInverse, DeclineInverse:
+		case Accept, Decline, Kill, Acknowledge, AcknowledgeOperation, ReconcileOperations, Reconcile, Revive, Suppress, AcceptInverse, DeclineInverse, EndFramework:
 			w.toMaster = append(w.toMaster, c)
 		default:
 			w.toAuth = append(w.toAuth, c)
@@ -418,10 +421,13 @@ func (w *world) disconnect() {
 }
 
 func (w *world) subscribe() {
+	if !w.mayRegister() {
+		return
+	}
 	w.connected, w.suppressed = true, false
 	w.toMaster = nil // the stream's id is another now: the master refuses what was sent on the old one
 	w.filters = map[state.AgentID]time.Time{}
-	id := "F1"
+	id := fmt.Sprintf("F%d", w.end.n)
 	if w.s.Framework != nil && w.s.Framework.ID != "" {
 		id = w.s.Framework.ID
 	}
@@ -635,7 +641,7 @@ func (w *world) deliverMaster() {
 		}
 	case Kill:
 		a := w.agents[c.Agent]
-		if a == nil || a.gone || a.tasks[c.Task] == nil {
+		if a == nil || a.gone || a.known(c.Task) == nil {
 			w.tell(w.answer(ReconcileTask{c.Task, c.Agent}))
 			return
 		}
@@ -643,7 +649,7 @@ func (w *world) deliverMaster() {
 			a.tasks[c.Task].wanted = true
 		}
 	case Acknowledge:
-		if a := w.agents[c.Agent]; a != nil && a.tasks[c.Task] != nil && !a.parted {
+		if a := w.agents[c.Agent]; a != nil && a.known(c.Task) != nil && !a.parted {
 			t := a.tasks[c.Task]
 			if len(t.updates) > 0 && string(t.updates[0].UUID) == string(c.UUID) {
 				t.updates = t.updates[1:]
@@ -661,6 +667,12 @@ func (w *world) deliverMaster() {
 		w.suppressed, w.filters = false, map[state.AgentID]time.Time{}
 	case Suppress:
 		w.suppressed = true
+	case EndFramework:
+		if w.connected {
+			w.logf("the master ends the framework")
+			w.frameworkEnds()
+			w.fromMaster = []Event{Disconnected{Reason: "the master closed the stream"}}
+		}
 	case AcceptInverse:
 		w.answeredInverse(c.IDs, true, 5*time.Second)
 	case DeclineInverse:
@@ -685,9 +697,9 @@ func (w *world) answer(t ReconcileTask) Event {
 		s.State = "TASK_GONE"
 	case !a.reachable:
 		s.State = "TASK_UNREACHABLE"
-	case a.tasks[t.Task] == nil || a.tasks[t.Task].told == "":
+	case a.known(t.Task) == nil || a.tasks[t.Task].told == "":
 		s.State = "TASK_GONE"
-		if a.tasks[t.Task] != nil {
+		if a.known(t.Task) != nil {
 			s.State = "TASK_STAGING"
 		}
 	default:
@@ -708,7 +720,7 @@ func (w *world) reconcile(c Reconcile) {
 	for _, id := range sortedKeys(w.agents) {
 		a := w.agents[id]
 		for _, tid := range sortedKeys(a.tasks) {
-			if t := a.tasks[tid]; !a.gone && t.told != "" && meaningOf(t.told) != over {
+			if t := a.tasks[tid]; !a.gone && !t.orphan && t.told != "" && meaningOf(t.told) != over {
 				w.tell(w.answer(ReconcileTask{tid, id}))
 			}
 		}
@@ -798,6 +810,9 @@ func (w *world) taskWork() {
 	ids := sortedKeys(h.agent.tasks)
 	t := h.agent.tasks[ids[w.r.Intn(len(ids))]]
 	a := h.agent
+	if t.orphan {
+		t.updates, t.wanted = nil, t.wanted || !a.parted && a.reachable
+	}
 	if len(t.updates) > 0 && !a.parted && w.connected {
 		// Statuses go through the master, which remembers them; a repetition is the same message again.
 		u := t.updates[0]
@@ -952,7 +967,7 @@ func (w *world) hostWork() {
 			}
 			w.tell(AgentLost{Agent: a.id})
 			for _, tid := range sortedKeys(a.tasks) {
-				if t := a.tasks[tid]; meaningOf(t.told) != over && w.r.Intn(4) > 0 {
+				if t := a.tasks[tid]; !t.orphan && meaningOf(t.told) != over && w.r.Intn(4) > 0 {
 					w.tell(Status{Task: tid, Agent: a.id, State: "TASK_UNREACHABLE", Source: "SOURCE_MASTER", UnreachableAt: w.now})
 				}
 			}
@@ -965,7 +980,9 @@ func (w *world) agentGone(a *wAgent) {
 	a.reachable = false
 	if w.r.Intn(2) == 0 {
 		for _, tid := range sortedKeys(a.tasks) {
-			w.tell(Status{Task: tid, Agent: a.id, State: "TASK_GONE", Source: "SOURCE_MASTER"})
+			if a.known(tid) != nil {
+				w.tell(Status{Task: tid, Agent: a.id, State: "TASK_GONE", Source: "SOURCE_MASTER"})
+			}
 		}
 	}
 }
@@ -1020,7 +1037,7 @@ func (w *world) healAgent(h *wHost) {
 	a.parted, a.reachable = false, true
 	w.logf("agent %s is back", a.id)
 	for _, tid := range sortedKeys(a.tasks) {
-		if t := a.tasks[tid]; t.told != "" && meaningOf(t.told) != over {
+		if t := a.tasks[tid]; !t.orphan && t.told != "" && meaningOf(t.told) != over {
 			w.tell(w.answer(ReconcileTask{tid, a.id}))
 		}
 	}
@@ -1166,6 +1183,8 @@ func (w *world) turn() {
 		}
 	case n < 99 && !w.calm:
 		w.fault()
+	case n == 99 && !w.calm:
+		w.endOrder()
 	}
 }
 
@@ -1227,6 +1246,9 @@ func (w *world) settleDown() {
 		if n%2000 == 1999 {
 			w.endDoubts()
 		}
+		if n%200 == 100 {
+			w.beginAgain()
+		}
 		if n%200 == 199 && w.trouble() == "" {
 			return
 		}
@@ -1254,6 +1276,7 @@ func (w *world) trouble() string {
 		}
 	}
 	w.primaryTrouble(say)
+	w.endTrouble(say)
 	for _, id := range sortedKeys(w.s.Apps) {
 		a := w.s.Apps[id]
 		list := w.s.InstancesOf(id)

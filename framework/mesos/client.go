@@ -123,6 +123,8 @@ type subscribeError struct {
 	err error
 	// final: the master said that this framework is over. No more attempts.
 	final bool
+	// over: final, because the framework itself is no more; otherwise another scheduler may live on under its id.
+	over bool
 	// slow: the master refused what we are; asking again soon will not help, a person must.
 	slow bool
 	// lasted: there was a subscription, so the backoff starts afresh.
@@ -152,7 +154,7 @@ func (c *Client) Run(ctx context.Context, frameworkID func() string, emit func(s
 			return nil
 		}
 		if end.final {
-			emit(scheduler.Stopped{Reason: end.err.Error()})
+			emit(scheduler.Stopped{Reason: end.err.Error(), Over: end.over})
 			return fault.Wrap(fault.Conflict, end.err, "framework stopped by the master")
 		}
 		emit(scheduler.Disconnected{Reason: end.err.Error()})
@@ -271,11 +273,11 @@ func (c *Client) errorEvent(text string) *subscribeError {
 	end := &subscribeError{err: fault.New(fault.Denied, "master: %s", text), slow: true}
 	for _, final := range []string{"framework has been removed", "framework failed over", "completed framework"} {
 		if strings.Contains(low, final) {
-			end.final = true
+			end.final, end.over = true, final != "framework failed over"
 		}
 	}
 	if forbidden(text) {
-		end.final = true
+		end.final, end.over = true, false
 		end.err = fault.New(fault.Denied, "master: %s: %s", text, c.registerACL())
 	}
 	return end

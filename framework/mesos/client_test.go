@@ -252,6 +252,8 @@ func TestTheEndOfTheFramework(t *testing.T) {
 			m.Error(text)
 			if s := await[scheduler.Stopped](r, 1); !strings.Contains(s.Reason, text) {
 				t.Errorf("stopped: %q", s.Reason)
+			} else if want := text == "Framework has been removed"; s.Over != want {
+				t.Errorf("%q: over %v, want %v", text, s.Over, want)
 			}
 			if err := <-r.done; !fault.Is(err, fault.Conflict) {
 				t.Errorf("run ended with %v", err)

@@ -128,6 +128,9 @@ type Primary struct {
 	Named bool `json:"named,omitempty"`
 	// Claimed: the run has claims, which say when it is over.
 	Claimed bool `json:"claimed,omitempty"`
+	// Blind: the framework that the run belongs to is over, so that no status tells of the run any more, and the master's "no such task" says
+	// nothing. Its claims tell of its end, its own word, or that its whole agent was marked gone.
+	Blind bool `json:"blind,omitempty"`
 	// Yielded is the run that gave the part up; it is not chosen again.
 	Yielded TaskID `json:"yielded,omitempty"`
 	// Term grows each time that a run is named.

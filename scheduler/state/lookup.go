@@ -177,6 +177,8 @@ func (s *State) generalReason(i *Instance) Reason {
 		return s.Hold.Why()
 	case s.Session.Stopped != "":
 		return Reason{Code: ReasonNoMaster, Text: "the master does not accept this framework: " + s.Session.Stopped}
+	case s.Framework != nil && s.Framework.Teardown != nil:
+		return Reason{Code: ReasonNoMaster, Text: "the framework is being torn down: nothing is launched any more"}
 	case !s.Session.Connected && s.Session.Apart != "":
 		return Reason{Code: ReasonNoMaster, Text: "not connected to a Mesos master: " + s.Session.Apart}
 	case !s.Session.Connected:

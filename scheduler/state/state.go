@@ -66,7 +66,7 @@ type Session struct {
 	Suppressed    bool
 	// Quiet are the roles that are suppressed, with commas, where there are several.
 	Quiet string
-	// InterestAt is when REVIVE or SUPPRESS is to be sent again because the last one failed.
+	// InterestAt is when REVIVE, SUPPRESS or TEARDOWN is to be sent again because the last one failed.
 	InterestAt time.Time
 	// ClaimsSeen and NodesSeen are the two halves of AuthoritySeen. AuthorityLost says why the authority cannot be read, "" while it can.
 	ClaimsSeen, NodesSeen bool
@@ -76,6 +76,8 @@ type Session struct {
 	TokensAt time.Time
 	// Stopped says why the framework gave up ("Framework has been removed"), "" while it goes on.
 	Stopped string
+	// Over says that the master has ended the framework itself, not only this process's use of it: its id may be forgotten (StartOver).
+	Over bool
 	// Apart says why there is no connection to a master, "" when nobody has said.
 	Apart string
 	// SweepUntil is how long offers are wanted only to find leftovers of our reservations; zero when not.
