@@ -3,6 +3,7 @@ package server_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -52,7 +53,7 @@ func exchanges(t *testing.T) map[string][]exchange {
 func TestRequestsOfEarlierVersions(t *testing.T) {
 	for name, list := range exchanges(t) {
 		socket := start(t)
-		hc := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+		hc := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
 		for _, e := range list {
 			body := io.Reader(nil)
 			if e.Method == http.MethodPost {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"sync"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -111,9 +112,9 @@ func (c *Client) compile(ctx context.Context, ops []lease.Op) (multi, error) {
 	} else {
 		m.requests = append(m.requests, &zk.CheckVersionRequest{Path: c.guard(), Version: guard.Version})
 	}
-	beacons := map[string]bool{}
+	beacons, reads := map[string]bool{}, c.readExpected(ctx, ops)
 	for i, op := range ops {
-		if err := c.compileOp(ctx, &m, i, op); err != nil {
+		if err := c.compileOp(&m, i, op, reads[i]); err != nil {
 			return m, err
 		}
 		if b := c.beacon(op.Key); op.Kind != lease.OpCheck && !beacons[b] {
@@ -124,7 +125,34 @@ func (c *Client) compile(ctx context.Context, ops []lease.Op) (multi, error) {
 	return m, nil
 }
 
-func (c *Client) compileOp(ctx context.Context, m *multi, i int, op lease.Op) error {
+// found is what a register was when it was read.
+type found struct {
+	e       lease.Entry
+	version int32
+	err     error
+}
+
+// readExpected reads the registers of which operations expect a version, side by side: a transaction takes two round trips then, whatever its size.
+func (c *Client) readExpected(ctx context.Context, ops []lease.Op) []found {
+	const sideBySide = 64
+	out, slots := make([]found, len(ops)), make(chan struct{}, sideBySide)
+	var wg sync.WaitGroup
+	for i, op := range ops {
+		if op.Expect == 0 {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f := &out[i]
+			f.e, f.version, f.err = c.read(ctx, op.Key, false)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (c *Client) compileOp(m *multi, i int, op lease.Op, is found) error {
 	at := c.znode(op.Key)
 	m.result[i] = -1
 	if op.Expect == 0 {
@@ -139,7 +167,7 @@ func (c *Client) compileOp(ctx context.Context, m *multi, i int, op lease.Op) er
 		m.requests = append(m.requests, &zk.SetDataRequest{Path: at, Data: op.Value, Version: 0})
 		return nil
 	}
-	e, version, err := c.read(ctx, op.Key, false)
+	e, version, err := is.e, is.version, is.err
 	switch {
 	case fault.Is(err, fault.NotFound):
 		return fault.New(fault.Conflict, "register %s does not exist, version %d was expected", op.Key, op.Expect)
