@@ -12,7 +12,7 @@ import (
 // Version is the newest record version that this program writes and reads.
 const Version = 1
 
-// MaxRecord bounds one record in bytes; larger is refused (back ends have 512 KiB for a whole transaction).
+// MaxRecord bounds one record as it is stored, in bytes; larger is refused (back ends have 512 KiB for a whole transaction).
 const MaxRecord = 256 << 10
 
 // header is what every record begins with; the value's own fields follow in the same object.
@@ -103,14 +103,19 @@ func encode(w state.Write) ([]byte, error) {
 		out.WriteByte(',')
 	}
 	out.Write(body[1:])
-	if out.Len() > MaxRecord {
-		return nil, fault.New(fault.Invalid, "record of %s %q would be %d bytes, more than %d", w.Kind, w.ID, out.Len(), MaxRecord)
+	record := packRecord(w.Kind, out.Bytes())
+	if len(record) > MaxRecord || out.Len() > maxUnpacked {
+		return nil, fault.New(fault.Invalid, "record of %s %q would be %d bytes, more than %d", w.Kind, w.ID, len(record), MaxRecord)
 	}
-	return out.Bytes(), nil
+	return record, nil
 }
 
 // decode reads a record and checks that it belongs at key (below the prefix).
 func decode(key string, raw []byte) (state.Write, error) {
+	raw, err := unpackRecord(raw)
+	if err != nil {
+		return state.Write{}, err
+	}
 	var h header
 	if err := json.Unmarshal(raw, &h); err != nil {
 		return state.Write{}, fmt.Errorf("not a record: %w", err)

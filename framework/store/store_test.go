@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"os"
 	"reflect"
 	"slices"
@@ -292,6 +293,16 @@ func TestClusterIsMintedOnce(t *testing.T) {
 	}
 }
 
+// noise is text that does not get smaller.
+func noise(n int) string {
+	raw := make([]byte, n)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range raw {
+		raw[i] = byte('!' + r.IntN(90))
+	}
+	return string(raw)
+}
+
 func TestEncodeRefuses(t *testing.T) {
 	s := open(t, t.TempDir(), storetest.A)
 	for name, w := range map[string]state.Write{
@@ -299,7 +310,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"another id":   {Kind: state.KindApp, ID: "/a", Value: &state.App{ID: "/b"}},
 		"no id":        {Kind: state.KindApp, Value: &state.App{}},
 		"definition":   {Kind: state.KindDef, ID: "/a"},
-		"huge":         {Kind: state.KindDef, ID: "/a v", Value: &state.Def{App: "/a", Version: "v", Spec: state.Spec{Cmd: strings.Repeat("x", store.MaxRecord)}}},
+		"huge":         {Kind: state.KindDef, ID: "/a v", Value: &state.Def{App: "/a", Version: "v", Spec: state.Spec{Cmd: noise(2 * store.MaxRecord)}}},
 		"long id":      {Kind: state.KindDeployment, ID: strings.Repeat("d", 2000)},
 	} {
 		if _, err := s.Encode([]state.Write{w}); !fault.Is(err, fault.Internal) && !fault.Is(err, fault.Invalid) {
