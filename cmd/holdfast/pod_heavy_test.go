@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-io/holdfast/cmd/holdfast/dev"
 	"github.com/holdfast-io/holdfast/cmd/holdfast/devtest"
 	"github.com/holdfast-io/holdfast/internal/heavy"
 )
@@ -32,7 +33,7 @@ type podState struct {
 	}
 }
 
-// TestHeavyPod runs a pod whose containers share a volume, through an update, the end of one container, and its deletion.
+// TestHeavyPod runs a pod whose containers share a volume, through an update, a kill, the loss of a machine, and its deletion.
 func TestHeavyPod(t *testing.T) {
 	heavy.Require(t, heavy.Root)
 	c := devtest.Start(t)
@@ -75,6 +76,17 @@ func TestHeavyPod(t *testing.T) {
 		ok := s.Status == "STABLE" && len(s.Instances) == 2 && len(s.Instances[1].Containers) == 2 && s.Instances[1].Containers[0].ContainerID != second.Instances[1].Containers[0].ContainerID
 		return ok, fmt.Sprintf("%+v", s), nil
 	})
+	// The machine of an instance is lost: the instance moves with its volume, both containers of it.
+	before, err := c.API.Instance(t.Context(), "duo.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Control.Agent(t.Context(), before.Hostname, "kill", dev.Order{}); err != nil {
+		t.Fatal(err)
+	}
+	if now := c.Relaunched(*before); now.Hostname == before.Hostname {
+		t.Errorf("it runs again on %s, which is dead", now.Hostname)
+	}
 	call(t, http.MethodDelete, c.URL+"/v2/pods/duo", "", nil)
 	nothingLeft(t, c, 2)
 }

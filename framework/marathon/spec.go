@@ -36,7 +36,11 @@ func (a *App) Spec() (state.Spec, error) {
 		Inactive: seconds(a.UnreachableStrategy.InactiveAfterSeconds), Expunge: seconds(a.UnreachableStrategy.ExpungeAfterSeconds)}
 	for k, v := range a.Env {
 		if v.IsSecret {
-			return s, fault.New(fault.Internal, "convert app %s: secret in env", a.ID)
+			if s.EnvSecrets == nil {
+				s.EnvSecrets = map[string]string{}
+			}
+			s.EnvSecrets[k] = a.Secrets[v.Secret]
+			continue
 		}
 		s.Env[k] = v.Text
 	}
@@ -53,6 +57,7 @@ func (a *App) Spec() (state.Spec, error) {
 	for _, d := range a.Dependencies {
 		s.Dependencies = append(s.Dependencies, state.AppID(rule.AbsoluteID(d)))
 	}
+	s.TTY = definition.Or(a.TTY, false)
 	a.specContainer(&s)
 	ports := a.specPorts(&s)
 	for i := range a.HealthChecks {
@@ -86,8 +91,14 @@ func (a *App) specContainer(s *state.Spec) {
 		return
 	}
 	s.Container.Type = *c.Type
+	if l := c.LinuxInfo; l != nil && l.Seccomp != nil {
+		s.Container.Seccomp = &state.Seccomp{Profile: definition.Or(l.Seccomp.ProfileName, ""), Unconfined: definition.Or(l.Seccomp.Unconfined, false)}
+	}
 	if d := c.Docker; d != nil {
 		s.Container.Image = definition.Or(d.Image, "")
+		if d.PullSecret != nil {
+			s.Container.PullSecret = a.Secrets[*d.PullSecret]
+		}
 		s.Container.ForcePull = definition.Or(d.ForcePullImage, false)
 		s.Container.Privileged = definition.Or(d.Privileged, false)
 		for _, p := range d.Parameters {
@@ -175,6 +186,8 @@ func (a *App) specVolumes(s *state.Spec) error {
 		switch {
 		case v.HostPath != nil:
 			m.Kind, m.HostPath = state.MountHost, *v.HostPath
+		case v.Secret != nil:
+			m.Kind, m.Secret, m.ReadOnly = state.MountSecret, a.Secrets[*v.Secret], true
 		case v.Persistent != nil:
 			m = persistentMount(m, v.Persistent)
 		case v.External != nil:

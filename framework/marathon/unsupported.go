@@ -17,14 +17,6 @@ func (a *App) Unsupported() error {
 	no := func(path, text string) { p.Add(path, text+" not supported by this version of Holdfast") }
 	a.unsupportedContainer(no)
 	a.unsupportedChecks(no)
-	if len(a.Secrets) > 0 {
-		no("/secrets", "secrets are")
-	}
-	for _, k := range slices.Sorted(maps.Keys(a.Env)) {
-		if a.Env[k].IsSecret {
-			no("/env/"+k, "secrets are")
-		}
-	}
 	if definition.Or(a.GPUs, 0) > 0 {
 		no("/gpus", "GPUs are")
 	}
@@ -37,8 +29,8 @@ func (a *App) Unsupported() error {
 	if a.ResourceLimits != nil {
 		no("/resourceLimits", "resource limits are")
 	}
-	if definition.Or(a.TTY, false) {
-		no("/tty", "terminals (tty) are")
+	if definition.Or(a.TTY, false) && a.Container != nil && a.ContainerType() == definition.TypeDocker {
+		no("/tty", "terminals (tty) of DOCKER containers are")
 	}
 	return p.Err(messageRules)
 }
@@ -51,17 +43,20 @@ func (a *App) unsupportedContainer(no func(path, text string)) {
 	if c == nil {
 		return
 	}
-	if c.LinuxInfo != nil {
-		no("/container/linuxInfo", "seccomp and IPC settings (linuxInfo) are")
+	if c.LinuxInfo != nil && c.LinuxInfo.IPC != nil {
+		no("/container/linuxInfo/ipcInfo", "IPC settings are")
 	}
-	if c.Docker != nil && c.Docker.PullSecret != nil {
-		no("/container/docker/pullConfig", "secrets are")
+	if c.LinuxInfo != nil && a.ContainerType() == definition.TypeDocker {
+		no("/container/linuxInfo", "seccomp settings of DOCKER containers are")
+	}
+	if c.Docker != nil && c.Docker.PullSecret != nil && a.ContainerType() == definition.TypeDocker {
+		no("/container/docker/pullConfig", "secrets of DOCKER containers are")
 	}
 	for i, v := range c.Volumes {
 		at := fmt.Sprintf("/container/volumes(%d)", i)
 		switch {
-		case v.Secret != nil:
-			no(at+"/secret", "secrets are")
+		case v.Secret != nil && a.ContainerType() == definition.TypeDocker:
+			no(at+"/secret", "secrets in files of DOCKER containers are")
 		case v.External != nil && v.External.CSI != nil:
 			unsupportedCSI(at+"/external/options", v.External.CSI, no)
 		case v.External != nil && v.External.Clone != nil:

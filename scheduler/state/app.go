@@ -204,6 +204,10 @@ type Spec struct {
 	Primary bool `json:"primary,omitempty"`
 	// Unprotected lets exclusive volumes be used on agents without an isolator; they then stay on that agent.
 	Unprotected bool `json:"unprotected,omitempty"`
+	// EnvSecrets are environment variables whose values an agent's secret resolver gives: name to source.
+	EnvSecrets map[string]string `json:"envSecrets,omitempty"`
+	// TTY gives the task a terminal.
+	TTY bool `json:"tty,omitempty"`
 	// Containers make it a pod: each is a task of its own in one task group, under an executor with PodExecutor's resources. Cmd, Args, User
 	// and Container.Image are then empty.
 	Containers  []PodContainer `json:"containers,omitempty"`
@@ -280,6 +284,15 @@ type Container struct {
 	Network    string            `json:"network,omitempty"` // "" or "host", "container/bridge", "container"
 	NetName    string            `json:"netName,omitempty"`
 	NetLabels  map[string]string `json:"netLabels,omitempty"`
+	// PullSecret is the source of the secret with Docker's config for pulling the image.
+	PullSecret string   `json:"pullSecret,omitempty"`
+	Seccomp    *Seccomp `json:"seccomp,omitempty"`
+}
+
+// Seccomp picks the profile of a container, or none.
+type Seccomp struct {
+	Profile    string `json:"profile,omitempty"`
+	Unconfined bool   `json:"unconfined,omitempty"`
 }
 
 // Pair is a key and a value whose order matters.
@@ -296,6 +309,7 @@ const (
 	MountExternal   MountKind = "external"
 	MountPersistent MountKind = "persistent" // Mesos local persistent volume
 	MountHost       MountKind = "host"
+	MountSecret     MountKind = "secret" // a file that an agent's secret resolver writes
 )
 
 // Mount is one volume of an app: where it goes in the container, and what it is.
@@ -304,6 +318,7 @@ type Mount struct {
 	ContainerPath string    `json:"containerPath"`
 	ReadOnly      bool      `json:"readOnly,omitempty"`
 	HostPath      string    `json:"hostPath,omitempty"`
+	Secret        string    `json:"secret,omitempty"` // its source, for MountSecret
 	// For external volumes: the driver, the name or its pattern (volume.NameFor), and how to create it.
 	Driver  string            `json:"driver,omitempty"`
 	Pattern string            `json:"pattern,omitempty"`

@@ -101,6 +101,10 @@ func (a *Agent) supported(c *container) error {
 			return fmt.Errorf("the Docker containerizer is not part of the embedded engine")
 		case c.Mesos != nil && c.Mesos.Image != nil:
 			return fmt.Errorf("container images are not run by the embedded engine")
+		case c.TTYInfo != nil:
+			return fmt.Errorf("terminals (tty) are not part of the embedded engine")
+		case c.LinuxInfo != nil && c.LinuxInfo.Seccomp != nil:
+			return fmt.Errorf("seccomp settings are not part of the embedded engine")
 		case len(c.NetworkInfos) > 0 && c.NetworkInfos[0].Name != nil:
 			return fmt.Errorf("container networks are not part of the embedded engine")
 		}

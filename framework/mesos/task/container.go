@@ -21,7 +21,7 @@ func (e *Encoder) container(l *scheduler.Launch) (*mesos.ContainerInfo, error) {
 	case "DOCKER":
 		return e.docker(l, volumes)
 	case "", "MESOS":
-		if c.Type == "" && len(volumes) == 0 && hostNetwork(c) {
+		if c.Type == "" && len(volumes) == 0 && hostNetwork(c) && !l.Def.Spec.TTY {
 			return nil, nil
 		}
 		return e.mesosContainer(l, volumes), nil
@@ -37,6 +37,22 @@ func (e *Encoder) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *m
 	if c.Image != "" {
 		out.Mesos = &mesos.ContainerInfo_MesosInfo{Image: &mesos.Image{
 			Type: mesos.Image_DOCKER.Enum(), Docker: &mesos.Image_Docker{Name: c.Image}, Cached: ptr(!c.ForcePull)}}
+		if c.PullSecret != "" {
+			out.Mesos.Image.Docker.Config = secret(c.PullSecret)
+		}
+	}
+	if s := c.Seccomp; s != nil {
+		info := &mesos.SeccompInfo{}
+		if s.Unconfined {
+			info.Unconfined = ptr(true)
+		}
+		if s.Profile != "" {
+			info.ProfileName = ptr(s.Profile)
+		}
+		out.LinuxInfo = &mesos.LinuxInfo{Seccomp: info}
+	}
+	if l.Def.Spec.TTY {
+		out.TTYInfo = &mesos.TTYInfo{}
 	}
 	if hostNetwork(c) {
 		return out
@@ -57,6 +73,11 @@ func (e *Encoder) mesosContainer(l *scheduler.Launch, volumes []mesos.Volume) *m
 	})
 	out.NetworkInfos = []mesos.NetworkInfo{n}
 	return out
+}
+
+// secret refers to what an agent's secret resolver knows by that name.
+func secret(source string) *mesos.Secret {
+	return &mesos.Secret{Type: mesos.Secret_REFERENCE, Reference: &mesos.Secret_Reference{Name: source}}
 }
 
 func (e *Encoder) docker(l *scheduler.Launch, volumes []mesos.Volume) (*mesos.ContainerInfo, error) {
@@ -125,6 +146,8 @@ func taskVolumes(l *scheduler.Launch, docker bool) ([]mesos.Volume, error) {
 			out = append(out, dockerVolume(v, docker))
 		case state.MountHost:
 			out = append(out, mesos.Volume{ContainerPath: m.ContainerPath, HostPath: ptr(m.HostPath), Mode: mode(m.ReadOnly)})
+		case state.MountSecret:
+			out = append(out, mesos.Volume{ContainerPath: m.ContainerPath, Mode: mode(true), Source: &mesos.Volume_Source{Type: mesos.Volume_Source_SECRET, Secret: secret(m.Secret)}})
 		case state.MountPersistent: // it is among the task's resources, and Mesos takes it from there
 		default:
 			return nil, fault.New(fault.Invalid, "app %s: volumes of kind %q cannot be launched by this version", l.Def.App, m.Kind)

@@ -99,7 +99,11 @@ func cases(t *testing.T) map[string]scheduler.Call {
 		Container:    state.Container{Type: "MESOS", Image: "alpine:3", Network: "container", NetName: "dcos", NetLabels: map[string]string{"a": "b"}}})
 	plain := launchOf(t, state.Spec{Args: []string{"sleep", "100"}, CPUs: .1, MemMB: 32,
 		HealthChecks: []state.HealthCheck{{Protocol: "COMMAND", Command: "test -e up", Interval: time.Second, MaxFailures: 2}}})
+	secretive := launchOf(t, state.Spec{Cmd: "x", CPUs: .1, MemMB: 32, Env: map[string]string{"A": "b"}, EnvSecrets: map[string]string{"PW": "db/password"}, TTY: true,
+		Container: state.Container{Type: "MESOS", Image: "private/x:1", PullSecret: "registry/config", Seccomp: &state.Seccomp{Profile: "strict.json"}},
+		Volumes:   []state.Mount{{Kind: state.MountSecret, ContainerPath: "key.pem", Secret: "tls/key", ReadOnly: true}}})
 	return map[string]scheduler.Call{
+		"accept-secrets":        scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{secretive}},
 		"accept-pod":            scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{podLaunch(t, ""), plain}},
 		"accept-pod-network":    scheduler.Accept{Offers: []string{"O1"}, Agent: "S0", Launches: []scheduler.Launch{podLaunch(t, "dcos")}},
 		"accept-stateful":       scheduler.Accept{Offers: []string{"O1", "O2"}, Agent: "S0", Launches: []scheduler.Launch{stateful}, Refuse: 5 * time.Second},

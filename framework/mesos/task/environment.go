@@ -54,8 +54,15 @@ func (e *Encoder) environment(l *scheduler.Launch) *mesos.Environment {
 	for k, v := range spec.Env {
 		env[k] = v
 	}
+	for k := range spec.EnvSecrets {
+		env[k] = ""
+	}
 	out := &mesos.Environment{}
 	for _, k := range sortedKeys(env) {
+		if source := spec.EnvSecrets[k]; source != "" {
+			out.Variables = append(out.Variables, mesos.Environment_Variable{Name: k, Type: mesos.Environment_Variable_SECRET.Enum(), Secret: secret(source)})
+			continue
+		}
 		out.Variables = append(out.Variables, mesos.Environment_Variable{Name: k, Value: ptr(env[k])})
 	}
 	return out
