@@ -311,6 +311,14 @@ func TestHeavyConsulRights(t *testing.T) {
 	t.Logf("one is refused: %s", r.Status().Error)
 	token("all", `node_prefix "holdfast-" { policy = "write" } service_prefix "" { policy = "write" }`)
 	await(t, r, "all is there", func(s Status) bool { return s.State == StateSynced && s.Services == 2 })
+	// An app wants a primary: without rights for locks its services are there all the same, without the tag.
+	c.primary("/good", c.runs("/good", 0, "h"), 7)
+	await(t, r, "the tag waits for rights", func(s Status) bool {
+		return s.State == StatePartial && s.Services == 2 && len(s.Refused) == 1 && strings.Contains(s.Refused[0].Error, "lock of the primary")
+	})
+	t.Logf("without rights for locks: %s", r.Status().Error)
+	token("locks", `node_prefix "holdfast-" { policy = "write" } service_prefix "" { policy = "write" } session_prefix "" { policy = "write" } key_prefix "holdfast/" { policy = "write" }`)
+	await(t, r, "the tag is given", func(s Status) bool { return s.State == StateSynced })
 	token("blind", `key "x" { policy = "write" }`)
 	await(t, r, "a token that may not see our entries does not make them gone", func(s Status) bool { return s.State == StateFailing && s.Class == fault.Denied })
 	t.Logf("blind: %s", r.Status().Error)

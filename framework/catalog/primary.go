@@ -153,6 +153,22 @@ func (r *Registrar) free(todo []Change) []Change {
 	})
 }
 
+// plain gives what waits for its lock without the tag: the instance is found by its other names meanwhile.
+func (r *Registrar) plain(todo []Change) (out []Change) {
+	for _, c := range todo {
+		if r.locks.waiting[c.Key] == "" {
+			continue
+		}
+		s := *c.Put
+		s.lock, s.Tags, s.Meta = nil, slices.DeleteFunc(slices.Clone(s.Tags), func(tag string) bool { return tag == tagPrimary }), maps.Clone(s.Meta)
+		delete(s.Meta, metaTerm)
+		if e := r.there.Services[c.Key]; e == nil || !s.equal(&e.Service) {
+			out = append(out, Change{Key: c.Key, Put: &s})
+		}
+	}
+	return out
+}
+
 // refuseLock notes that a service has to wait for its lock.
 func (r *Registrar) refuseLock(c *Change, what string) {
 	l := &r.locks

@@ -118,13 +118,18 @@ func TestHeavyConsulPrimary(t *testing.T) {
 	if got := x.addresses("db"); len(got) != 2 {
 		t.Errorf("services are at %v meanwhile", got)
 	}
+	two := x.core.runs("/db", 2, "c", on("192.0.2.3"))
+	x.core.primary("/db", two, 31)
+	eventually(t, "a new instance is found without the tag", 10*time.Second, func() bool { return slices.Equal(x.addresses("instance-2.db"), []string{"192.0.2.3"}) })
+	leads()
+	x.core.primary("/db", zero, 32)
 	if _, err := x.client.Session().Destroy(theirs, nil); err != nil {
 		t.Fatal(err)
 	}
 	leads("192.0.2.1")
 	// Consul is away while the primary changes.
 	x.Kill()
-	x.core.primary("/db", one, 32)
+	x.core.primary("/db", one, 33)
 	x.Consul.Start()
 	leads("192.0.2.2")
 	// One that is not well has no tag, and an app without primary no lock.

@@ -78,7 +78,7 @@ type refused struct {
 // held says that a change was refused before and is not to be tried yet.
 func (r *Registrar) held(c Change) bool {
 	e, ok := r.refused[c.Key]
-	return ok && e.put == c.Put || c.Put != nil && (r.foreign[c.Node] || r.locks.waiting[c.Key] != "")
+	return ok && e.put == c.Put || c.Put != nil && (r.foreign[c.Node] || gains(c) && r.locks.waiting[c.Key] != "")
 }
 
 // New makes a registrar; nothing is sent before Run.
@@ -268,6 +268,9 @@ func (r *Registrar) sync(ctx context.Context, want *Wanted) error {
 		return err
 	}
 	if err := r.sendAll(ctx, r.free(todo[at:]), d.Nodes, 0); err != nil {
+		return err
+	}
+	if err := r.sendAll(ctx, r.plain(todo[at:]), d.Nodes, 0); err != nil {
 		return err
 	}
 	return r.tidy(ctx, d)
