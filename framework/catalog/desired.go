@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/holdfast-io/holdfast/framework/reach"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -144,7 +145,7 @@ func (b *builder) render(m material) *Wanted {
 	w := &Wanted{Cluster: b.cluster, Nodes: map[string]string{}, Services: make(map[Key]*Service, len(m.members))}
 	made := make(map[state.InstanceID]*built, len(m.members))
 	for _, n := range m.members {
-		host := n.i.Run.HostAddress()
+		host := reach.Host(n.i.Run)
 		if host == "" {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/framework/marathon/document"
+	"github.com/holdfast-io/holdfast/framework/reach"
 	"github.com/holdfast-io/holdfast/scheduler/state"
 )
 
@@ -37,7 +38,7 @@ func Peers(st *state.State, a *state.App) *client.Peers {
 		if i.HasTask() && i.Run != nil && !i.Run.Idle {
 			p.Task, p.Host = string(i.Run.Task), i.Run.Hostname
 			if d := st.Def(a.ID, i.Run.Version); d != nil {
-				p.Address, p.Ports = reach(d, i.Run)
+				p.Address, p.Ports = where(d, i.Run)
 				p.Healthy = i.Up(&d.Spec)
 			}
 			p.Primary = named != "" && i.Run.Task == named
@@ -55,8 +56,8 @@ func IndexPeers(p *client.Peers) []byte {
 	return document.Marshal(p)
 }
 
-// reach is where a run is reached: at its container's own address and ports where it has no host ports.
-func reach(d *state.Def, r *state.Run) (string, []client.PeerPort) {
+// where is where a run is reached: at its container's own address and ports where it has no host ports.
+func where(d *state.Def, r *state.Run) (string, []client.PeerPort) {
 	if d.Spec.Container.Network == "container" && len(d.Spec.Ports) == 0 {
 		ip, err := netip.ParseAddr(r.ContainerIP)
 		if err != nil {
@@ -70,7 +71,7 @@ func reach(d *state.Def, r *state.Run) (string, []client.PeerPort) {
 			ports = append(ports, client.PeerPort{Name: p.Name, Protocol: p.Protocol, Port: r.Ports[n]})
 		}
 	}
-	return r.HostAddress(), ports
+	return reach.Host(r), ports
 }
 
 func containerPorts(d *state.Def) (out []client.PeerPort) {
