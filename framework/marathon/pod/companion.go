@@ -133,7 +133,7 @@ func (p *Pod) companion(v *document.Value) (*document.Value, *strings.Replacer) 
 		a.put("role", p.Role)
 	}
 	copyTo := func(name, path string, from ...string) {
-		if x := field(v, from...); x != nil {
+		if x := field(v, from...); x != nil && (x.Kind != document.Array || len(x.List) > 0) { // an empty list, as it is printed, is none
 			a.Set(name, x)
 		}
 		paths = append(paths, "/"+name, path)
