@@ -15,6 +15,8 @@ ROUNDS   ?= 20
 SEED     ?= 0
 # Rounds of the one-node torture (kill -9 at any step) within each round of make torture.
 NODEROUNDS ?= 20
+# Rounds of partitions and stopped processes over network namespaces, likewise.
+NETROUNDS ?= 10
 RUNFLAGS ?= --agents 3 --example counter
 GOFILES   = $(shell find . -name '*.go' -not -path './bin/*' -not -path './dist/*' -not -path './.git/*')
 
@@ -58,9 +60,10 @@ fmt: ## format every Go file
 bench: build ## the figures: deploy of 100 apps, agent kill to first write, mount round trip
 	HOLDFAST_BIN=$(CURDIR)/$(BIN) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 600s ./...
 
-torture: build ## random histories and the demo, ROUNDS times from SEED on
+torture: build ## random histories, partitions, kills and the demo, ROUNDS times from SEED on (NODEROUNDS, NETROUNDS within each)
 	@for i in $$(seq 1 $(ROUNDS)); do seed=$$(( $(SEED) + i )); echo "== round $$i of $(ROUNDS), HOLDFAST_SEED=$$seed"; \
 	  HOLDFAST_SEED=$$seed HOLDFAST_ROUNDS=200 HOLDFAST_TORTURE_ROUNDS=$(NODEROUNDS) $(GO) test -count=1 -timeout 600s ./scheduler/... ./isolator/... ./framework/embedded/... || exit 1; \
+	  HOLDFAST_HEAVY=1 HOLDFAST_BIN=$(CURDIR)/$(BIN) HOLDFAST_SEED=$$seed HOLDFAST_NETWORK_ROUNDS=$(NETROUNDS) $(GO) test -count=1 -timeout 900s -run '^TestHeavyNetworkTorture$$' ./cmd/holdfast || exit 1; \
 	  $(BIN)/holdfast demo --quiet || exit 1; $(BIN)/holdfast demo --acts 30 --seed $$seed || exit 1; done
 
 mutants: ## break each decision behind the twenty cases of docs/safety.md; the tests must notice (needs root; about four minutes)

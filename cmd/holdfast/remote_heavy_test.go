@@ -50,6 +50,16 @@ type remoteNode struct {
 // startRemote starts two nodes and the framework; master is its --master, "" means the engine's own address.
 func startRemote(t *testing.T, authority string, deadline time.Duration, announce func(*embedded.Master) string) *remote {
 	t.Helper()
+	return startRemoteOn(t, authority, deadline, announce, func(r *remote, bin string) {
+		for i, name := range []string{"left", "right"} {
+			r.startNode(bin, name, 15000+i*100)
+		}
+	})
+}
+
+// startRemoteOn is startRemote with nodes of another kind.
+func startRemoteOn(t *testing.T, authority string, deadline time.Duration, announce func(*embedded.Master) string, nodes func(r *remote, bin string)) *remote {
+	t.Helper()
 	bin := devtest.Bin(t)
 	top, err := os.MkdirTemp("/tmp", "holdfast-remote-")
 	if err != nil {
@@ -69,9 +79,7 @@ func startRemote(t *testing.T, authority string, deadline time.Duration, announc
 	served := make(chan error, 1)
 	go func() { served <- r.master.Serve(ctx) }()
 	t.Cleanup(func() { cancel(); <-served })
-	for i, name := range []string{"left", "right"} {
-		r.startNode(bin, name, 15000+i*100)
-	}
+	nodes(r, bin)
 	r.run(filepath.Join(bin, "holdfast"), "framework", append([]string{"framework", "--master", announce(r.master), "--listen", "127.0.0.1:0", "--dir", filepath.Join(top, "framework"),
 		"--min-grade", "soft", "--mesos-user", "root", "--authority", authority}, r.timings()...)...)
 	devtest.Await(t, "the framework listens", 20*time.Second, func(ctx context.Context) (bool, string, error) {
