@@ -22,9 +22,10 @@ func TestHeavyStoppedLeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	for _, address := range []string{"zk://" + zk + "/hf/", "consul://" + consul + "/hf/"} {
 		t.Run(strings.SplitN(address, ":", 2)[0], func(t *testing.T) {
+			t.Parallel() // they mostly wait
 			args := []string{"--master", l.Addr().String(), "--store", address + "state", "--authority", address + "leases"}
 			a := startMember(t, bin, "a", args...)
 			a.await(t, "a leads", 30*time.Second, "GET", "/v1/info", "", `"elected":true`)
