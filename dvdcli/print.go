@@ -52,7 +52,8 @@ func printCapabilities(ctx context.Context, b backend, c command, stdout io.Writ
 		for _, f := range []struct {
 			has  bool
 			word string
-		}{{d.FlushOnUnmount, "flush-on-unmount"}, {d.SelfAttach, "self-attach"}, {d.Exclusive, "exclusive"}, {d.MultiAttach, "multi-attach"}} {
+		}{{d.FlushOnUnmount, "flush-on-unmount"}, {d.SelfAttach, "self-attach"}, {d.Exclusive, "exclusive"}, {d.MultiAttach, "multi-attach"},
+			{d.Snapshots, "snapshots"}, {d.Clones, "clones"}, {d.Grows != "", "grows"}, {d.Encrypts, "encrypts"}} {
 			if f.has {
 				can = append(can, f.word)
 			}

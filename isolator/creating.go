@@ -168,26 +168,35 @@ func (s *Service) RemoveNow(ctx context.Context, ref volume.Ref) error {
 		if err != nil {
 			return "", err
 		}
-		bin, ok := d.(driver.Binner)
-		if !ok {
-			return s.removeByHand(ctx, ref)
-		}
 		uid, err := s.uidOf(ctx, d, ref) // others of the name may lie in the bin
 		if err != nil {
 			return "", err
 		}
 		outcome, err := s.removeByHand(ctx, ref)
-		if err != nil || uid == "" {
-			return outcome, err
+		if err == nil {
+			err = s.purge(ctx, ref, uid)
 		}
-		ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
-		defer cancel()
-		if err := bin.Purge(ctx, ref.Name, uid); err != nil && !fault.Is(err, fault.NotFound) {
-			return "", fault.Op(err, "volume %s (uid %s) is removed, but still in the bin", ref, uid)
-		}
-		s.log.Info("purged", zap.Stringer("volume", ref), zap.String("uid", uid))
-		return outcome, nil
+		return outcome, err
 	})
+}
+
+// purge deletes a volume that was removed from its driver's bin, if that has one. The volume's turn is held. To do it again does no harm.
+func (s *Service) purge(ctx context.Context, ref volume.Ref, uid string) error {
+	d, err := s.driver(ref.Driver)
+	if err != nil {
+		return err
+	}
+	bin, ok := d.(driver.Binner)
+	if !ok || uid == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.Driver)
+	defer cancel()
+	if err := bin.Purge(ctx, ref.Name, uid); err != nil && !fault.Is(err, fault.NotFound) {
+		return fault.Op(err, "volume %s (uid %s) is removed, but still in the bin", ref, uid)
+	}
+	s.log.Info("purged", zap.Stringer("volume", ref), zap.String("uid", uid))
+	return nil
 }
 
 func (s *Service) inTurnToRemove(ctx context.Context, ref volume.Ref, f func(context.Context) (string, error)) error {

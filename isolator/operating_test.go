@@ -594,4 +594,13 @@ func TestRemoveNow(t *testing.T) {
 	if o, err = n.operate(client.OperationRequest{Kind: client.OpBin}); err != nil || len(o.Result.Bin) != 1 {
 		t.Errorf("a removal of nothing has emptied the bin: %+v %v", o.Result, err)
 	}
+	third, _ := c.volume(n, "v") // by the framework's word
+	for _, want := range []string{"removed", "absent"} {
+		if r := c.request(n, lease.Request{Kind: lease.RequestRemove, VolumeUID: third, Ref: ref, Now: true}); r.Outcome != want {
+			t.Errorf("request: %+v", r)
+		}
+	}
+	if o, err = n.operate(client.OperationRequest{Kind: client.OpBin}); err != nil || len(o.Result.Bin) != 1 {
+		t.Errorf("bin %+v %v", o.Result, err)
+	}
 }

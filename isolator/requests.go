@@ -112,7 +112,11 @@ func (s *Service) request(ctx context.Context, r lease.Request) (string, error) 
 	case lease.RequestCreate:
 		return s.requestCreate(ctx, r)
 	case lease.RequestRemove:
-		return s.requestRemove(ctx, r)
+		outcome, err := s.requestRemove(ctx, r)
+		if err == nil && r.Now {
+			err = s.purge(ctx, r.Ref, r.VolumeUID)
+		}
+		return outcome, err
 	case lease.RequestRelease, lease.RequestFence:
 		return s.requestRelease(ctx, r)
 	}

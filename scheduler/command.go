@@ -55,7 +55,7 @@ func (w *work) command(e Event) *Reply {
 	case MoveInstance:
 		return w.restartInstance(e.Instance, true)
 	case RemoveVolume:
-		return w.removeVolume(e.Volume)
+		return w.removeVolume(e.Volume, e.Now)
 	case CancelDeployment:
 		return w.cancelDeployment(e)
 	case AdoptVolume:
@@ -561,7 +561,7 @@ func (w *work) restartInstance(id state.InstanceID, move bool) *Reply {
 	return &Reply{Version: i.Version}
 }
 
-func (w *work) removeVolume(uid state.VolumeUID) *Reply {
+func (w *work) removeVolume(uid state.VolumeUID, now bool) *Reply {
 	v := w.volume(uid)
 	if v == nil {
 		return refuse(fault.New(fault.NotFound, "volume %s does not exist", uid))
@@ -572,8 +572,15 @@ func (w *work) removeVolume(uid state.VolumeUID) *Reply {
 	if v.MadeBy != "" {
 		return refuse(fault.New(fault.Conflict, "volume %s is being made by operation %s: cancel that first", v.Ref, v.MadeBy))
 	}
-	if v.Phase != state.VolumeRemoving {
+	switch {
+	case v.Phase != state.VolumeRemoving:
+		if now {
+			c := *v
+			c.RemoveNow, v = true, &c
+		}
 		w.beginRemove(v)
+	case now && !v.RemoveNow:
+		return refuse(fault.New(fault.Conflict, "volume %s is being removed already, into its driver's bin if it has one: purge it there once it is removed", v.Ref))
 	}
 	return &Reply{Volumes: []state.VolumeUID{uid}}
 }

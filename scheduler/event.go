@@ -168,7 +168,10 @@ type (
 		Discard  bool
 	}
 	// RemoveVolume deletes a volume and its data. Refused while an instance that wants to run uses it.
-	RemoveVolume struct{ Volume state.VolumeUID }
+	RemoveVolume struct {
+		Volume state.VolumeUID
+		Now    bool // past the driver's bin
+	}
 	// PutGroup changes apps and groups in one deployment, in the order of their dependencies: Changes are created or updated, Remove are
 	// stopped and removed (Wipe: with their volumes), Groups and RemoveGroups are the groups' own records. What is as wanted already
 	// is left alone. Dry only answers with the steps.

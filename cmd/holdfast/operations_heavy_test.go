@@ -179,7 +179,11 @@ func TestHeavyOperations(t *testing.T) {
 		_, err := o.API.App(ctx, "/taken")
 		return fault.Is(err, fault.NotFound), "it is there", nil
 	})
-	o.says("removed pool/copy for good", "volume", "remove", "pool/copy", "--now")
+	o.says("remove pool/copy for good: accepted", "volume", "remove", "pool/copy", "--now")
+	devtest.Await(t, "the volume is gone", 60*time.Second, func(ctx context.Context) (bool, string, error) {
+		_, err := o.API.Volume(ctx, "pool/copy")
+		return fault.Is(err, fault.NotFound), "it is there", nil
+	})
 	bin, err := o.API.Bin(context.Background(), "pool")
 	if err != nil {
 		t.Fatal(err)

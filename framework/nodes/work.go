@@ -128,6 +128,7 @@ func (n *Nodes) create(ctx context.Context, c scheduler.CreateVolume) error {
 func (n *Nodes) ask(ctx context.Context, op string, node state.NodeUID, v *state.Volume, kind lease.RequestKind) error {
 	request := lease.Request{Op: op, Kind: kind, VolumeUID: string(v.UID), Ref: v.Ref, SizeBytes: int64(v.Size), Options: v.Options, User: v.User}
 	request.Encrypt = v.Encrypt && kind == lease.RequestCreate
+	request.Now = v.RemoveNow && kind == lease.RequestRemove
 	request.AdoptOnly = v.AdoptOnly && kind == lease.RequestCreate
 	if v.Source != nil && kind == lease.RequestCreate {
 		request.Source = &lease.RequestSource{Volume: v.Source.Volume, UID: string(v.Source.UID), Snapshot: v.Source.Snapshot}

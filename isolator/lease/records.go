@@ -204,6 +204,8 @@ type Request struct {
 	// AdoptOnly refuses to create, NewOnly refuses to adopt.
 	AdoptOnly bool `json:"adoptOnly,omitempty"`
 	NewOnly   bool `json:"newOnly,omitempty"`
+	// Now removes past the driver's bin.
+	Now bool `json:"now,omitempty"`
 	// Operation is what RequestOperation asks for; Progress is how far it is, Result what it came to.
 	Operation json.RawMessage `json:"operation,omitempty"`
 	Progress  json.RawMessage `json:"progress,omitempty"`

@@ -226,7 +226,9 @@ type Volume struct {
 	Phase    VolumePhase       `json:"phase"`
 	Adopted  bool              `json:"adopted,omitempty"`
 	// AdoptOnly: it is to be there already, and is never created.
-	AdoptOnly bool    `json:"adoptOnly,omitempty"`
+	AdoptOnly bool `json:"adoptOnly,omitempty"`
+	// RemoveNow: its removal goes past the driver's bin.
+	RemoveNow bool    `json:"removeNow,omitempty"`
 	Scope     string  `json:"scope,omitempty"` // cluster, zone, node: as the driver said at creation
 	Node      NodeUID `json:"node,omitempty"`  // the node asked, or the one it is pinned to by scope
 	Op        string  `json:"op,omitempty"`    // id of the request under way

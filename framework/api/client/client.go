@@ -178,6 +178,11 @@ func (c *Client) RemoveVolume(ctx context.Context, id string) (*Result, error) {
 	return c.command(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(id), nil, nil)
 }
 
+// RemoveVolumeNow is RemoveVolume past the bin of the volume's driver.
+func (c *Client) RemoveVolumeNow(ctx context.Context, id string) (*Result, error) {
+	return c.command(ctx, http.MethodDelete, "/v1/volumes/"+url.PathEscape(id), url.Values{"now": {"true"}}, nil)
+}
+
 // AdoptVolume makes a volume that storage has already, and that is never created if it has not, an instance's. fault.Conflict while it is used.
 func (c *Client) AdoptVolume(ctx context.Context, driver, name, app string, instance int, shared bool) (*Result, error) {
 	body, err := json.Marshal(map[string]any{"driver": driver, "name": name, "app": app, "instance": instance, "shared": shared})

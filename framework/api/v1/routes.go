@@ -33,7 +33,7 @@ func Routes(t *desk.Table, d *desk.Desk) {
 	t.Handle(get, "/v1/volumes", "lists volumes", s.volumes, "app")
 	operationRoutes(t, s)
 	t.Handle(get, "/v1/volumes/{id:.+}", "gives a volume", s.volume)
-	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume)
+	t.Handle(del, "/v1/volumes/{id:.+}", "deletes a volume and its data", s.removeVolume, "now")
 	reservationRoutes(t, s)
 	t.Handle(get, "/v1/claims", "lists claims", s.claims)
 	t.Handle(get, "/v1/claims/{volume:.+}/release", "shows what an operator's word on a volume would be bound to, and what it risks", s.showRelease)

@@ -123,7 +123,7 @@ func (s *api) removeVolume(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	s.command(w, r, scheduler.RemoveVolume{Volume: v.UID})
+	s.command(w, r, scheduler.RemoveVolume{Volume: v.UID, Now: desk.Yes(r, "now", false)})
 }
 
 func (s *api) claims(w http.ResponseWriter, r *http.Request) { list(s, w, r, "claims", show.Claims) }
