@@ -195,7 +195,8 @@ func (s *Store) Unreadable(kind state.Kind, id string) error {
 }
 
 // Encode makes the ops of the durable ones of writes, in order. An error means that the writes can never be committed:
-// Internal or Invalid for what is no record, Conflict for one whose place holds an unreadable record.
+// Internal or Invalid for what is no record, Conflict for one whose place holds an unreadable record. The record of a hold may be replaced: until
+// then the cluster is frozen, and a person's thaw is the only way on.
 func (s *Store) Encode(writes []state.Write) ([]Op, error) {
 	var ops []Op
 	for _, w := range writes {
@@ -206,7 +207,7 @@ func (s *Store) Encode(writes []state.Write) ([]Op, error) {
 		if err != nil {
 			return nil, err
 		}
-		if why := s.Unreadable(w.Kind, w.ID); why != nil {
+		if why := s.Unreadable(w.Kind, w.ID); why != nil && w.Kind != state.KindHold {
 			return nil, fault.New(fault.Conflict, "write %s %q: the record that is there cannot be read and is kept: %v", w.Kind, w.ID, why)
 		}
 		op := Op{Key: Prefix(s.cluster) + rel}
