@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -172,31 +174,33 @@ func (s *api) backup(r *http.Request) (state.Operation, error) {
 	if err == nil {
 		err = body(r, &in)
 	}
-	if err == nil && in.Repository == "" {
-		err = s.whichRepository()
+	if err == nil {
+		err = s.knownRepository(in.Repository)
 	}
 	o.Kind, o.Repository, o.Snapshot, o.Verify = state.OpBackup, in.Repository, in.Snapshot, in.Verify
 	return o, err
 }
 
-// whichRepository names those that there are.
-func (s *api) whichRepository() error {
+// knownRepository refuses a repository that no node has ever published: nothing would come of waiting. A node that is away counts.
+func (s *api) knownRepository(name string) error {
 	names := map[string]bool{}
 	s.Core.View(func(st *state.State) {
 		for _, n := range st.Nodes {
-			for _, name := range n.Repositories {
-				names[name] = true
+			for _, r := range n.Repositories {
+				names[r] = true
 			}
 		}
 	})
-	if len(names) == 0 {
+	list := slices.Sorted(maps.Keys(names))
+	switch {
+	case names[name]:
+		return nil
+	case len(list) == 0:
 		return invalid("repository", "no node has a repository for backups: start the isolators with --backup-config FILE")
+	case name == "":
+		return invalid("repository", "say which; there are: %s", strings.Join(list, ", "))
 	}
-	list := make([]string, 0, len(names))
-	for n := range names {
-		list = append(list, n)
-	}
-	return invalid("repository", "say which; there are: %s", strings.Join(list, ", "))
+	return invalid("repository", "no node has repository %.60q; there are: %s", name, strings.Join(list, ", "))
 }
 
 func (s *api) removeBackup(r *http.Request) (state.Operation, error) {
@@ -216,7 +220,7 @@ func (s *api) restore(r *http.Request) (state.Operation, error) {
 	}
 	switch {
 	case in.Repository == "":
-		return o, s.whichRepository()
+		return o, s.knownRepository("")
 	case in.Driver == "":
 		return o, invalid("driver", "say which driver is to have the new volume")
 	case in.Name == "":
@@ -233,6 +237,9 @@ func (s *api) restore(r *http.Request) (state.Operation, error) {
 			return o, invalid("from", "the latest backup of %s is looked for by its own driver %s: give the backup's id to restore it into driver %s", from, from.Driver, in.Driver)
 		}
 		o.Ref = from
+	}
+	if err := s.knownRepository(in.Repository); err != nil {
+		return o, err
 	}
 	var err error
 	o.Target.Size, err = size("size", in.Size)
