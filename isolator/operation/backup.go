@@ -59,6 +59,9 @@ func (j *job) backup(ctx context.Context) (*client.OperationResult, error) {
 		err = cannot(d, "make snapshots")
 	} else {
 		err = j.withMount(ctx, j.ref(), read)
+		if fault.Is(err, fault.Conflict) {
+			err = fault.Op(err, "driver %s as it is set up here cannot make snapshots, so it can be backed up while nobody uses it", d.Name())
+		}
 	}
 	if err != nil {
 		return nil, err

@@ -95,7 +95,7 @@ var words = map[string]string{
 
 // cannot says that a driver has not the power that is asked for.
 func cannot(d driver.Driver, what string) error {
-	return fault.New(fault.Invalid, "driver %s cannot %s; nothing was done", d.Name(), what)
+	return fault.New(fault.Invalid, "driver %s as it is set up here cannot %s (docs/drivers.md); nothing was done", d.Name(), what)
 }
 
 func (j *job) snapshot(ctx context.Context) (*client.OperationResult, error) {
