@@ -15,8 +15,8 @@ func TestDCOSPackageCoversEveryFlag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What the package decides itself: where the task listens and keeps files, and that settings come as variables.
-	own := map[string]bool{"listen": true, "dir": true, "config": true, "help": true}
+	// What the package decides itself: where the task listens and keeps files, that settings come as variables, and that Admin Router speaks http to it.
+	own := map[string]bool{"tls-cert-file": true, "tls-key-file": true, "listen": true, "dir": true, "config": true, "help": true}
 	options := map[string]string{}
 	for group, v := range p.Config["properties"].(map[string]any) {
 		for name := range v.(map[string]any)["properties"].(map[string]any) {

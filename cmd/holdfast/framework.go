@@ -38,6 +38,7 @@ import (
 
 // frameworkConfig is every setting of `holdfast framework`.
 type frameworkConfig struct {
+	door                                   doorFlags
 	master, listen, dir, authority         string
 	role, name, cluster, mesosUser         string
 	principal, secretFile, hostname, webui string
@@ -88,6 +89,7 @@ func frameworkCommand() *cobra.Command {
 	f.StringVar(&c.master, "master", "", "Mesos master: host:port, several with commas, http(s) URL, or zk://[user:password@]h1:2181,h2:2181/mesos")
 	c.masterAccess.add(f)
 	c.consul.flags(f)
+	c.door.add(f)
 	f.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address of the REST API and page; port 0 takes a free one")
 	f.StringVar(&c.dir, "dir", "", "directory for the state")
 	c.store.add(f)
@@ -170,6 +172,9 @@ func (c *frameworkConfig) check() error {
 	if err := c.brake.check(); err != nil {
 		return err
 	}
+	if err := c.door.check(); err != nil {
+		return err
+	}
 	return c.consul.check()
 }
 
@@ -246,22 +251,33 @@ func (c *frameworkConfig) run(ctx context.Context) error {
 		return err
 	}
 	handler := api.New(core, api.Options{Log: log.Named("api"), Hosts: c.hosts(), Consul: consulStatus(services), Operator: operator, Metrics: registry, Origins: c.origins, Abdicate: core.Abdicate,
-		DefaultNetwork: c.defaultNetwork})
-	if shared, ok := back.(*registers.Backend); ok {
-		handler = &standby{own: handler, back: shared, cluster: st.Cluster(), leading: core.Ready, url: c.url(listener.Addr().String()), hosts: c.hosts(), log: log.Named("standby")}
+		DefaultNetwork: c.defaultNetwork, AnyHost: beyond(listener.Addr())})
+	between, err := c.door.transport()
+	if err != nil {
+		return err
 	}
-	if err := announce(c.dir, listener.Addr(), log); err != nil {
+	if shared, ok := back.(*registers.Backend); ok {
+		handler = &standby{own: handler, back: shared, cluster: st.Cluster(), leading: core.Ready, url: c.url(listener.Addr().String()), hosts: c.hosts(), any: beyond(listener.Addr()), transport: between, log: log.Named("standby")}
+	}
+	if handler, err = c.door.guard(handler); err != nil {
+		return err
+	}
+	secure, err := c.door.listener(listener)
+	if err != nil {
+		return err
+	}
+	if err := announce(c.dir, listener.Addr(), c.door, log); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go seedClasses(ctx, core, classes, log.Named("classes"))
-	return actors(ctx, core, services, listener, handler, log)
+	return actors(ctx, core, services, secure, handler, log)
 }
 
 // hosts are the names that people call the API by.
 func (c *frameworkConfig) hosts() []string {
-	out := []string{c.hostname}
+	out := append([]string{c.hostname}, c.door.names...)
 	if u, err := url.Parse(c.webui); err == nil && u.Hostname() != "" {
 		out = append(out, u.Hostname())
 	}
@@ -308,8 +324,8 @@ func (c *frameworkConfig) build(st *store.Store, address string, registry promet
 	by := fmt.Sprintf("framework %s on %s", c.name, c.hostname)
 	authority := lease.New(registers, lease.Options{Cluster: st.Cluster(), CallLimit: max(timings.R, 2*time.Second)})
 	core, err := framework.New(framework.Config{
-		Info: framework.Info{Name: c.name, Version: version, Leader: address, Role: c.role, Roles: several(c.roles()), Hostname: c.hostname, Webui: webui,
-			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: address, Authority: withoutSecret(c.authority)},
+		Info: framework.Info{Name: c.name, Version: version, Leader: reached(address, c.hostname), Role: c.role, Roles: several(c.roles()), Hostname: c.hostname, Webui: webui,
+			FailoverTimeoutSeconds: c.failoverTimeout.Seconds(), Principal: who.Principal(), User: c.mesosUser, HTTPAddress: reached(address, c.hostname), Authority: withoutSecret(c.authority)},
 		Scheduler: scheduler.Config{Role: c.role, Roles: several(c.roles()), Principal: who.Principal(), DefaultPolicy: c.policy, MinGrade: c.minGrade, DeclineFor: c.declineFor,
 			Drain: c.consul.drainTime(), HoldFor: c.holdFor, KillRetry: c.killRetry, ReconcileMin: c.reconcileMin, ReconcileMax: c.reconcileMax,
 			LaunchTokens: c.launchTokens, TokensEvery: c.tokensEvery, MaxPerOffer: c.maxPerOffer, MaxVersions: c.maxVersions, MaxDeployments: c.maxDeployments, LeaveAhead: c.leaveAhead,
@@ -333,7 +349,7 @@ func (c *frameworkConfig) url(address string) string {
 	if c.webui != "" {
 		return c.webui
 	}
-	return "http://" + address
+	return c.door.scheme() + "://" + reached(address, c.hostname)
 }
 
 // withoutSecret takes user and password out of an address that is shown.
@@ -384,11 +400,11 @@ func listen(address string) (net.Listener, error) {
 }
 
 // announce tells people (log) and the supervisor (<dir>/listen) the address, and warns when strangers can reach it.
-func announce(dir string, addr net.Addr, log *zap.Logger) error {
-	log.Info("listening", zap.String("address", addr.String()), zap.String("url", "http://"+addr.String()))
-	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+func announce(dir string, addr net.Addr, door doorFlags, log *zap.Logger) error {
+	log.Info("listening", zap.String("address", addr.String()), zap.String("url", door.scheme()+"://"+addr.String()))
+	if beyond(addr) && door.open() {
 		log.Warn("THE API CAN BE REACHED FROM OTHER MACHINES, AND IT ASKS NOBODY WHO THEY ARE: whoever reaches it can run commands on the cluster as any user. "+
-			"Put it behind something that checks, or listen on 127.0.0.1.", zap.String("address", addr.String()))
+			"Give --http-credentials-file and --tls-cert-file, put it behind something that checks, or listen on 127.0.0.1.", zap.String("address", addr.String()))
 	}
 	name := filepath.Join(dir, "listen")
 	temp := name + ".new"

@@ -135,14 +135,14 @@ func TestFrameworkWithoutAnybody(t *testing.T) {
 
 func TestListeningToStrangersIsSaidLoudly(t *testing.T) {
 	core, logs := observer.New(zapcore.InfoLevel)
-	if err := announce(t.TempDir(), &net.TCPAddr{IP: net.IPv4zero, Port: 80}, zap.New(core)); err != nil {
+	if err := announce(t.TempDir(), &net.TCPAddr{IP: net.IPv4zero, Port: 80}, doorFlags{}, zap.New(core)); err != nil {
 		t.Fatal(err)
 	}
 	if logs.FilterLevelExact(zapcore.WarnLevel).Len() != 1 {
 		t.Error("no warning")
 	}
 	core, logs = observer.New(zapcore.InfoLevel)
-	if err := announce(t.TempDir(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, zap.New(core)); err != nil || logs.FilterLevelExact(zapcore.WarnLevel).Len() != 0 {
+	if err := announce(t.TempDir(), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, doorFlags{}, zap.New(core)); err != nil || logs.FilterLevelExact(zapcore.WarnLevel).Len() != 0 {
 		t.Error("a warning for loopback", err)
 	}
 }

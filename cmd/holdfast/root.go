@@ -11,6 +11,7 @@ import (
 
 	"github.com/holdfast-io/holdfast/cmd/holdfast/console"
 	"github.com/holdfast-io/holdfast/cmd/holdfast/takeover"
+	"github.com/holdfast-io/holdfast/framework/api/client"
 	"github.com/holdfast-io/holdfast/internal/fault"
 )
 
@@ -53,6 +54,16 @@ func rootCommand(c *console.Console, began *bool) *cobra.Command {
 			*began = true
 			if c.Output != "text" && c.Output != "json" {
 				return console.Usage(fmt.Sprintf("--output is %q: text and json are known", c.Output))
+			}
+			made, err := apiClient(c.API)
+			if err != nil {
+				return err
+			}
+			c.Connect = func(address string) *client.Client {
+				if address == c.API {
+					return made
+				}
+				return client.New(address)
 			}
 			return nil
 		},

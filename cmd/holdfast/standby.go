@@ -27,7 +27,10 @@ type standby struct {
 	leading func() bool
 	url     string   // of this process
 	hosts   []string // names that this process is called by
-	log     *zap.Logger
+	any     bool     // every name is one
+	// transport reaches the leader; nil for the usual one.
+	transport http.RoundTripper
+	log       *zap.Logger
 }
 
 func (s *standby) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -41,7 +44,7 @@ func (s *standby) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	mine := s.mine(r.Host)
-	proxy := httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(p *httputil.ProxyRequest) {
+	proxy := httputil.ReverseProxy{FlushInterval: -1, Transport: s.transport, Rewrite: func(p *httputil.ProxyRequest) {
 		p.SetURL(to)
 		p.SetXForwarded()
 		p.Out.Header.Set(proxied, s.url)
@@ -84,5 +87,5 @@ func (s *standby) mine(host string) bool {
 		host = h
 	}
 	host = strings.ToLower(strings.Trim(host, "[]"))
-	return host == "localhost" || net.ParseIP(host) != nil || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	return s.any || host == "localhost" || net.ParseIP(host) != nil || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }

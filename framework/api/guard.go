@@ -133,7 +133,7 @@ func (s *server) strange(r *http.Request) string {
 
 func (s *server) ours(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host) != nil || slices.Contains(s.hosts, host)
+	return s.anyHost || host == "" || host == "localhost" || strings.HasSuffix(host, ".localhost") || net.ParseIP(host) != nil || slices.Contains(s.hosts, host)
 }
 
 func hostname(hostport string) string {

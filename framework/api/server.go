@@ -25,6 +25,9 @@ type Options struct {
 	Log *zap.Logger
 	// Hosts are names under which the API may be called, besides localhost and every address given as a number.
 	Hosts []string
+	// AnyHost lets every name pass: for a framework that other machines reach anyway, by names of services, proxies and balancers that it cannot know. Writes
+	// of pages from other origins are refused all the same.
+	AnyHost bool
 	// Metrics is what /metrics tells; nil for none.
 	Metrics prometheus.Gatherer
 	// Origins are those whose pages may read answers ("*": all); none when empty.
@@ -46,11 +49,12 @@ type Options struct {
 type server struct {
 	*desk.Desk
 	hosts, origins []string
+	anyHost        bool
 }
 
 // New gives the handler of the whole API. Serve gives an http.Server with the time limits it counts on.
 func New(core framework.Core, o Options) http.Handler {
-	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now, Operator: o.Operator}, origins: o.Origins}
+	s := &server{Desk: &desk.Desk{Core: core, Log: o.Log, Now: o.Now, Operator: o.Operator}, origins: o.Origins, anyHost: o.AnyHost}
 	for _, h := range o.Hosts {
 		s.hosts = append(s.hosts, strings.ToLower(h))
 	}

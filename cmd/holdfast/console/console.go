@@ -20,11 +20,13 @@ const DefaultAPI = "http://127.0.0.1:8080"
 
 // Console is what the verbs share: where the framework is, and how to print.
 type Console struct {
-	API    string
-	Output string // "text" or "json"
-	In     io.Reader
-	Out    io.Writer
-	Err    io.Writer
+	// Connect makes the client of the framework at an address; nil for client.New.
+	Connect func(address string) *client.Client
+	API     string
+	Output  string // "text" or "json"
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
 }
 
 // Commands gives the verbs.
@@ -70,7 +72,12 @@ func oneWord(f *pflag.FlagSet) {
 }
 
 // Client talks to the framework.
-func (c *Console) Client() *client.Client { return client.New(c.API) }
+func (c *Console) Client() *client.Client {
+	if c.Connect != nil {
+		return c.Connect(c.API)
+	}
+	return client.New(c.API)
+}
 
 // Complain prints an error, and what to do next where that is known.
 func (c *Console) Complain(err error) {

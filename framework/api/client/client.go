@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -18,6 +19,7 @@ import (
 
 // Client talks to one framework. It is safe for concurrent use.
 type Client struct {
+	who  *url.Userinfo // nil: nobody
 	base string
 	http *http.Client
 	// stream has no overall time limit: logs and events last as long as their context.
@@ -29,20 +31,35 @@ const maxAnswer = 64 << 20
 
 // New returns a client of the framework at baseURL, e.g. "http://127.0.0.1:8080". A host and port alone are taken as http.
 func New(baseURL string) *Client {
+	return NewWith(baseURL, nil)
+}
+
+// NewWith is New with how to speak https, nil for the system's way. User and password in the URL are sent with every request, and shown in no error.
+func NewWith(baseURL string, access *tls.Config) *Client {
 	if !strings.Contains(baseURL, "://") {
 		baseURL = "http://" + baseURL
 	}
+	var who *url.Userinfo
+	if u, err := url.Parse(baseURL); err == nil && u.User != nil {
+		who, u.User = u.User, nil
+		baseURL = u.String()
+	}
 	tr := &http.Transport{
+		TLSClientConfig:       access,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
 		ResponseHeaderTimeout: 60 * time.Second,
 		MaxIdleConnsPerHost:   4,
 	}
 	return &Client{
 		base:   strings.TrimRight(baseURL, "/"),
+		who:    who,
 		http:   &http.Client{Transport: tr, Timeout: 90 * time.Second},
 		stream: &http.Client{Transport: tr},
 	}
 }
+
+// Authenticate sends a user and a password with every request from now on. It is to be called before the first.
+func (c *Client) Authenticate(user, password string) { c.who = url.UserPassword(user, password) }
 
 // PutOptions say how PutApp writes.
 type PutOptions struct {
@@ -435,6 +452,9 @@ func (c *Client) send(ctx context.Context, hc *http.Client, method, path string,
 	}
 	if accept != "" {
 		req.Header.Set("Accept", accept)
+	}
+	if password, ok := c.who.Password(); ok {
+		req.SetBasicAuth(c.who.Username(), password)
 	}
 	resp, err := hc.Do(req)
 	if err != nil {
