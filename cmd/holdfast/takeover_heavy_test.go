@@ -51,14 +51,14 @@ func TestHeavyImport(t *testing.T) {
 		}
 		_, _ = w.Write([]byte(`{"id":"/","apps":[{"id":"/web","cmd":"exec sleep 1000","cpus":0.1,"mem":16,"role":"*","version":"2020-01-01T00:00:00.000Z","tasksRunning":1,"dependencies":["/prod"],
 			"versionInfo":{"lastScalingAt":"2020-01-01T00:00:00.000Z","lastConfigChangeAt":"2020-01-01T00:00:00.000Z"}},
-			{"id":"/bad","cmd":"exec sleep 1000","secrets":{"s":{"source":"x"}}}],
+			{"id":"/bad","cmd":"exec sleep 1000","executorResources":{"cpus":0.1,"mem":32,"disk":10}}],
 			"groups":[{"id":"/prod","groups":[],"apps":[{"id":"/prod/db","cmd":"cat data/file > seen; exec sleep 1000","cpus":0.1,"mem":16,` + volumes("pgdata") + `},
 			{"id":"/prod/gone","cmd":"exec sleep 1000","cpus":0.1,"mem":16,` + volumes("nowhere") + `}]}]}`))
 	}))
 	defer marathon.Close()
 
 	plan := holdfast(4, "import", "marathon", marathon.URL)
-	for _, want := range []string{"conflict: it is a volume of /old", "pool/nowhere", "/bad: refused: /secrets", "/web"} {
+	for _, want := range []string{"conflict: it is a volume of /old", "pool/nowhere", "/bad: refused: /executorResources", "/web"} {
 		if !strings.Contains(plan, want) {
 			t.Errorf("no %q in the plan:\n%s", want, plan)
 		}
