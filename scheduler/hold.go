@@ -216,23 +216,15 @@ func (w *work) holds(e Event) error {
 	if r.Code == "" {
 		return nil
 	}
-	force := false
+	force, deploys := forced(e)
 	switch e := e.(type) {
-	case PutApp:
-		force = e.Force || e.Dry
-	case ScaleApp:
-		force = e.Force
-	case RestartApp:
-		force = e.Force
-	case RemoveApp:
-		force = e.Force
-	case PutGroup:
-		force = e.Force || e.Dry
 	case CancelDeployment:
 		force = e.Force
 	case RestartInstance, MoveInstance, ReplaceInstance, PauseInstance, RemoveVolume, ReleaseReservation, Teardown, StartOver:
 	default:
-		return nil
+		if !deploys {
+			return nil
+		}
 	}
 	if force {
 		return nil
