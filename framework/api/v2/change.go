@@ -65,14 +65,11 @@ func (s *api) putApp(w http.ResponseWriter, r *http.Request) {
 
 // write changes one app: reads what there is, checks what is wanted, hands over the command, answers.
 func (s *api) write(w http.ResponseWriter, r *http.Request, h how, id state.AppID, v *document.Value) {
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	c, err := s.prepare(h, id, v, s.servicePorts())
 	if c != nil {
 		desk.Warn(w, c.warnings)
@@ -292,14 +289,11 @@ func (s *api) putApps(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, fault.WithDetails(fault.Invalid, "Invalid JSON", fault.Detail{Path: "/", Errors: []string{"error.expected.jsarray"}}))
 		return
 	}
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	patch := r.Method == http.MethodPatch
 	h := how{partial: patch || desk.Yes(r, "partialUpdate", true), mustBe: patch}
 	changes, warnings, err := s.prepareAll(h, v)
@@ -400,6 +394,18 @@ func appIn(e scheduler.Event) state.AppID {
 		return e.App
 	}
 	return "/"
+}
+
+// turn waits for this request's turn among those that change something, within the limit of a command. done ends it. false: the answer was given.
+func (s *api) turn(w http.ResponseWriter, r *http.Request) (ctx context.Context, done func(), ok bool) {
+	ctx, cancel := desk.Limited(r)
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		cancel()
+		s.Fail(w, r, err)
+		return nil, nil, false
+	}
+	return ctx, func() { unlock(); cancel() }, true
 }
 
 // lock waits for the turn to change apps. Unavailable when ctx ends before it comes: nothing was done.

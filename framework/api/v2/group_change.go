@@ -40,14 +40,11 @@ func (s *api) changeGroup(w http.ResponseWriter, r *http.Request, create bool) {
 		s.Fail(w, r, err)
 		return
 	}
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	e, warnings, err := s.planGroup(u, create)
 	desk.Warn(w, warnings)
 	if err != nil {
@@ -229,14 +226,11 @@ func (p *groupPlan) drop(group state.AppID) {
 }
 
 func (s *api) deleteGroup(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	t, ok := s.lookGroup(w, r)
 	if !ok {
 		return
@@ -263,14 +257,11 @@ func (s *api) patchGroup(w http.ResponseWriter, r *http.Request) {
 		s.Fail(w, r, err)
 		return
 	}
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	t, ok := s.lookGroup(w, r)
 	if !ok {
 		return

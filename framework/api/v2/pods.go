@@ -142,14 +142,11 @@ func (s *api) writePod(w http.ResponseWriter, r *http.Request, id state.AppID) {
 		s.Fail(w, r, err)
 		return
 	}
-	ctx, cancel := desk.Limited(r)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		s.Fail(w, r, err)
+	ctx, done, ok := s.turn(w, r)
+	if !ok {
 		return
 	}
-	defer unlock()
+	defer done()
 	p, warnings, err := pod.Read(v, s.rules())
 	desk.Warn(w, warnings)
 	if err != nil {
