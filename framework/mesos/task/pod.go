@@ -104,13 +104,7 @@ func (e *Encoder) podCommand(l *scheduler.Launch, c *state.PodContainer) *mesos.
 	if c.User != "" {
 		cmd.User = ptr(c.User)
 	}
-	for _, f := range c.Fetch {
-		u := mesos.CommandInfo_URI{Value: f.URI, Extract: ptr(f.Extract), Executable: ptr(f.Executable), Cache: ptr(f.Cache)}
-		if f.DestPath != "" {
-			u.OutputFile = ptr(f.DestPath)
-		}
-		cmd.URIs = append(cmd.URIs, u)
-	}
+	cmd.URIs = fetched(c.Fetch)
 	return cmd
 }
 

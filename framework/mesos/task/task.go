@@ -105,14 +105,20 @@ func (e *Encoder) command(l *scheduler.Launch) *mesos.CommandInfo {
 	if spec.User != "" {
 		cmd.User = ptr(spec.User)
 	}
-	for _, f := range spec.Fetch {
+	cmd.URIs = fetched(spec.Fetch)
+	return cmd
+}
+
+// fetched gives what Mesos's fetcher brings into the sandbox.
+func fetched(list []state.Fetch) (out []mesos.CommandInfo_URI) {
+	for _, f := range list {
 		u := mesos.CommandInfo_URI{Value: f.URI, Extract: ptr(f.Extract), Executable: ptr(f.Executable), Cache: ptr(f.Cache)}
 		if f.DestPath != "" {
 			u.OutputFile = ptr(f.DestPath)
 		}
-		cmd.URIs = append(cmd.URIs, u)
+		out = append(out, u)
 	}
-	return cmd
+	return out
 }
 
 // encodeResource gives back what was offered, less what is not taken. Reservations and everything that the scheduler has no
