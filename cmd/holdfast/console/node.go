@@ -95,7 +95,7 @@ func nodeOrder(c *Console, verb, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: verb + " NODE", Short: short, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.Client().OrderNode(cmd.Context(), args[0], verb, reason, whoami())
+			r, err := c.Client().OrderNode(cmd.Context(), args[0], verb, reason, userName())
 			if err != nil {
 				return err
 			}
@@ -157,8 +157,8 @@ func (c *Console) waitEmpty(ctx ctxT, node string, limit time.Duration) error {
 	}
 }
 
-// whoami names who gives an order, for the log and for others to read.
-func whoami() string {
+// userName names who gives an order, for the log and for others to read.
+func userName() string {
 	if u, err := user.Current(); err == nil {
 		return u.Username
 	}
@@ -176,7 +176,7 @@ func freezeCommand(c *Console) *cobra.Command {
 			if reason == "" {
 				return Usage("--reason is needed: people will ask why nothing moves")
 			}
-			r, err := c.Client().Freeze(cmd.Context(), reason, whoami(), lasts)
+			r, err := c.Client().Freeze(cmd.Context(), reason, userName(), lasts)
 			if err != nil {
 				return err
 			}
@@ -193,7 +193,7 @@ func thawCommand(c *Console) *cobra.Command {
 	return &cobra.Command{
 		Use: "thaw", Short: "End a freeze, and release the brake", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := c.Client().Thaw(cmd.Context(), whoami())
+			r, err := c.Client().Thaw(cmd.Context(), userName())
 			if err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/user"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -171,9 +170,7 @@ func (w *word) tell(c *Console, h *client.Holding, freed []client.Freed) error {
 func whoAmI() string {
 	name := os.Getenv("SUDO_USER")
 	if name == "" {
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
+		name = userName()
 	}
 	host, _ := os.Hostname()
 	return name + "@" + host
