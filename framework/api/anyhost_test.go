@@ -8,6 +8,19 @@ import (
 	"github.com/holdfast-io/holdfast/framework/api"
 )
 
+// The leader is named by an address that works: by https where the API speaks that.
+func TestLeaderHeader(t *testing.T) {
+	c := newCore()
+	h := api.New(c, api.Options{Now: c.clock})
+	for _, scheme := range []string{"http", "https"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, scheme+"://localhost/v2/leader", nil))
+		if got := w.Header().Get("X-Marathon-Leader"); got != scheme+"://127.0.0.1:8080" {
+			t.Errorf("asked by %s, the leader is %q", scheme, got)
+		}
+	}
+}
+
 // A framework that other machines reach is called by names that it cannot know; a page from elsewhere still changes nothing.
 func TestAnyHost(t *testing.T) {
 	c := newCore()

@@ -31,7 +31,11 @@ func (s *server) guard(next http.Handler) http.Handler {
 		h.Set("X-XSS-Protection", "1; mode=block")
 		h.Set("X-Content-Type-Options", "nosniff")
 		if in := s.Core.Info(); in.Elected && in.Leader != "" {
-			h.Set("X-Marathon-Leader", "http://"+in.Leader)
+			scheme := "http://"
+			if r.TLS != nil { // the processes of a framework are started alike
+				scheme = "https://"
+			}
+			h.Set("X-Marathon-Leader", scheme+in.Leader)
 		}
 		s.cors(w, r)
 		if !plainPath(r) {
